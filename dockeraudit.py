@@ -56,7 +56,7 @@ import zlib
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, NoReturn, Optional, Sequence, TextIO, Union
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, NoReturn, Optional, Sequence, TextIO, Tuple, Union
 
 # --- lone file check: begin
 if any(importlib.util.find_spec(name) is None for name in ("patterns", "auditlog", "policy", "report")):
@@ -90,6 +90,7 @@ CONNECT_TIMEOUT = 10.0  # seconds to reach the engine, a full backlog included
 LINGER = 1.0  # seconds a refused client's bytes are read and dropped: closing over unread bytes would reset its reply
 MAX_CONNECTIONS = 1024  # of all listeners together, a thread each; 503 beyond
 BACKLOG = 1024  # connections waiting in the kernel; the kernel itself cuts it to net.core.somaxconn
+SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
 
 SILENCE = 0.2  # seconds after which an unfinished line is looked at although more of it may come
@@ -664,10 +665,10 @@ def admitted_host(name: str, allowed: frozenset[str]) -> bool:
 # Engine API, "Stream format": [type 0 0 0][big-endian uint32 size], 0 stdin, 1 stdout, 2 stderr, 3 the engine's errors
 FRAME_HEADER = struct.Struct(">II")
 FRAME_TYPES = {0: "stdin", 1 << 24: "stdout", 2 << 24: "stderr", 3 << 24: "stderr"}
-FRAMED_PREFIX = re.compile(rb"[\x00-\x03](?:\x00(?:\x00(?:\x00.{0,4})?)?)?", re.S)
+FRAMED_PREFIX = re.compile(rb"[\x00-\x03](?:\Z|\x00(?:\Z|\x00(?:\Z|\x00)))")  # as far as it has come
 MULTIPLEXED = b"application/vnd.docker.multiplexed-stream"
 
-Run = "tuple[str, bytes]"  # (stream type, bytes): stdin, stdout, stderr or tty
+Run = Tuple[str, bytes]  # (stream type, bytes): stdin, stdout, stderr or tty
 
 
 class StreamDemuxer:
@@ -711,9 +712,11 @@ class StreamDemuxer:
         return [("tty", undecided)] if undecided and self.framing is None else []
 
     def _decide(self, block: bytes) -> None:
-        if len(block) >= 8 or not FRAMED_PREFIX.fullmatch(block):
-            framed = block[0] <= 3 and block[1:4] == b"\0\0\0" if block else False
-            self.framing = "multiplexed" if framed else "raw"
+        begins = FRAMED_PREFIX.match(block)
+        if not begins and block:
+            self.framing = "raw"
+        elif len(block) >= 8:
+            self.framing = "multiplexed"
 
     def _frames(self, block: bytes) -> list[Run]:
         pieces: dict[str, list[bytes]] = {}
@@ -878,7 +881,7 @@ class KeyBody:
         self.handle = handle
         self.header = header
         self.text: Optional[bytearray] = bytearray()  # None: longer than KEY_BODY_LIMIT
-        self.lines = 1
+        self.lines = 0  # the rest of the header's line is the first
         self._full_line = False
 
     def takes(self, line: bytes) -> bool:
@@ -1291,7 +1294,7 @@ class StreamAuditor:
 class UnixHTTPConnection(http.client.HTTPConnection):
     """An HTTP connection over a Unix socket. `timeout` covers the connecting; raises EngineError, which says why."""
 
-    def __init__(self, path: str, timeout: float = CONNECT_TIMEOUT) -> None:
+    def __init__(self, path: str, timeout: Optional[float] = CONNECT_TIMEOUT) -> None:
         super().__init__("docker", timeout=timeout)
         self.path = path
 
@@ -2181,6 +2184,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _linger(self) -> None:
         """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""
+        if isinstance(self.connection, ssl.SSLSocket):
+            return
         half_close(self.connection)
         deadline = time.monotonic() + LINGER
         while self._readable(deadline - time.monotonic()) and receive(self.connection) != b"":
@@ -2260,7 +2265,7 @@ class RelayServer(ThreadingHTTPServer):
             os.chown(path, -1, settings.socket_group)
         os.chmod(path, settings.socket_mode)
         self._inode = os.stat(path).st_ino
-        self.server_address = path
+        self.server_address = (path, 0)
 
     def server_close(self) -> None:
         """Close, and remove the socket's path if it is still ours."""
@@ -2350,7 +2355,7 @@ class Service:
         """Accept from here on."""
         for server in self.servers:
             name = f"accept {server.listener.name}"
-            threading.Thread(target=server.serve_forever, name=name, args=(0.2,), daemon=True).start()
+            threading.Thread(target=server.serve_forever, name=name, args=(SHUTDOWN_POLL,), daemon=True).start()
 
     def stop(self, timeout: float) -> None:
         """Stop accepting, then stop the proxy; returns after `timeout` seconds at the latest, and a little."""
@@ -2752,8 +2757,8 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     for section, keys in sections:
         if section != "dockeraudit" and not section.startswith("listener "):
             raise ConfigurationError(f"{config}: [{section}] is not [dockeraudit] or [listener NAME]")
-        for key, value in keys if section == "dockeraudit" else ():
-            in_file.setdefault(key.replace("_", "-"), []).append(value)
+        for key, text in keys if section == "dockeraudit" else ():
+            in_file.setdefault(key.replace("_", "-"), []).append(text)
     unknown = set(in_file) - {option.name for option in OPTIONS} - {"allow", "deny"}
     if unknown:
         raise ConfigurationError(f"{config}: {sorted(unknown)[0]!r} is not an option; see 'dockeraudit --help'")

@@ -1,0 +1,372 @@
+"""Tests of dockeraudit.py, in the order of its sections; `test_http.py` holds those of its HTTP grammar and routes.
+
+Names are promises. A scripted engine on a Unix socket stands in for Docker; nothing here needs root or an engine.
+"""
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Iterator, Sequence
+
+import pytest
+
+import dockeraudit
+import patterns
+from dockeraudit import ChunkedReader, Skipped, StreamAuditor, StreamDemuxer, TextScanner, WebSocketDecoder
+
+AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
+SECRET = f"key={AWS} end\n".encode()
+
+
+def frame(stream_type: int, payload: bytes) -> bytes:
+    """One frame of a multiplexed stream."""
+    return struct.pack(">BxxxL", stream_type, len(payload)) + payload
+
+
+def chunked(parts: Sequence[bytes]) -> bytes:
+    """A chunked body, one chunk a part."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def splits(data: bytes, seed: int = 1) -> Iterator[list[bytes]]:
+    """The data whole, byte by byte, and cut at seeded random places."""
+    yield [data]
+    yield [data[i : i + 1] for i in range(len(data))]
+    rng = random.Random(seed)
+    for _ in range(20):
+        cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 12)))
+        yield [data[a:b] for a, b in zip([0] + cuts, cuts + [len(data)])]
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    """Wait for a condition, generously; fail with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    pytest.fail(f"waited {seconds} s for {what}")
+
+
+class RecordedStream:
+    """Stands in for auditlog.StreamAudit: keeps what a scanner reports."""
+
+    number = 1
+
+    def __init__(self) -> None:
+        self.findings: list[dict[str, Any]] = []
+        self.gaps: list[int] = []
+        self.errors: list[str] = []
+        self.closed: list[dict[str, Any]] = []
+
+    def finding(self, stream_type: str, rule: Any, match: bytes, secret: Any, line: int, partial: bool = False) -> Any:
+        found = {"type": stream_type, "rule": rule.name, "match": match, "secret": secret, "line": line, "partial": partial}
+        self.findings.append(found)
+        return found
+
+    def update(self, handle: Any, secret: Any, match: bytes, lines: int, complete: bool) -> None:
+        handle.update(secret=secret, lines=lines, complete=complete)
+        if complete:
+            handle["match"] = match
+
+    def progress(self, nbytes: int, frames: int) -> None:
+        pass
+
+    def gap(self, nbytes: int, since: float) -> None:
+        self.gaps.append(nbytes)
+
+    def error(self, text: str) -> None:
+        self.errors.append(text)
+
+    def close(self, **fields: Any) -> None:
+        self.closed.append(fields)
+
+    def named(self, *names: Any) -> None:
+        pass
+
+
+# =====================================================================================================================
+# Docker streams
+# =====================================================================================================================
+
+SIZES = (0, 1, 255, 256, 1024, 65535, 16777216)
+
+
+@pytest.mark.parametrize("stream_type, name", [(0, "stdin"), (1, "stdout"), (2, "stderr"), (3, "stderr")])
+@pytest.mark.parametrize("size", SIZES)
+def test_header_types_and_big_endian_sizes(stream_type: int, name: str, size: int) -> None:
+    demuxer = StreamDemuxer("multiplexed")
+    runs = demuxer.feed(frame(stream_type, b"x" * size))
+    assert runs == ([(name, b"x" * size)] if size else [(name, b"")])
+    assert demuxer.frames == 1 and not demuxer.inside_frame
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_is_read_big_endian(size: int) -> None:
+    header = frame(1, b"x" * size)[:8]
+    assert header[4:] == bytes([size >> 24 & 255, size >> 16 & 255, size >> 8 & 255, size & 255])
+    demuxer = StreamDemuxer("multiplexed")
+    demuxer.feed(header)
+    assert demuxer.inside_frame == (size > 0)
+
+
+def joined(runs: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
+    """The text of each stream type."""
+    texts: dict[str, bytes] = {}
+    for name, data in runs:
+        texts[name] = texts.get(name, b"") + data
+    return {name: text for name, text in texts.items() if text}
+
+
+STREAM = frame(1, b"out one\n") + frame(2, b"error\n") + frame(1, b"") + frame(1, b"out two\n") + frame(0, b"typed\n")
+
+
+@pytest.mark.parametrize("framing", ["multiplexed", None])
+def test_a_stream_cut_anywhere_gives_the_same_texts(framing: Any) -> None:
+    for parts in splits(STREAM):
+        demuxer = StreamDemuxer(framing)
+        runs = [run for part in parts for run in demuxer.feed(part)] + demuxer.end()
+        assert joined(runs) == {"stdout": b"out one\nout two\n", "stderr": b"error\n", "stdin": b"typed\n"}
+        assert (demuxer.framing, demuxer.frames, demuxer.inside_frame) == ("multiplexed", 5, False)
+
+
+@pytest.mark.parametrize("text", [b"$ ls\n", b"\x01\x00", b"\x02\x00\x00", b"\x1b[0m", b"0123456789", b"\x04\x00\x00\x00\x00\x00\x00\x01x"])
+def test_a_stream_that_is_not_frames_is_raw(text: bytes) -> None:
+    for parts in splits(text):
+        demuxer = StreamDemuxer()
+        runs = [run for part in parts for run in demuxer.feed(part)] + demuxer.end()
+        assert joined(runs) == {"tty": text}
+
+
+def test_a_stream_that_stops_being_frames_is_raw_from_there_on() -> None:
+    for parts in splits(frame(1, b"one\n") + b"Panic: not a frame at all\n"):
+        demuxer = StreamDemuxer("multiplexed")
+        runs = [run for part in parts for run in demuxer.feed(part)]
+        assert joined(runs) == {"stdout": b"one\n", "tty": b"Panic: not a frame at all\n"}
+        assert demuxer.framing == "broken"
+
+
+def test_a_header_that_claims_gigabytes_allocates_nothing() -> None:
+    demuxer = StreamDemuxer("multiplexed")
+    assert demuxer.feed(b"\x01\0\0\0\xff\xff\xff\xffabc") == [("stdout", b"abc")]
+    assert demuxer.inside_frame
+
+
+def test_timestamps_and_details_are_left_out_wherever_they_are_cut() -> None:
+    stamp = b"2026-01-02T03:04:05.678901234Z "
+    data = b"".join(frame(1, stamp + b"a=b,c=d " + text) for text in (b"AKIA", b"IOSF and ", b"more\n"))
+    for parts in splits(data):
+        demuxer = StreamDemuxer("multiplexed", prefixes=2)
+        assert joined([run for part in parts for run in demuxer.feed(part)]) == {"stdout": b"AKIAIOSF and more\n"}
+
+
+def websocket_frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
+    """One WebSocket frame (RFC 6455 §5.2)."""
+    size = len(payload)
+    short, extended = (size, b"") if size < 126 else (126, struct.pack(">H", size)) if size < 65536 else (127, struct.pack(">Q", size))
+    body = bytes(b ^ mask[i % 4] for i, b in enumerate(payload)) if mask else payload
+    return bytes([0x80 | opcode, (0x80 if mask else 0) | short]) + extended + mask + body
+
+
+@pytest.mark.parametrize("mask", [b"", b"\x01\x82\xf3\x7f"])
+def test_websocket_messages_are_unmasked_wherever_they_are_cut(mask: bytes) -> None:
+    long = bytes(range(256)) * 2
+    data = websocket_frame(2, b"hello ", mask) + websocket_frame(9, b"ping", mask) + websocket_frame(1, long, mask) + websocket_frame(8, b"", mask)
+    for parts in splits(data):
+        decoder = WebSocketDecoder("tty")
+        assert joined([run for part in parts for run in decoder.feed(part)]) == {"tty": b"hello " + long}
+        assert decoder.frames == 2 and not decoder.inside_frame
+
+
+# =====================================================================================================================
+# scanning a stream
+# =====================================================================================================================
+
+
+def scanned(parts: Sequence[bytes], settle: bool = False) -> tuple[RecordedStream, TextScanner]:
+    """A text fed to a scanner in parts, with a silence after each if `settle`."""
+    audit = RecordedStream()
+    text = TextScanner(patterns.Scanner(), audit, "stdout")
+    for part in parts:
+        text.feed(part)
+        if settle:
+            text.settle()
+    text.end()
+    return audit, text
+
+
+def seen(audit: RecordedStream) -> list[tuple[Any, ...]]:
+    return [(f["rule"], f["match"], f["line"]) for f in audit.findings]
+
+
+TEXT = (
+    b"first line\n" + SECRET + b"user@example.org wrote\r\n\x1b[31mpassword: hunter2hunter2\x1b[0m\n"
+    b"api_key = 'abcdefghij0123456789XYZ'\nbearer abcdefghijklmnopqrstuvwxyz\n" + SECRET + b"tail " + AWS.encode()
+)
+
+
+def test_a_secret_is_found_once_at_any_cut() -> None:
+    whole = seen(scanned([TEXT])[0])
+    assert len(whole) >= 7
+    for parts in splits(TEXT):
+        audit, text = scanned(parts)
+        assert seen(audit) == whole
+        assert text.lines == TEXT.count(b"\n") + 1
+
+
+def test_a_secret_is_found_once_although_silence_falls_anywhere() -> None:
+    whole = [item[::2] for item in seen(scanned([SECRET])[0])]
+    for cut in range(1, len(SECRET)):
+        audit, _ = scanned([SECRET[:cut], SECRET[cut:]], settle=True)
+        assert [item[::2] for item in seen(audit)] == whole, cut
+        final = audit.findings[0]
+        assert final["secret"] == AWS.encode()
+        assert final["partial"] == (cut == len(SECRET) - len(" end\n")) and final.get("complete", True)
+
+
+def test_an_open_match_is_updated_when_its_end_has_come() -> None:
+    audit, _ = scanned([b"password=hunter2hun", b"ter2more\n"], settle=True)
+    assert [f["match"] for f in audit.findings] == [b"password=hunter2hunter2more"]
+    assert audit.findings[0]["partial"] and audit.findings[0]["complete"]
+
+
+@pytest.mark.parametrize("offset", range(dockeraudit.CARRY_LIMIT - 30, dockeraudit.CARRY_LIMIT + 30, 7))
+def test_a_secret_in_an_endless_line_is_found_once_at_any_offset(offset: int) -> None:
+    data = b"." * offset + b" " + AWS.encode() + b" " + b"." * 200_000
+    for parts in ([data], [data[i : i + 16384] for i in range(0, len(data), 16384)]):
+        audit, text = scanned(parts)
+        assert [f["match"] for f in audit.findings] == [AWS.encode()]
+        assert not audit.findings[0]["partial"]
+
+
+def test_memory_stays_flat_without_a_newline() -> None:
+    audit = RecordedStream()
+    text = TextScanner(patterns.Scanner(), audit, "tty")
+    for _ in range(200):
+        text.feed(b"x y" * 10_000)
+        assert text.held <= dockeraudit.CARRY_LIMIT
+    text.end()
+    assert audit.findings == []
+
+
+KEY_LINES = [b"-----BEGIN RSA " + b"PRIVATE KEY-----"] + [bytes([65 + i % 26]) * 64 for i in range(10)] + [b"QQ==", b"-----END RSA " + b"PRIVATE KEY-----"]
+KEY = b"\n".join(KEY_LINES) + b"\n"
+
+
+@pytest.mark.parametrize("settle", [False, True])
+def test_a_private_key_is_one_finding_completed_at_its_end(settle: bool) -> None:
+    data = b"before\n" + KEY + SECRET
+    body = b"".join(KEY_LINES[1:-1])
+    for parts in splits(data):
+        audit, _ = scanned(parts, settle)
+        key, other = audit.findings
+        assert (key["rule"], key["line"], key["lines"], key["secret"], key["complete"]) == ("Private Key", 2, 13, body, True)
+        assert other["secret"] == AWS.encode()
+
+
+def test_a_key_header_without_a_body_hides_nothing() -> None:
+    audit, _ = scanned([KEY_LINES[0] + b"\n" + AWS.encode() + b"\nordinary words\n" + SECRET])
+    assert [f["rule"] for f in audit.findings] == ["Private Key", "AWS Access Key", "AWS Access Key"]
+    assert audit.findings[0]["complete"] is False and audit.findings[0]["secret"] is None
+
+
+def test_a_key_without_an_end_is_bounded() -> None:
+    audit, text = scanned([KEY_LINES[0] + b"\n"] + [b"A" * 76 + b"\n"] * 2000)
+    assert audit.findings[0]["complete"] is False and audit.findings[0]["secret"] is None
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def auditor(executor: ThreadPoolExecutor, audit: RecordedStream, scanner: Any = None, **options: Any) -> StreamAuditor:
+    room = options.pop("room", dockeraudit.ScanRoom())
+    options = {"abandoned": lambda: False, "on_error": lambda: None, **options}
+    return StreamAuditor(executor, room, scanner or patterns.Scanner(), audit, **options)
+
+
+class SlowScanner:
+    """A scanner that waits until it is released."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.blocks: list[bytes] = []
+
+    def scan_lines(self, block: bytes) -> list[Any]:
+        self.go.wait(30)
+        self.blocks.append(block)
+        return []
+
+
+def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: ThreadPoolExecutor) -> None:
+    rng = random.Random(7)
+    audit = RecordedStream()
+    stream = auditor(executor, audit)
+    decoder = dockeraudit.RawDecoder("tty")
+    lines = [b"%d %b\n" % (i, AWS[:16].encode() + b"%04d" % i) + b"." * rng.choice([1, 100, 20_000]) + b"\n" for i in range(300)]
+    for line in lines:
+        stream.offer(decoder, line)
+    stream.close((decoder,), "raw", "end")
+    wait_until(lambda: audit.closed, "stream_close")
+    assert [f["match"][-4:] for f in audit.findings] == [b"%04d" % i for i in range(300)]
+    assert audit.closed[0]["lines"] == 600 and audit.closed[0]["unscanned"] == 0
+
+
+def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dockeraudit, "ROOM_WAIT", 0.01)
+    audit, scanner = RecordedStream(), SlowScanner()
+    room = dockeraudit.ScanRoom(100_000)
+    stream = auditor(executor, audit, scanner, room=room)
+    decoder = dockeraudit.RawDecoder("tty")
+    block = b"x" * 16_383 + b"\n"
+    for _ in range(40):
+        stream.offer(decoder, block)
+    assert stream.waiting <= dockeraudit.OWN_SHARE + 100_000
+    scanner.go.set()
+    stream.close((decoder,), "raw", "end")
+    wait_until(lambda: audit.closed, "stream_close")
+    assert sum(audit.gaps) == stream.unscanned > 0
+    assert sum(map(len, scanner.blocks)) + stream.unscanned == 40 * len(block)
+    assert audit.closed[0]["lines"] == 40
+    assert room.take(100_000), "all room was given back"
+
+
+def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(executor: ThreadPoolExecutor) -> None:
+    class Broken:
+        calls = 0
+
+        def scan_lines(self, block: bytes) -> list[Any]:
+            self.calls += 1
+            if self.calls == 2:
+                raise RuntimeError("text with a secret")
+            return patterns.Scanner().scan_lines(block)
+
+    audit = RecordedStream()
+    stream = auditor(executor, audit, Broken())
+    decoder = dockeraudit.RawDecoder("tty")
+    for _ in range(3):
+        stream.offer(decoder, SECRET)
+    stream.close((decoder,), "raw", "end")
+    wait_until(lambda: audit.closed, "stream_close")
+    assert audit.errors == ["RuntimeError"] and len(audit.findings) == 2
+
+
+def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
+    audit, scanner = RecordedStream(), SlowScanner()
+    stream = auditor(executor, audit, scanner, room=dockeraudit.ScanRoom(0), abandoned=lambda: True, patient=True)
+    decoder = dockeraudit.RawDecoder("tty")
+    for _ in range(10):
+        stream.offer(decoder, b"x" * 16_384)
+    assert stream.unscanned > 0
+    scanner.go.set()
+    stream.close((decoder,), "raw", "client")
+    wait_until(lambda: audit.closed, "stream_close")
