@@ -2902,7 +2902,14 @@ def open_log(settings: Settings, scanner: Scanner, listen: Sequence[str], diagno
     key = load_fingerprint_key(settings.fingerprint_key)
     if settings.fingerprint_key is None:
         diagnostics.say("notice", "the fingerprints' key lives for this run only; --fingerprint-key FILE keeps it")
-    log = AuditLog(settings.audit_log, key, fsync=settings.fsync, diagnose=lambda text: diagnostics.say("warning", text))
+    log = AuditLog(
+        settings.audit_log,
+        key,
+        key_path=settings.fingerprint_key,
+        fsync=settings.fsync,
+        diagnose=lambda text: diagnostics.say("warning", text),
+        allow=settings.allow_secret,
+    )
     log.open(version=__version__, pid=os.getpid(), listen=list(listen), upstream=settings.upstream, rules=len(scanner.rules))
     return log
 
