@@ -603,6 +603,7 @@ CODE = re.compile(rb"[A-Za-z_][\w.]*[({\[]|(?:var|env|os|config|process|settings
 
 def is_placeholder(value: bytes) -> bool:
     """Whether a value stands for a secret rather than being one."""
+    value = value[:128]
     return PLACEHOLDER.fullmatch(value) is not None or FILLED_IN.search(value) is not None or CODE.match(value) is not None or len(set(value)) <= max(2, len(value) // 12)
 
 
@@ -819,20 +820,21 @@ class Scanner:
                 behind = at + len(word)
                 assignment = ASSIGNMENT.match(lower, behind)
                 if assignment and assignment.end() not in seen:
-                    seen.add(assignment.end())
-                    yield from self._keyed_value(block, lower, at, word, assignment)
+                    start = assignment.end()
+                    seen.add(start)
+                    quote = assignment.group(3)
+                    value = (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE).match(block, start)
+                    if value:
+                        behind = value.end()  # a value is looked at once, however many words it holds
+                        yield from self._keyed_value(block, lower, at, word, assignment, value)
                 at = lower.find(word, behind)
 
-    def _keyed_value(self, block: bytes, lower: bytes, at: int, word: bytes, assignment: Any) -> Iterator[Candidate]:
-        start, quote = assignment.end(), assignment.group(3)
-        value = (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE).match(block, start)
-        if value is None:
-            return
+    def _keyed_value(self, block: bytes, lower: bytes, at: int, word: bytes, assignment: Any, value: Any) -> Iterator[Candidate]:
         before = lower[max(0, at - NAME_SIZE) : at]
         prefix = before[len(before.rstrip(NAME_CHARACTERS)) :]
         anchored = self._service_rule(lower[max(0, at - NAME_SIZE - CONTEXT_SIZE) : assignment.end(1)], value.group())
         if anchored is None:
-            anchored = self._generic_rule(prefix, word, assignment.group(1), value.group(), bool(quote))
+            anchored = self._generic_rule(prefix, word, assignment.group(1), value.group(), bool(assignment.group(3)))
         if anchored and not is_placeholder(value.group()):
             name_start = at - len(prefix)
             yield anchored.rank, Match(anchored.rule, name_start, value.end(), value.start(), value.end())
