@@ -1,0 +1,106 @@
+"""What every test shares: the form under test (modules or stitched file), and a proxy as a process of its own."""
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+STITCHED = os.environ.get("DOCKERAUDIT_FORM") == "stitched"
+PROGRAM = str(ROOT / "dist" / "dockeraudit.py") if STITCHED else str(ROOT / "dockeraudit.py")
+DEADLINE = 20.0  # seconds a test waits for what happens in milliseconds on an idle machine
+
+sys.path.insert(0, str(ROOT / "e2e"))
+if STITCHED:
+    spec = importlib.util.spec_from_file_location("dockeraudit", PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    for name in ("dockeraudit", "auditlog", "patterns", "policy", "report"):
+        sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+def wait_for(condition, what, deadline=DEADLINE):
+    """Wait until the condition's value is true, and return it."""
+    end = time.monotonic() + deadline
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            pytest.fail(f"waited {deadline:.0f} s in vain for {what}")
+        time.sleep(0.01)
+
+
+class ProxyProcess:
+    """dockeraudit serving on a Unix socket, with its log and what it says."""
+
+    def __init__(self, folder, upstream, *options, env=None, program=PROGRAM):
+        self.folder = Path(folder)
+        self.socket = str(self.folder / "proxy.sock")
+        self.log = self.folder / "audit.log"
+        self.errors = self.folder / "stderr.txt"
+        command = [sys.executable, program, "--listen", f"unix://{self.socket}", "--upstream", upstream, "--audit-log", str(self.log), *options]
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER", "LOG_LEVEL"))}
+        with open(self.errors, "ab") as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env={**plain, **(env or {})})
+
+    def ready(self):
+        """Wait until it listens."""
+        wait_for(lambda: os.path.exists(self.socket) or self.process.poll() is not None, "the listener")
+        assert self.process.poll() is None, self.errors.read_text()
+        wait_for(lambda: "next: export DOCKER_HOST" in self.errors.read_text(), "the start line")
+        return self
+
+    def records(self, event=None):
+        """The records written so far, of one event if given."""
+        lines = self.log.read_bytes().splitlines() if self.log.exists() else []
+        records = [json.loads(line) for line in lines]
+        return [record for record in records if event in (None, record["event"])]
+
+    def wait_records(self, event, count=1):
+        """Wait until the log holds so many records of an event."""
+        wait_for(lambda: len(self.records(event)) >= count, f"{count} {event} records")
+        return self.records(event)
+
+    def stop(self, sig=signal.SIGTERM):
+        """End it and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        try:
+            return self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+@pytest.fixture
+def folder():
+    """A folder with a path short enough for Unix sockets."""
+    path = tempfile.mkdtemp(prefix="da-")
+    yield Path(path)
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def start_proxy(folder):
+    """Start proxies; all are ended after the test."""
+    started = []
+
+    def start(upstream, *options, **kwargs):
+        proxy = ProxyProcess(folder, upstream, *options, **kwargs)
+        started.append(proxy)
+        return proxy.ready()
+
+    yield start
+    for proxy in started:
+        proxy.stop()

@@ -1,0 +1,265 @@
+"""The relay, the audit and the command line, as a process between a scripted engine and plain sockets."""
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+import requests_unixsocket
+from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, logs_answer, stdcopy_frame
+
+from conftest import PROGRAM, wait_for
+
+AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"
+LOGS = b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
+
+
+@pytest.fixture
+def engine(folder):
+    with ScriptedEngine(str(folder / "engine.sock")) as engine:
+        yield engine
+
+
+@pytest.fixture
+def proxy(engine, start_proxy):
+    return start_proxy(engine.path)
+
+
+def connect(proxy):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(proxy.socket)
+    return sock
+
+
+def receive_until(sock, mark):
+    data = b""
+    while mark not in data:
+        block = sock.recv(65536)
+        assert block, f"closed after {data!r}"
+        data += block
+    return data
+
+
+def exchange(proxy, request):
+    """All bytes that answer a request, up to the end of the connection."""
+    with connect(proxy) as sock:
+        sock.sendall(request)
+        data = b""
+        while True:
+            block = sock.recv(65536)
+            if not block:
+                return data
+            data += block
+
+
+def command(*arguments, stdin=b""):
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER")}
+    return subprocess.run([sys.executable, PROGRAM, *arguments], input=stdin, capture_output=True, timeout=60, env=plain, check=False)
+
+
+def test_reverse_proxying(proxy, engine):
+    session = requests_unixsocket.Session()
+    url = "http+unix://" + proxy.socket.replace("/", "%2F")
+    assert session.get(url + "/version").json()["Version"] == "28.0"
+    assert session.get(url + "/nothing").status_code == 404
+    engine.routes["/containers/create"] = json_answer({"Id": "x"}, b"201 Created")
+    assert session.post(url + "/v1.43/containers/create", json={"Image": "busybox"}).status_code == 201
+    assert engine.requests[-1][1] == b'{"Image": "busybox"}'
+    assert session.head(url + "/_ping").text == ""
+    assert proxy.wait_records("request")[0]["path"] == "/containers/create"
+
+
+def test_keep_alive_and_pipelined_requests(proxy):
+    with connect(proxy) as sock:
+        sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n" * 2)
+        data = b""
+        while data.count(b"OK\r\n") + data.count(b"\r\n\r\nOK") < 4:
+            data += sock.recv(65536)
+        assert data.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_complete_integration(proxy, engine):
+    frames = [stdcopy_frame(1, b"key " + AWS_KEY + b"\n"), stdcopy_frame(2, b"mail user@exa"), stdcopy_frame(1, b"fine\n"), stdcopy_frame(2, b"mple.org\n")]
+    engine.routes["/containers/web/logs"] = logs_answer(*frames)
+    with connect(proxy) as sock:
+        sock.sendall(LOGS)
+        body = receive_until(sock, b"\r\n0\r\n\r\n").partition(b"\r\n\r\n")[2]
+    assert body == b"".join(map(chunk, frames)) + b"0\r\n\r\n"
+    close = proxy.wait_records("stream_close")[0]
+    assert (close["frames"], close["findings"], close["unscanned"], close["reason"]) == (4, 2, 0, "end")
+    found = {record["pattern"]: record for record in proxy.records("finding")}
+    assert set(found) == {"AWS Access Key", "Email Address"}
+    assert found["AWS Access Key"]["redacted_match"] == "AK***LE"
+    assert (found["AWS Access Key"]["stream_type"], found["Email Address"]["stream_type"]) == ("stdout", "stderr")
+    assert found["AWS Access Key"]["container_name"] == "web"
+    assert AWS_KEY not in proxy.log.read_bytes() and AWS_KEY not in proxy.errors.read_bytes()
+
+
+def test_frame_by_frame_streaming_and_cancellation(proxy, engine):
+    """Each frame arrives before the next is sent; when the client goes away, so does the engine's side."""
+    ended, arrived = [], threading.Semaphore(0)
+
+    def follow(sock, head):
+        sock.sendall(LOGS_HEAD)
+        for number in range(3):
+            sock.sendall(chunk(stdcopy_frame(1, b"line %d\n" % number)))
+            assert arrived.acquire(timeout=20)
+        ended.append(sock.recv(1))
+
+    engine.routes["/containers/web/logs"] = follow
+    sock = connect(proxy)
+    sock.sendall(LOGS)
+    for number in range(3):
+        receive_until(sock, b"line %d\n" % number)
+        arrived.release()
+    assert len(proxy.wait_records("stream_open")) == 1 and not proxy.records("stream_close")
+    sock.close()
+    wait_for(lambda: ended == [b""], "the engine's connection to end")
+    assert proxy.wait_records("stream_close")[0]["reason"] == "client"
+
+
+def test_hijack_with_half_close(proxy, engine):
+    def attach(sock, head):
+        sock.sendall(b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        data = b""
+        while True:
+            block = sock.recv(65536)
+            if not block:
+                break
+            data += block
+        sock.sendall(stdcopy_frame(1, data))
+        sock.close()
+
+    engine.routes["/containers/web/attach"] = attach
+    with connect(proxy) as sock:
+        sock.sendall(b"POST /containers/web/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        receive_until(sock, b"\r\n\r\n")
+        sock.sendall(b"hello " + AWS_KEY + b"\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert receive_until(sock, AWS_KEY + b"\n") == stdcopy_frame(1, b"hello " + AWS_KEY + b"\n")
+        assert sock.recv(1) == b""
+    proxy.wait_records("stream_close")
+    assert "stdout" in {record["stream_type"] for record in proxy.wait_records("finding")}
+
+
+@pytest.mark.parametrize("cut", [b"\x01\x00\x00", stdcopy_frame(1, b"half of it")[:-4]])
+def test_a_stream_that_ends_inside_a_frame(proxy, engine, cut):
+    engine.routes["/containers/web/logs"] = logs_answer(stdcopy_frame(1, b"whole\n"), cut)
+    with connect(proxy) as sock:
+        sock.sendall(LOGS)
+        assert receive_until(sock, b"0\r\n\r\n").endswith(chunk(cut) + b"0\r\n\r\n")
+    assert proxy.wait_records("stream_close")[0]["reason"] == "cut_frame"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /_ping HTTP/1.1\r\nHost: a\r\nX: a\rSmuggled: b\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /_ping HTTP/1.1\r\n\r\n",
+        b"GET /_ping HTTP/1.1\r\nHost: a\r\nBad Name: b\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+def test_bad_heads_are_refused_and_closed(proxy, engine, request_bytes):
+    before = len(engine.requests)
+    assert exchange(proxy, request_bytes).startswith(b"HTTP/1.1 400 ")
+    assert len(engine.requests) == before
+
+
+def test_absent_engine_is_502_until_it_is_there(folder, start_proxy):
+    path = str(folder / "engine.sock")
+    proxy = start_proxy(path)
+    answer = exchange(proxy, b"GET /_ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 502 ") and b'"message"' in answer
+    with ScriptedEngine(path):
+        assert exchange(proxy, b"GET /_ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").endswith(b"OK")
+
+
+def test_sigterm_cuts_endless_streams_and_leaves_a_whole_log(proxy, engine):
+    def follow(sock, head):
+        sock.sendall(LOGS_HEAD + chunk(stdcopy_frame(1, b"api_key=" + b"a1B2" * 6 + b"\n")))
+        sock.recv(1)
+
+    engine.routes["/containers/web/logs"] = follow
+    with connect(proxy) as sock:
+        sock.sendall(LOGS)
+        receive_until(sock, b"a1B2")
+        assert proxy.stop() == 0
+    events = [record["event"] for record in proxy.records()]
+    assert events[0] == "start" and events[-1] == "stop" and "finding" in events
+    assert proxy.records("stream_close")[0]["reason"] == "shutdown"
+    assert command("verify", str(proxy.log)).returncode == 0
+    assert os.stat(proxy.log).st_mode & 0o777 == 0o600
+
+
+def test_rotation_by_rename_loses_nothing(proxy, engine, folder):
+    engine.routes["/containers/web/logs"] = logs_answer(stdcopy_frame(1, b"user@example.org\n"))
+    for _ in range(2):
+        with connect(proxy) as sock:
+            sock.sendall(LOGS)
+            receive_until(sock, b"0\r\n\r\n")
+        proxy.wait_records("stream_close")
+        if not (folder / "audit.log.1").exists():
+            os.rename(proxy.log, folder / "audit.log.1")
+            proxy.process.send_signal(signal.SIGHUP)
+            proxy.wait_records("rotated")
+    assert proxy.stop() == 0
+    verified = command("verify", str(folder / "audit.log.1"), str(proxy.log))
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_a_changed_line_is_noticed(proxy):
+    proxy.stop()
+    lines = proxy.log.read_bytes().splitlines(keepends=True)
+    proxy.log.write_bytes(lines[0].replace(b'"pid": ', b'"pid": 1') + b"".join(lines[1:]))
+    assert command("verify", str(proxy.log)).returncode == 1
+
+
+def test_a_torn_tail_is_isolated(folder, engine, start_proxy):
+    (folder / "audit.log").write_bytes(b'{"timestamp": "2026')
+    proxy = start_proxy(engine.path)
+    wait_for(lambda: b'"recovered"' in proxy.log.read_bytes(), "the recovered record")
+    proxy.stop()
+    assert proxy.log.read_bytes().startswith(b'{"timestamp": "2026\n')
+
+
+def test_a_second_process_on_the_same_log_is_refused(proxy, engine, folder):
+    second = command("--listen", f"unix://{folder}/second.sock", "--upstream", engine.path, "--audit-log", str(proxy.log))
+    assert second.returncode == 75 and b"audit.log" in second.stderr
+
+
+def test_policy_refuses_with_docker_s_json(engine, start_proxy):
+    proxy = start_proxy(engine.path, "--policy", "tecnativa", env={"CONTAINERS": "0"})
+    answer = exchange(proxy, b"POST /v1.43/containers/web/kill HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 403 ") and b"CONTAINERS=1" in answer
+    assert proxy.wait_records("denied")[0]["path"] == "/containers/web/kill"
+
+
+def test_scan_finds_and_says_so_by_its_exit_code():
+    found = command("scan", stdin=b"x " + AWS_KEY + b"\n")
+    assert found.returncode == 1 and b'"AWS Access Key"' in found.stdout and AWS_KEY not in found.stdout
+    assert command("scan", stdin=b"nothing here\n").returncode == 0
+
+
+def test_healthcheck(proxy):
+    assert command("healthcheck", "--listen", f"unix://{proxy.socket}").returncode == 0
+    assert command("healthcheck", "--listen", "unix:///nonexistent/x.sock").returncode == 69
+
+
+@pytest.mark.parametrize("arguments", [("--listen", "bogus"), ("--workers", "many"), ("--nonsense",), ("--audit-log", "/proc/nonexistent/x")])
+def test_bad_configuration_is_one_line_and_78(arguments):
+    result = command(*arguments)
+    assert result.returncode == 78, result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_version_and_rules():
+    assert command("--version").stdout.startswith(b"dockeraudit ")
+    assert len(command("rules").stdout.splitlines()) >= 200
