@@ -685,7 +685,7 @@ class AuditLog:
         *,
         run: Optional[str] = None,
         fsync: str = "interval",
-        diagnose: Callable[[str], None] = lambda text: None,
+        diagnose: Callable[[str, str], None] = lambda level, text: None,
         queue_limit: int = QUEUE_LIMIT,
         key_path: Optional[str] = None,
         allow: Iterable[str] = (),
@@ -722,6 +722,7 @@ class AuditLog:
         self._was_failed = False
         self._closing = False
         self._give_up = False
+        self._look = False  # the path is to be looked at without a record
         self._wake = threading.Event()
         self._opened = monotonic()
         self._stats_at = monotonic() + STATS_PERIOD
@@ -765,8 +766,11 @@ class AuditLog:
         return stream
 
     def reopen(self) -> None:
-        """SIGHUP: open the path anew before the next write."""
+        """SIGHUP: open the path anew, now if nothing is being written."""
         self._file.reopen()
+        with self.lock:
+            self._look = True
+            self._filled.notify()
         self._wake.set()
 
     def failed(self) -> bool:
@@ -806,7 +810,7 @@ class AuditLog:
         except FutureTimeout:
             self._give_up = True
             self._wake.set()
-            self._diagnose(f"{self.held} records could not be written to {self._file.path} before the end and are lost")
+            self._diagnose("warning", f"{self.held} records could not be written to {self._file.path} before the end and are lost")
             return EXIT_LOST
         finally:
             OPEN_LOGS.discard(self)
@@ -882,23 +886,24 @@ class AuditLog:
         """Write the queue until the log closes. A record leaves the queue when it has been written."""
         while True:
             with self.lock:
-                if not self._queue:
+                if not self._queue and not self._look:
                     if self._closing:
                         break
                     self._filled.wait()
                     continue
-                record = self._queue[0]
+                record = self._queue[0] if self._queue else None
+                self._look = False
             if not self._deliver(record):
                 break
             with self.lock:
-                self._queue.popleft()
-                if not isinstance(record, Overflow):
-                    self.held -= 1
+                if record is not None:
+                    self._queue.popleft()
+                    if not isinstance(record, Overflow):
+                        self.held -= 1
         self._sync(force=True)
 
-    def _deliver(self, record: Record) -> bool:
-        """Write one record, however long that takes; False if the log was told to give up."""
-        skipped = isinstance(record, Overflow)
+    def _deliver(self, record: Optional[Record]) -> bool:
+        """Write one record (None: only look at the path), however long that takes; False if the log was told to give up."""
         if isinstance(record, Overflow):
             record.fields = self._gap_fields(record)
             self._seq += record.records
@@ -912,11 +917,12 @@ class AuditLog:
                 while pending:
                     self._append(pending[0])
                     pending.pop(0)
-                self._append(record)
+                if record is not None:
+                    self._append(record)
                 self._write_began = None
                 self._recovered()
-                if skipped:
-                    self._diagnose(f"{record.fields['records']} audit records were lost; the gap is in the log")
+                if isinstance(record, Overflow):
+                    self._diagnose("warning", f"{record.fields['records']} audit records were lost; the gap is in the log")
                 return True
             except OSError as error:
                 self._write_began = None
@@ -931,7 +937,7 @@ class AuditLog:
         record.seq = self._seq
         self.totals["written"] += 1
         if record.event in ("stats", "stop"):
-            self._diagnose(f"audit log {self._file.path}: {record.event} is seq {record.seq} of run {self.run}, its line's hash {self._file.last_hash}")
+            self._diagnose("info", f"audit log {self._file.path}: {record.event} is seq {record.seq} of run {self.run}, its line's hash {self._file.last_hash}")
         if self._fsync == "always":
             self._sync(force=True)
 
@@ -949,8 +955,9 @@ class AuditLog:
         """Say so once, and hold what comes."""
         if self._error is None:
             self._diagnose(
+                "warning",
                 f"the audit log {self._file.path} cannot be written: {error.strerror}; up to {self._queue_limit} records are held, "
-                "and it is tried again each second"
+                "and it is tried again each second",
             )
         self._error = error
         self._file.reopen()
@@ -958,7 +965,7 @@ class AuditLog:
     def _recovered(self) -> None:
         if self._error is not None:
             self._error = None
-            self._diagnose(f"the audit log {self._file.path} can be written again")
+            self._diagnose("warning", f"the audit log {self._file.path} can be written again")
 
     def _retry_later(self) -> bool:
         """Wait until the next attempt; a closing log makes it at once, and then gives up only when told to."""
@@ -1028,10 +1035,10 @@ class AuditLog:
             self._fdatasync(fd)
             if self._sync_error is not None:
                 self._sync_error = None
-                self._diagnose(f"the audit log {self._file.path} can be synced again")
+                self._diagnose("warning", f"the audit log {self._file.path} can be synced again")
         except OSError as error:
             if self._sync_error is None:
-                self._diagnose(f"the audit log {self._file.path} cannot be synced: {error.strerror}; a power cut may take its latest records")
+                self._diagnose("warning", f"the audit log {self._file.path} cannot be synced: {error.strerror}; a power cut may take its latest records")
             self._sync_error = error
         finally:
             os.close(fd)

@@ -2907,7 +2907,7 @@ def open_log(settings: Settings, scanner: Scanner, listen: Sequence[str], diagno
         key,
         key_path=settings.fingerprint_key,
         fsync=settings.fsync,
-        diagnose=lambda text: diagnostics.say("warning", text),
+        diagnose=diagnostics.say,
         allow=settings.allow_secret,
     )
     log.open(version=__version__, pid=os.getpid(), listen=list(listen), upstream=settings.upstream, rules=len(scanner.rules))
