@@ -1,24 +1,27 @@
-.PHONY: test e2e e2e-full dist demo bench-detect docs clean
+.PHONY: test e2e e2e-full dist demo docs bench bench-detect fuzz clean
 PYTHON ?= python3
 VENV = .venv
 PYTEST = $(VENV)/bin/python -m pytest -q -p no:cacheprovider
-UNIT = test_dockeraudit.py test_patterns.py test_policy.py test_report.py e2e/test_scripted.py
 
-$(VENV)/ready: setup.cfg
-	$(PYTHON) -m venv $(VENV)
-	for try in 1 2 3 4 5; do $(VENV)/bin/pip install -q pytest pytest-timeout requests-unixsocket && break || sleep $$((try * 3)); done
-	$(VENV)/bin/python -c "import pytest, pytest_timeout, requests_unixsocket"
-	touch $@
+# `make test` needs a shell, Python and the package index. Tests marked `engine` need root and Docker Engines (e2e/run
+# starts them); tests marked `full` are the long forms, for `make e2e-full` alone.
 
 test: $(VENV)/ready dist  ## everything that needs neither root nor Docker, on the modules and on the stitched file
 	$(VENV)/bin/python patterns.py
-	$(PYTEST) $(UNIT)
-	DOCKERAUDIT_FORM=stitched $(PYTEST) $(UNIT)
+	$(PYTEST) -m "not engine and not full"
+	DOCKERAUDIT_FORM=stitched $(PYTEST) -m "not engine and not full"
 
-e2e: $(VENV)/ready dist  ## real engines and real clients; needs root
-	bash e2e/run $(VENV)/bin/python
+e2e: $(VENV)/ready dist  ## real engines, real clients, real faults; needs root
+	bash e2e/run $(VENV)/bin/python -m "engine and not full"
 
-e2e-full: test e2e  ## everything
+e2e-full: test  ## everything there is, for as long as it takes; needs root
+	bash e2e/run $(VENV)/bin/python -m "engine or full"
+
+$(VENV)/ready: setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	for try in 1 2 3 4 5; do $(VENV)/bin/pip install -q $$($(VENV)/bin/python e2e/requirements.py) && break || sleep $$((try * 3)); done
+	$(VENV)/bin/python -c "import pytest, pytest_timeout, requests_unixsocket"
+	touch $@
 
 dist:  ## the one file to copy onto a host
 	mkdir -p dist
@@ -31,8 +34,14 @@ demo:  ## a few log lines with made-up secrets, through the real proxy
 docs:  ## docs/rules.md from the table
 	$(PYTHON) -m dockeraudit rules --markdown > docs/rules.md
 
+bench: dist  ## speed against the engine directly and against peers; needs root (peers from Debian's packages)
+	$(PYTHON) bench/run.py
+
 bench-detect:  ## detection figures: make bench-detect VECTORS=DIR with vectors.jsonl.gz, score.py and adapter.py
-	$(PYTHON) $(VECTORS)/score.py -- $(PYTHON) $(VECTORS)/adapter.py
+	$(PYTHON) bench/detect.py $(VECTORS)
+
+fuzz: $(VENV)/ready  ## parsers and classifiers, until interrupted (SECONDS=N to bound it)
+	$(VENV)/bin/python e2e/fuzz.py $(SECONDS)
 
 clean:
 	rm -rf $(VENV) dist build *.egg-info

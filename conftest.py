@@ -104,3 +104,34 @@ def start_proxy(folder):
     yield start
     for proxy in started:
         proxy.stop()
+
+
+class RealEngine:
+    """A Docker Engine that runs here; `docker` runs the CLI against it, directly or through `host`."""
+
+    def __init__(self, host):
+        self.host = host
+        self.socket = host[len("unix://") :]
+        self.version, self.api = self.docker("version", "--format", "{{.Server.Version}} {{.Server.APIVersion}}").stdout.decode().split()
+
+    def docker(self, *arguments, host=None, check=True, env=None, timeout=90, stdin=b""):
+        """One run of the docker CLI; its outputs are bytes."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER")}
+        run = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, timeout=timeout, env={**plain, "DOCKER_HOST": host or self.host, **(env or {})}, check=False)
+        assert not check or run.returncode == 0, (arguments, run.returncode, run.stdout, run.stderr)
+        return run
+
+    def __repr__(self):
+        return self.version
+
+
+ENGINE_HOSTS = os.environ.get("DOCKERAUDIT_ENGINES", "").split()
+
+
+@pytest.fixture(scope="session", params=ENGINE_HOSTS or [None], ids=lambda host: host.rsplit("/", 2)[-2] if host else "none")
+def real_engine(request):
+    """Each engine of DOCKERAUDIT_ENGINES in turn. Where there is none the tests are skipped, but never in CI."""
+    if request.param is None:
+        assert not os.environ.get("CI"), "DOCKERAUDIT_ENGINES is empty: `make e2e` sets it"
+        pytest.skip("no Docker Engine: `make e2e` starts them (as root)")
+    return RealEngine(request.param)
