@@ -1,0 +1,24 @@
+# docker build --tag dockeraudit .        (BASE: any image with python3, 3.9 or newer, and a shell)
+ARG BASE=python:3-alpine
+
+FROM ${BASE} AS stitch
+COPY dockeraudit.py auditlog.py patterns.py policy.py report.py /source/
+COPY deploy/stitch.py /source/deploy/
+RUN mkdir -p /image/opt/dockeraudit /image/var/log/dockeraudit \
+ && python3 /source/deploy/stitch.py > /image/opt/dockeraudit/dockeraudit.py \
+ && python3 -m compileall -q /image/opt/dockeraudit \
+ && chown 65534:65534 /image/var/log/dockeraudit && chmod 0700 /image/var/log/dockeraudit
+
+FROM ${BASE}
+COPY --from=stitch /image/ /
+# Never root: Compose's group_add gives it the engine's socket. `auto`: the variables of Tecnativa's and linuxserver's
+# proxies count as soon as one is set; without any, everything passes and is audited.
+ENV DOCKERAUDIT_LISTEN=tcp://[::]:2375 \
+    DOCKERAUDIT_AUDIT_LOG=/var/log/dockeraudit/audit.log \
+    DOCKERAUDIT_POLICY=auto
+WORKDIR /opt/dockeraudit
+USER 65534:65534
+VOLUME /var/log/dockeraudit
+EXPOSE 2375
+HEALTHCHECK --interval=30s --timeout=6s --start-period=5s CMD ["python3", "-m", "dockeraudit", "healthcheck"]
+ENTRYPOINT ["python3", "-m", "dockeraudit"]
