@@ -12,7 +12,7 @@ import pytest
 import requests_unixsocket
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, logs_answer, stdcopy_frame
 
-from conftest import PROGRAM, wait_for
+from conftest import PROGRAM, ROOT, wait_for
 
 AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"
 LOGS = b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
@@ -263,3 +263,10 @@ def test_bad_configuration_is_one_line_and_78(arguments):
 def test_version_and_rules():
     assert command("--version").stdout.startswith(b"dockeraudit ")
     assert len(command("rules").stdout.splitlines()) >= 200
+
+
+def test_demo_shows_findings_beside_the_clients_view():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER")}
+    demo = subprocess.run([sys.executable, str(ROOT / "e2e" / "demo.py")], capture_output=True, timeout=30, env=environment, check=False)
+    assert demo.returncode == 0, demo.stderr
+    assert b"AK***TR" in demo.stdout and b"6 findings" in demo.stdout

@@ -1,0 +1,178 @@
+"""`make demo`: a container prints a few lines, some with made-up secrets; a client reads them through the real proxy.
+
+Shows what the client sees beside what the audit log says. Takes a real engine if DOCKER_HOST (a Unix socket) or the
+default socket answers and has busybox or alpine, else a scripted one, so that it needs no Docker.
+"""
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from scripted import CONTAINER_ID, ScriptedEngine, json_answer, logs_answer, stdcopy_frame
+
+PROGRAM = Path(__file__).resolve().parent.parent / "dockeraudit.py"
+NAME = "dockeraudit-demo"
+PATIENCE = 8.0  # seconds for what takes a fraction of one
+#: put together here, so that nothing in this file looks like a secret
+LINES = (
+    "billing: starting, 4 workers",
+    "aws_access_key_id=" + "AK" + "IA" + "Z7QXV3MD2LKPW5TR",
+    "GET /invoices/1042 200 12ms",
+    "database: postgres://billing:" + "kR8mQz2vTt" + "@db.internal:5432/billing",
+    "github: authenticated with " + "gh" + "p_" + "Zk3Rw9TqLm5XvB2nHc7YpD4sJf8GaE1uQoW6",
+    "config: {\"smtp_password\": \"" + "vX9-tulip-Quay" + "\"}",
+    "invoice sent to ada.winter" + "@example.net",
+    "-----BEGIN " + "EC PRIVATE KEY-----",
+    "MHcCAQEEIB" + "q7Kz0dXw3Jm5nRt8yUe2vLp9sQaWc4fGh6Bk1xZo" + "oAoGCCqGSM49",
+    "-----END " + "EC PRIVATE KEY-----",
+    "billing: ready",
+)
+
+
+class UnixClient(http.client.HTTPConnection):
+    """An HTTP client on a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("docker", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+    def call(self, method: str, path: str, body: Any = None) -> bytes:
+        """One request's answer; raises OSError for a refusal."""
+        text = None if body is None else json.dumps(body)
+        self.request(method, path, text, {"Content-Type": "application/json"} if text else {})
+        answer = self.getresponse()
+        data = answer.read()
+        self.close()
+        if answer.status >= 400:
+            raise OSError(f"{method} {path}: {answer.status} {data.decode('utf-8', 'replace').strip()}")
+        return data
+
+
+def real_engine() -> Optional[tuple[str, str]]:
+    """The socket of an engine that answers here, and an image to run; None without either."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not host.startswith("unix://"):
+        return None
+    path = host[len("unix://") :]
+    for image in ("busybox:latest", "alpine:latest", "alpine:3.10"):
+        try:
+            UnixClient(path).call("GET", f"/images/{image}/json")
+            return path, image
+        except (OSError, http.client.HTTPException):
+            continue
+    return None
+
+
+@contextlib.contextmanager
+def proxy(folder: str, upstream: str) -> Iterator[tuple[str, Path]]:
+    """dockeraudit between a socket in the folder and the engine: the socket, and its audit log."""
+    path, log = os.path.join(folder, "docker.sock"), Path(folder, "audit.log")
+    command = [sys.executable, str(PROGRAM), "--listen", f"unix://{path}", "--upstream", upstream, "--audit-log", str(log)]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKERAUDIT_")}
+    process = subprocess.Popen([*command, "--log-level", "warning"], env=plain)
+    try:
+        wait_until(lambda: os.path.exists(path) or process.poll() is not None)
+        yield path, log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def wait_until(condition: Any) -> None:
+    """Wait until the condition holds, but not for ever."""
+    end = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def container(client: UnixClient, image: str) -> Iterator[str]:
+    """A container that prints the lines, started through the proxy; removed in the end."""
+    script = "printf '%s\\n' " + " ".join("'" + line.replace("'", "'\\''") + "'" for line in LINES)
+    settings = {"Image": image, "Cmd": ["sh", "-c", script], "HostConfig": {"NetworkMode": "none"}}
+    name = f"{NAME}-{os.getpid()}"
+    client.call("POST", f"/containers/create?name={urllib.parse.quote(name)}", settings)
+    try:
+        client.call("POST", f"/containers/{name}/start")
+        yield name
+    finally:
+        client.call("DELETE", f"/containers/{name}?force=1")
+
+
+def read_logs(client: UnixClient, name: str) -> list[str]:
+    """What a client sees: the lines of the container's output, followed to its end."""
+    data = client.call("GET", f"/containers/{name}/logs?follow=1&stdout=1")
+    text = b""
+    while data:
+        size = int.from_bytes(data[4:8], "big")
+        text += data[8 : 8 + size]
+        data = data[8 + size :]
+    return text.decode().splitlines()
+
+
+def script(engine: ScriptedEngine, name: str) -> None:
+    """Have the scripted engine play the container's part."""
+    engine.routes["/containers/create"] = json_answer({"Id": CONTAINER_ID}, b"201 Created")
+    engine.routes[f"/containers/{name}"] = engine.routes[f"/containers/{name}/start"] = json_answer({})
+    engine.routes[f"/containers/{name}/json"] = json_answer({"Id": CONTAINER_ID, "Name": f"/{name}"})
+    engine.routes[f"/containers/{name}/logs"] = logs_answer(*(stdcopy_frame(1, f"{line}\n".encode()) for line in LINES))
+
+
+def show(seen: list[str], log: Path) -> None:
+    """The client's lines on the left, the findings in them on the right."""
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    findings = [record for record in records if record["event"] == "finding"]
+    width = max(100, min(160, shutil.get_terminal_size((100, 24)).columns))
+    left = width * 11 // 20
+    print(f"\n{'what the client sees':{left}}what the audit log says\n{'─' * (left - 2)}  {'─' * (width - left)}")
+    for number, line in enumerate(seen, 1):
+        notes = [f"{r['severity']:6} {r['pattern']}  {r['redacted_match']}" for r in findings if r["line"] == number]
+        parts = textwrap.wrap(line, left - 2, break_long_words=True) or [""]
+        for row in range(max(len(parts), len(notes))):
+            part, note = (column[row] if row < len(column) else "" for column in (parts, notes))
+            print(f"{part:{left}}{note}".rstrip())
+    print(f"\n{len(findings)} findings; the first one's line in the audit log:\n{json.dumps(findings[0])}")
+
+
+def main() -> int:
+    """Run it; 0 if the findings came."""
+    found = real_engine()
+    with tempfile.TemporaryDirectory(prefix="dockeraudit-") as folder, contextlib.ExitStack() as stack:
+        if found:
+            upstream, image = found
+            print(f"a container of {image} on the engine at {upstream}, read through dockeraudit")
+        else:
+            upstream = os.path.join(folder, "engine.sock")
+            script(stack.enter_context(ScriptedEngine(upstream)), f"{NAME}-{os.getpid()}")
+            print("no Docker Engine with busybox or alpine here: a scripted engine, read through dockeraudit")
+            image = "scripted"
+        path, log = stack.enter_context(proxy(folder, upstream))
+        client = UnixClient(path)
+        with container(client, image) as name:
+            seen = read_logs(client, name)
+        wait_until(lambda: '"stream_close"' in log.read_text())
+        show(seen, log)
+    return 0 if seen == list(LINES) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
