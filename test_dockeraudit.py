@@ -1,4 +1,4 @@
-"""Tests of dockeraudit.py, in the order of its sections; `test_http.py` holds those of its HTTP grammar and routes.
+"""Tests of dockeraudit.py, in the order of its sections; `e2e/` holds those of the running proxy.
 
 Names are promises. A scripted engine on a Unix socket stands in for Docker; nothing here needs root or an engine.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import struct
 import threading
 import time
@@ -18,7 +17,9 @@ import pytest
 
 import dockeraudit
 import patterns
-from dockeraudit import ChunkedReader, Skipped, StreamAuditor, StreamDemuxer, TextScanner, WebSocketDecoder
+from conftest import ROOT
+from dockeraudit import StreamAuditor, StreamDemuxer, TextScanner, WebSocketDecoder
+from scripted import ScriptedEngine
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 SECRET = f"key={AWS} end\n".encode()
@@ -370,3 +371,91 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
     scanner.go.set()
     stream.close((decoder,), "raw", "client")
     wait_until(lambda: audit.closed, "stream_close")
+
+
+# =====================================================================================================================
+# the whole, in one process
+# =====================================================================================================================
+
+#: the six patterns that stay as they are: name, severity, what matches, what does not
+SIX_PATTERNS = (
+    ("AWS Access Key", "HIGH", AWS, AWS[:-1]),
+    ("Generic API Key", "HIGH", "api_key=" + "abcdefghij0123456789", "api_key=short"),
+    ("Private Key", "HIGH", "-----BEGIN RSA " + "PRIVATE KEY-----", "-----BEGIN PUBLIC KEY-----"),
+    ("Email Address", "LOW", "ada.winter@" + "example.org", "ada.winter@host"),
+    ("Bearer Token", "HIGH", "Authorization: Bearer " + "abcdefghij.0123456789", "bearer of news"),
+    ("Password", "HIGH", "password=" + "correct-horse", "password=short"),
+)
+
+
+@pytest.mark.parametrize("name, severity, text, other", SIX_PATTERNS, ids=[row[0] for row in SIX_PATTERNS])
+def test_pattern_table(name: str, severity: str, text: str, other: str) -> None:
+    scanner = patterns.Scanner(patterns.ORIGINAL_RULES)
+    assert [(match.rule.name, match.rule.severity) for match in scanner.scan(f"x {text} y".encode())] == [(name, severity)]
+    assert scanner.scan(f"x {other} y".encode()) == []
+
+
+def test_payload_isolation_a_header_never_reaches_the_scanner(executor: ThreadPoolExecutor) -> None:
+    scanner = SlowScanner()
+    scanner.go.set()
+    audit = RecordedStream()
+    stream = auditor(executor, audit, scanner)
+    demuxer = StreamDemuxer("multiplexed")
+    payload = b"ada.winter" + b"@" * 54  # 64 bytes: the header's last byte is an @ too
+    for _ in range(3):
+        stream.offer(demuxer, frame(1, payload) + frame(2, b"@example.org\n"))
+    stream.close((demuxer,), "multiplexed", "end")
+    wait_until(lambda: audit.closed, "stream_close")
+    assert b"".join(scanner.blocks).replace(b"@example.org\n", b"") == payload * 3
+    assert audit.closed[0]["frames"] == 6
+
+
+def test_non_blocking_audit_a_hung_disk_stops_nobody(tmp_path: Any) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def write(fd: int, data: bytes) -> int:
+        begun.set()
+        go.wait(30)
+        return os.write(fd, data)
+
+    log = dockeraudit.AuditLog(str(tmp_path / "audit.log"), b"k" * 32, write=write, fsync="never")
+    log.open()
+    assert begun.wait(30)
+    for number in range(200):
+        log.accept("request", {"number": number})
+    assert not go.is_set() and log.held >= 200
+    go.set()
+    assert log.close("end", 30) == 0
+    assert len((tmp_path / "audit.log").read_bytes().splitlines()) == 202
+
+
+def test_audit_log_round_trip(tmp_path: Any) -> None:
+    log = dockeraudit.AuditLog(str(tmp_path / "audit.log"), b"k" * 32, fsync="never")
+    log.open()
+    audit = log.open_stream("logs", "web", {"listener": "test"}, False, True)
+    audit.named("c0ffee", "web")
+    text = TextScanner(patterns.Scanner(), audit, "stdout")
+    text.feed(SECRET)
+    text.end()
+    audit.close(framing="multiplexed", nbytes=len(SECRET), frames=1, lines=text.lines, unscanned=0, reason="end")
+    assert log.close("end", 30) == 0
+    records = [json.loads(line) for line in (tmp_path / "audit.log").read_bytes().splitlines()]
+    assert [record["event"] for record in records] == ["start", "stream_open", "finding", "stream_close", "stop"]
+    found = records[2]
+    assert (found["pattern"], found["redacted_match"], found["stream_type"], found["line"]) == ("AWS Access Key", "AK***LE", "stdout", 1)
+    assert (found["container_id"], found["container_name"], found["count"]) == ("c0ffee", "web", 1)
+
+
+def test_unix_dialling(folder: Any) -> None:
+    path = str(folder / "engine.sock")
+    with pytest.raises(dockeraudit.EngineError, match=f"{path}.*ENOENT"):
+        dockeraudit.ask_engine(path, "/version")
+    with ScriptedEngine(path):
+        assert dockeraudit.ask_engine(path, "/version")["Version"] == "28.0"
+    with pytest.raises(dockeraudit.EngineError, match="ENOENT|ECONNREFUSED"):
+        dockeraudit.ask_engine(path, "/version")
+
+
+def test_the_readme_names_every_option() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [option.name for option in dockeraudit.OPTIONS if f"--{option.name}" not in text] == []
