@@ -42,6 +42,7 @@ import json
 import os
 import platform
 import re
+import resource
 import select
 import signal
 import socket
@@ -91,6 +92,9 @@ LINGER = 1.0  # seconds a refused client's bytes are read and dropped: closing o
 MAX_CONNECTIONS = 1024  # of all listeners together, a thread each; 503 beyond
 BACKLOG = 1024  # connections waiting in the kernel; the kernel itself cuts it to net.core.somaxconn
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
+DESCRIPTORS = 2 * MAX_CONNECTIONS + 128  # wanted: two a connection, and the log, the listeners, look-ups
+COMPLAINT_INTERVAL = 60.0  # seconds in which a shortage of descriptors is told once
+MAX_REFUSALS = 64  # threads that say 503 at the same time; connections beyond those are closed without a word
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
 
 SILENCE = 0.2  # seconds after which an unfinished line is looked at although more of it may come
@@ -108,6 +112,7 @@ JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams
 LOOKUP_WORKERS = 2  # threads that ask the engine for names
 LOOKUP_TIMEOUT = 5.0  # seconds for one such question
 LOOKUP_CACHE = 1024  # answers kept, by full id
+MAX_LOOKUP = 16 << 20  # bytes of an answer to such a question; an inspected container has some 10 KiB
 SWITCH_INTERVAL = 0.0005  # seconds a thread keeps the interpreter; the default 5 ms would be a quiet stream's latency
 
 EXIT_FOUND = 1
@@ -450,9 +455,9 @@ class ChunkedReader:
         if self.line.startswith(b"\r\n"):
             self.done = True
             return pos + 2 - kept
-        end = self.line.find(HEAD_END)
+        end = self.line.find(HEAD_END, max(0, kept - 3))
         if end < 0:
-            if BARE_NEWLINE.search(self.line):
+            if BARE_NEWLINE.search(self.line, max(0, kept - 1)):
                 raise HTTPError(400, "the trailer section has a line that does not end in CR LF")
             self._check_length(MAX_TRAILER, "trailer section")
             return len(block)
@@ -727,6 +732,7 @@ class StreamDemuxer:
             word, size = unpack(block, pos)
             kind = types.get(word)
             if kind is None:
+                self.frames += frames
                 return self._broken(block[pos:], pieces)
             frames += 1
             self._type = kind
@@ -1291,6 +1297,9 @@ class StreamAuditor:
 # =====================================================================================================================
 
 
+NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)  # of this process, of the whole host
+
+
 class UnixHTTPConnection(http.client.HTTPConnection):
     """An HTTP connection over a Unix socket. `timeout` covers the connecting; raises EngineError, which says why."""
 
@@ -1302,22 +1311,26 @@ class UnixHTTPConnection(http.client.HTTPConnection):
         """Connect; a full backlog (EAGAIN) is tried again until the time is up."""
         deadline = time.monotonic() + (self.timeout or CONNECT_TIMEOUT)
         while True:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                sock.settimeout(self.timeout)
-                sock.connect(self.path)
-                self.sock = sock
+                self._connect()
                 return
             except OSError as error:
-                sock.close()
+                self.close()
                 if error.errno != errno.EAGAIN or time.monotonic() > deadline:
                     raise EngineError(engine_error(self.path, error)) from error
                 time.sleep(0.01)
+
+    def _connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
 
 
 def engine_error(path: str, error: OSError) -> str:
     """Why the engine's socket cannot be reached, and what to do: one sentence."""
     name = errno.errorcode.get(error.errno or 0, "timeout")
+    if error.errno in NO_DESCRIPTORS:
+        return f"no file descriptor is left to reach the Docker engine with ({name}); try again when other requests are done"
     text = f"cannot reach the Docker engine at {path}: {error.strerror or error} ({name})"
     try:
         info = os.stat(path)
@@ -1367,7 +1380,7 @@ class NameResolver:
         found: tuple[Optional[str], Optional[str]] = (None, None)
         try:
             found = self._ask(kind, name)
-        except (HTTPError, http.client.HTTPException, OSError, ValueError, KeyError, TypeError):
+        except (HTTPError, OSError, ValueError, KeyError, TypeError):
             pass  # then the record says what the client asked for
         finally:
             done(*found)
@@ -1395,17 +1408,52 @@ def nested(answer: Any, keys: Sequence[str]) -> Any:
 
 
 def ask_engine(socket_path: str, path: str, timeout: float = LOOKUP_TIMEOUT) -> Any:
-    """The JSON answer to a GET of our own; raises EngineError, OSError, http.client.HTTPException or ValueError."""
+    """The JSON answer to a GET of our own; raises HTTPError, OSError or ValueError."""
+    status, body = engine_answer(socket_path, path, timeout)
+    if status != 200:
+        raise EngineError(f"the engine answered {status} to GET {path}")
+    return json.loads(body)
+
+
+def engine_answer(socket_path: str, path: str, timeout: float) -> tuple[int, bytes]:
+    """Status and body of the answer to a GET of our own, whole within `timeout`; raises HTTPError or OSError."""
+    deadline = time.monotonic() + timeout
     connection = UnixHTTPConnection(socket_path, timeout)
+    connection.connect()
     try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read(16 << 20)
-        if response.status != 200:
-            raise EngineError(f"the engine answered {response.status} to GET {path}")
-        return json.loads(body)
+        connection.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii"))
+        head, block = _answer_head(connection.sock, deadline)
+        reader, body = body_reader(response_framing(head, b"GET"), collect=True), b""
+        while True:
+            body += reader.feed(block)[1]
+            block = b"" if reader.done else _receive_before(connection.sock, deadline)
+            if not block or len(body) > MAX_LOOKUP:
+                return head.status, body
     finally:
         connection.close()
+
+
+def _answer_head(sock: socket.socket, deadline: float) -> tuple[ResponseHead, bytes]:
+    """The final response's head, interim ones left out, and what came behind it."""
+    data, head = b"", None
+    while head is None or head.status < 200:
+        length = head_length(data, what="engine's answer") if data else 0
+        if length:
+            head, data = parse_response_head(data[:length]), data[length:]
+            continue
+        block = _receive_before(sock, deadline)
+        if not block:
+            raise EngineError("the engine closed the connection without an answer")
+        data += block
+    return head, data
+
+
+def _receive_before(sock: socket.socket, deadline: float) -> bytes:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise EngineError("the engine did not answer in time")
+    sock.settimeout(left)
+    return sock.recv(BLOCK)
 
 
 # =====================================================================================================================
@@ -1437,11 +1485,14 @@ def send_some(sock: socket.socket, data: Union[bytes, memoryview]) -> Union[byte
 
 
 def half_close(sock: socket.socket) -> None:
-    """Tell the peer that nothing more comes. TLS cannot say so and go on reading: there the close says it."""
-    if isinstance(sock, ssl.SSLSocket):
-        return
+    """Tell the peer that nothing more comes. Nothing can be read of a TLS session after that."""
     try:
-        sock.shutdown(socket.SHUT_WR)
+        if isinstance(sock, ssl.SSLSocket):
+            try:
+                sock.unwrap()  # sends close_notify (RFC 8446 §6.1); that the peer's has not come yet is no matter
+            except (OSError, ValueError):
+                pass
+        socket.socket.shutdown(sock, socket.SHUT_WR)
     except OSError:
         pass  # the peer is gone already, which the next poll tells
 
@@ -1468,11 +1519,13 @@ class Exchange:
         self.handler = handler
         self.proxy = handler.proxy
         self.client = handler.connection
+        self.secure = isinstance(self.client, ssl.SSLSocket)  # then it cannot be half-closed and read on
         self.engine = engine
         self.head = head
         self.route = route
-        self.reused = reused
-        self.upload = body_reader(request_framing(head))
+        framing = request_framing(head)
+        self.upload = body_reader(framing)
+        self.replayable = reused and head.method in (b"GET", b"HEAD") and framing == NO_BODY
         self.download: Optional[BodyReader] = None
         self.response: Optional[ResponseHead] = None
         self.tunnel = False
@@ -1537,7 +1590,7 @@ class Exchange:
         if self.to_client:
             return False
         if self.tunnel:
-            return self.engine_eof and (self.handler.client_eof or self.engine_deaf)
+            return self.engine_eof and (self.handler.client_eof or self.engine_deaf or self.secure)
         answered = self.download is not None and (self.download.done or self.engine_eof)
         return answered and ((self.upload.done and not self.to_engine) or self.engine_deaf or self.engine_eof)
 
@@ -1561,7 +1614,7 @@ class Exchange:
         engine = (0 if self.to_client or self.engine_eof else select.POLLIN) | (select.POLLOUT if self.to_engine else 0)
         self._register(self.client.fileno(), client, True)
         self._register(self.engine.fileno(), engine, engine != 0)
-        if wants and isinstance(self.client, ssl.SSLSocket) and self.client.pending():
+        if wants and self.secure and self.client.pending():  # type: ignore[attr-defined]
             return select.POLLIN, 0
         restless = self.auditor is not None and self.auditor.restless
         events = dict(self._poll.poll(SILENCE * 1000 if restless else None))
@@ -1678,7 +1731,8 @@ class Exchange:
         framing = Framing("close") if head.status == 101 else response_framing(head, self.head.method)
         hijack = framing.kind == "close" and self.route.endpoint in ("attach", "exec") and head.status == 200
         self.tunnel = hijack or head.status == 101
-        stream = self.tunnel or (self.route.audited and head.status == 200)
+        empty = framing.kind != "chunked" and body_reader(framing).done  # a detached exec's answer is no stream
+        stream = self.tunnel or (self.route.audited and head.status == 200 and not empty)
         if stream:
             self._open_audit()
         self.keep_client = self.keep_client and framing.kind != "close" and not (stream and self.route.audited)
@@ -1717,7 +1771,7 @@ class Exchange:
             self.to_client = send_some(self.client, self.to_client) if self.to_client else b""
         except GONE:
             self._client_gone()
-        if self.tunnel and self.engine_eof and not self.to_client:
+        if self.tunnel and self.engine_eof and not self.to_client and not self.secure:
             half_close(self.client)
 
     def _engine_ended(self, gone: bool) -> None:
@@ -1725,8 +1779,7 @@ class Exchange:
         self.engine_eof = True
         self.keep_engine = False
         if self.download is None:
-            replayable = self.head.method in (b"GET", b"HEAD") and isinstance(self.upload, LengthReader)
-            if self.reused and replayable and not self.answer and not self.answered:
+            if self.replayable and not self.answer and not self.answered:
                 self.stale = self.over = True
                 return
             raise EngineError("the engine closed the connection without an answer")
@@ -1893,6 +1946,7 @@ class Proxy:
         self.stopping = False
         self.requests: Counter[tuple[str, int]] = Counter()
         self.denied = 0
+        self.refusing = 0  # threads that tell a client beyond MAX_CONNECTIONS so
         self.connections: set[ProxyHandler] = set()
         self._denials: dict[tuple[Any, ...], list[Any]] = {}
         self._lock = threading.Lock()
@@ -1911,6 +1965,11 @@ class Proxy:
         """Count a connection out."""
         with self._lock:
             self.connections.discard(handler)
+
+    def refuse(self, change: int) -> None:
+        """Count the threads that tell a client of being too many."""
+        with self._lock:
+            self.refusing += change
 
     def exchanges(self) -> list[Exchange]:
         """The exchanges that run now."""
@@ -2033,9 +2092,14 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.connection.setblocking(False)
 
     def _overfull(self) -> None:
-        if not self.proxy.stopping:
-            self.connection.setblocking(False)
+        if self.proxy.stopping:
+            return
+        self.connection.setblocking(False)
+        self.proxy.refuse(+1)
+        try:
             self._refuse(503, f"there are {MAX_CONNECTIONS} open connections already; try again later", b"GET")
+        finally:
+            self.proxy.refuse(-1)
 
     # -- one request
 
@@ -2184,12 +2248,15 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _linger(self) -> None:
         """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""
-        if isinstance(self.connection, ssl.SSLSocket):
-            return
         half_close(self.connection)
         deadline = time.monotonic() + LINGER
-        while self._readable(deadline - time.monotonic()) and receive(self.connection) != b"":
-            if time.monotonic() > deadline:
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        while time.monotonic() < deadline and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            try:
+                if not socket.socket.recv(self.connection, BLOCK):  # of a TLS session: what it still encrypts
+                    return
+            except OSError:
                 return
 
 
@@ -2231,7 +2298,7 @@ class RelayServer(ThreadingHTTPServer):
         self.proxy = proxy
         self.listener = listener
         self.address_family = listener.address.family
-        self._out_of_descriptors = False
+        self._complained = float("-inf")  # when running out of descriptors was last told
         self._inode: Optional[int] = None
         try:
             super().__init__(listener.address.target, ProxyHandler, bind_and_activate=inherited is None)
@@ -2282,18 +2349,24 @@ class RelayServer(ThreadingHTTPServer):
         try:
             sock, address = self.socket.accept()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if error.errno in (*NO_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM):
                 self._pause(error)
             raise
-        self._out_of_descriptors = False
         if sock.family != socket.AF_UNIX:
             for level, option, value in TCP_OPTIONS:
                 sock.setsockopt(level, option, value)
         return sock, address
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread for the connection, unless enough of them are busy with refusing."""
+        if self.proxy.refusing >= MAX_REFUSALS:
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
     def _pause(self, error: OSError) -> None:
-        if not self._out_of_descriptors:
-            self._out_of_descriptors = True
+        if time.monotonic() - self._complained > COMPLAINT_INTERVAL:
+            self._complained = time.monotonic()
             text = f"cannot accept on {self.listener.address.url}: {error.strerror}; new connections wait until others close"
             self.proxy.diagnostics.say("error", text)
         time.sleep(DESCRIPTOR_PAUSE)
@@ -2434,14 +2507,10 @@ def finding_samples(findings: Mapping[tuple[str, str], int]) -> list[tuple[str, 
 
 def engine_answers(socket_path: str) -> bool:
     """Whether the engine answers /_ping within a second."""
-    connection = UnixHTTPConnection(socket_path, 1.0)
     try:
-        connection.request("GET", "/_ping")
-        return connection.getresponse().status == 200
-    except (HTTPError, OSError, http.client.HTTPException):
+        return engine_answer(socket_path, "/_ping", 1.0)[0] == 200
+    except (HTTPError, OSError):
         return False
-    finally:
-        connection.close()
 
 
 def live_state(proxy: Proxy) -> dict[str, Any]:
@@ -2871,6 +2940,14 @@ def load_scanner(settings: Settings) -> Scanner:
         raise ConfigurationError(str(error)) from None
 
 
+def raise_descriptor_limit() -> None:
+    """As many descriptors as MAX_CONNECTIONS take, where the hard limit allows: the usual soft one is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def command_serve(arguments: Sequence[str]) -> int:
     """`serve`: relay until SIGTERM or SIGINT."""
     settings = load_settings(arguments, os.environ)
@@ -2878,6 +2955,7 @@ def command_serve(arguments: Sequence[str]) -> int:
     scanner = load_scanner(settings)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    raise_descriptor_limit()
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread: all inherit it, and the main thread waits
     log = open_log(settings, scanner, [listener.address.url for listener in listeners], diagnostics)
@@ -2924,7 +3002,7 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
         version = ask_engine(settings.upstream, "/version")
         found = f"Docker {version.get('Version')} (API {version.get('ApiVersion')})"
         diagnostics.say("info", f"the engine at {settings.upstream} is {found}")
-    except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
+    except (HTTPError, OSError, ValueError, AttributeError) as error:
         diagnostics.say("warning", f"{error}; requests get 502 until it answers")
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
