@@ -70,7 +70,7 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "auditlog
 
 from auditlog import AuditLog, AuditLogError, StreamAudit, default_key_path, load_fingerprint_key, redact_bytes, run_verify
 from patterns import RULES, Match, RuleError, Scanner, load_rules, rules_markdown, select_rules
-from policy import ClientFilter, Decision, Policy, PolicyError, client_filter, learn, native_policy, policy_from_environment
+from policy import SWITCHES, ClientFilter, Decision, DenyAll, Policy, PolicyError, client_filter, learn, native_policy, policy_from_environment, set_switches
 from report import AuditSummary, render_html, run_report
 
 __version__ = "0.1.0"
@@ -2167,8 +2167,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
                 self._deny(head, route, "browser", f"a request from a web page is refused: {reason}{hint}")
         for decision in self._decisions(head, route):
             if not decision.allowed:
-                admits = f"; admitted by: {', '.join(decision.admits)}" if decision.admits else ""
-                self._deny(head, route, decision.rule, f"{head.method.decode()} {self.proxy.masked(route.path)} is refused by {decision.rule}{admits}")
+                self._deny(head, route, decision.rule, refusal(head.method.decode(), self.proxy.masked(route.path), decision))
         if settings.on_audit_failure == "deny" and route.audited and self.proxy.log.failed():
             raise Denied(503, "audit", "the audit log cannot be written, and streams that would go unrecorded are refused")
 
@@ -2258,6 +2257,12 @@ class ProxyHandler(BaseHTTPRequestHandler):
                     return
             except OSError:
                 return
+
+
+def refusal(method: str, path: str, decision: Decision) -> str:
+    """Why a request is refused, and every setting that would admit it."""
+    admits = "it takes " + ", or ".join(decision.admits) if decision.admits else "no setting of this policy admits it"
+    return f"{method} {path} is refused by {decision.rule}; {admits}"
 
 
 def peer_identity(sock: socket.socket, address: Any, listener: Listener) -> dict[str, Any]:
