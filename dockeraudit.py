@@ -1485,16 +1485,14 @@ def send_some(sock: socket.socket, data: Union[bytes, memoryview]) -> Union[byte
 
 
 def half_close(sock: socket.socket) -> None:
-    """Tell the peer that nothing more comes. Nothing can be read of a TLS session after that."""
+    """Tell the peer that nothing more comes; what it still sends can be read. In TLS that is a close_notify."""
     try:
         if isinstance(sock, ssl.SSLSocket):
-            try:
-                sock.unwrap()  # sends close_notify (RFC 8446 §6.1); that the peer's has not come yet is no matter
-            except (OSError, ValueError):
-                pass
-        socket.socket.shutdown(sock, socket.SHUT_WR)
-    except OSError:
-        pass  # the peer is gone already, which the next poll tells
+            sock.unwrap()  # sends ours; the peer's, which it then waits for, comes later or never
+        else:
+            sock.shutdown(socket.SHUT_WR)
+    except (OSError, ValueError):
+        pass  # not yet answered, or the peer is gone already, which the next poll tells
 
 
 def wake(sock: socket.socket) -> None:
@@ -1519,7 +1517,7 @@ class Exchange:
         self.handler = handler
         self.proxy = handler.proxy
         self.client = handler.connection
-        self.secure = isinstance(self.client, ssl.SSLSocket)  # then it cannot be half-closed and read on
+        self.secure = isinstance(self.client, ssl.SSLSocket)  # then bytes may be waiting that poll does not tell of
         self.engine = engine
         self.head = head
         self.route = route
@@ -1538,6 +1536,7 @@ class Exchange:
         self.engine_eof = False
         self.engine_deaf = False  # it takes no more of the request, but may still answer
         self.half_closed = False
+        self.client_told = False  # that the engine has ended
         self.keep_client = head.keeps_alive()
         self.keep_engine = False
         self.status = 502  # what the client is answered, as far as is known
@@ -1590,7 +1589,7 @@ class Exchange:
         if self.to_client:
             return False
         if self.tunnel:
-            return self.engine_eof and (self.handler.client_eof or self.engine_deaf or self.secure)
+            return self.engine_eof and (self.handler.client_eof or self.engine_deaf)
         answered = self.download is not None and (self.download.done or self.engine_eof)
         return answered and ((self.upload.done and not self.to_engine) or self.engine_deaf or self.engine_eof)
 
@@ -1771,7 +1770,8 @@ class Exchange:
             self.to_client = send_some(self.client, self.to_client) if self.to_client else b""
         except GONE:
             self._client_gone()
-        if self.tunnel and self.engine_eof and not self.to_client and not self.secure:
+        if self.tunnel and self.engine_eof and not self.to_client and not self.client_told:
+            self.client_told = True
             half_close(self.client)
 
     def _engine_ended(self, gone: bool) -> None:
@@ -1843,7 +1843,8 @@ class Exchange:
 
     def _record_request(self) -> None:
         self.proxy.count_request(self.head.method, self.status)
-        if self.head.method in (b"GET", b"HEAD") and not EXPORTS.fullmatch(self.route.path):
+        reading = self.head.method in (b"GET", b"HEAD") and not EXPORTS.fullmatch(self.route.path)
+        if reading and self.proxy.settings.mode != "learn":  # to learn from, all of the traffic is needed
             return
         fields = {
             "method": self.head.method.decode("ascii"),
@@ -1917,11 +1918,6 @@ class Listener(NamedTuple):
     policy: Optional[Policy] = None
     clients: Optional[ClientFilter] = None
     tls: Optional[ssl.SSLContext] = None
-
-    @property
-    def mutual_tls(self) -> bool:
-        """Whether every client has shown a certificate."""
-        return self.tls is not None and self.tls.verify_mode == ssl.CERT_REQUIRED
 
 
 class Denied(HTTPError):
@@ -2070,7 +2066,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
                 self.served += 1
         except GONE:
             pass  # the client is gone, and nothing of it is left
-        except TimeoutError:
+        except (TimeoutError, socket.timeout):  # two classes before Python 3.10
             pass  # a TLS handshake that did not end
         except OSError as error:
             self.proxy.diagnostics.say("error", f"a connection to {self.listener.name} failed: {error}; it was closed")
@@ -2079,6 +2075,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """Leave nothing behind, whatever happened."""
         self.proxy.leave(self)
         self._drop_upstream()
+        if isinstance(self.connection, ssl.SSLSocket):
+            half_close(self.connection)  # without it a client takes the end for a cut
         self.connection.close()
 
     def _begin(self) -> None:
@@ -2110,6 +2108,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             raw = self._read_head()
             if raw is None:
                 return False
+            self.listener = self.server.listener  # SIGHUP may have changed its rules
             if raw.startswith(HTTP2_PREFACE):
                 return self._http2(raw)
             head = parse_request_head(raw)
@@ -2160,8 +2159,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
         request_framing(head)
         settings = self.proxy.settings
         on_tcp = self.listener.address.family != socket.AF_UNIX
-        if on_tcp and not self.listener.mutual_tls and not settings.allow_browser:
-            reason = browser_refusal(head, route, self.listener.tls is None, settings.allow_host)
+        encrypted = isinstance(self.connection, ssl.SSLSocket)
+        if on_tcp and "certificate" not in self.identity and not settings.allow_browser:
+            reason = browser_refusal(head, route, not encrypted, settings.allow_host)
             if reason:
                 hint = "; if this is meant, start dockeraudit with --allow-browser, or with --allow-host NAME for its name"
                 self._deny(head, route, "browser", f"a request from a web page is refused: {reason}{hint}")
@@ -2248,6 +2248,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def _linger(self) -> None:
         """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""
         half_close(self.connection)
+        if isinstance(self.connection, ssl.SSLSocket):
+            try:
+                socket.socket.shutdown(self.connection, socket.SHUT_WR)
+            except OSError:
+                return
         deadline = time.monotonic() + LINGER
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)
@@ -2287,8 +2292,25 @@ def command_of(pid: int) -> Optional[str]:
 
 
 def certificate_subject(certificate: Mapping[str, Any]) -> str:
-    """A client certificate's subject, RFC 4514 style."""
-    return ",".join(f"{key}={value}" for part in certificate.get("subject", ()) for key, value in part)
+    """A client certificate's subject as a string (RFC 4514): CN=ci,O=Example."""
+    names = [[f"{RDN_NAMES.get(key, key)}={RDN_SPECIAL.sub(RDN_ESCAPE, value)}" for key, value in part] for part in certificate.get("subject", ())]
+    return ",".join("+".join(part) for part in reversed(names))
+
+
+# RFC 4514 §3: the short names of attributes, and what is escaped in their values (§2.4)
+RDN_NAMES = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+}
+RDN_SPECIAL = re.compile(r'["+,;<>\\]|^[ #]| $')
+RDN_ESCAPE = r"\\\g<0>"
 
 
 class RelayServer(ThreadingHTTPServer):
@@ -2420,11 +2442,17 @@ class Service:
 
     def __init__(self, proxy: Proxy, listeners: Sequence[Listener]) -> None:
         self.proxy = proxy
-        inherited = inherited_sockets()
         self.servers: list[RelayServer] = []
+        self._threads: list[threading.Thread] = []
+        inherited = inherited_sockets()
         try:
             for listener in listeners:
-                self.servers.append(RelayServer(proxy, listener, inherited.pop(0) if inherited else None))
+                passed = next((sock for sock in inherited if listens_at(sock, listener.address)), None)
+                if passed is not None:
+                    inherited.remove(passed)
+                self.servers.append(RelayServer(proxy, listener, passed))
+            if inherited:
+                raise ListenError(f"systemd passed a socket at {inherited[0].getsockname()!r}, which no --listen names")
         except ListenError:
             self._close()
             raise
@@ -2433,7 +2461,13 @@ class Service:
         """Accept from here on."""
         for server in self.servers:
             name = f"accept {server.listener.name}"
-            threading.Thread(target=server.serve_forever, name=name, args=(SHUTDOWN_POLL,), daemon=True).start()
+            thread = threading.Thread(target=server.serve_forever, name=name, args=(SHUTDOWN_POLL,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def alive(self) -> bool:
+        """Whether all listeners still accept, which is what systemd's watchdog is told."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float) -> None:
         """Stop accepting, then stop the proxy; returns after `timeout` seconds at the latest, and a little."""
@@ -2448,10 +2482,21 @@ class Service:
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """The listening sockets that systemd passed (sd_listen_fds(3)), in the order of its unit."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    """The listening sockets that systemd passed (sd_listen_fds(3)); taken once, not to be inherited further."""
+    if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
         return []
-    return [socket.socket(fileno=3 + number) for number in range(int(os.environ.get("LISTEN_FDS", "0")))]
+    sockets = [socket.socket(fileno=3 + number) for number in range(int(os.environ.pop("LISTEN_FDS", "0")))]
+    for sock in sockets:
+        sock.set_inheritable(False)
+    return sockets
+
+
+def listens_at(sock: socket.socket, address: Address) -> bool:
+    """Whether a socket is bound to this address."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return address.family == socket.AF_UNIX and name == address.target
+    return sock.family == address.family and name[:2] == tuple(address.target[:2])
 
 
 def notify_systemd(state: str) -> None:
@@ -2756,7 +2801,7 @@ OPTIONS = (
     Option("only-rules", "", str, "ID", "only these rules; repeatable", many=True),
     Option("disable-rule", "", str, "ID", "not this rule; repeatable", many=True),
     Option("allow-secret", "", str, "FINGERPRINT", "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable", many=True),
-    Option("policy", "off", read_choice("off", "tecnativa", "linuxserver", "rules", "auto"), "NAME", "who may do what: off, tecnativa, linuxserver, rules, auto"),
+    Option("policy", None, read_choice("off", "tecnativa", "linuxserver", "rules", "auto"), "NAME", "who may do what: off (the default), tecnativa, linuxserver, rules, auto"),
     Option("mode", "enforce", read_choice("enforce", "learn"), "WHAT", "enforce the policy, or learn what it would refuse"),
     Option("allow-from", "", str, "CIDR", "addresses that may connect; repeatable", many=True),
     Option("allow-uid", "", str, "UID", "users that may connect to a Unix listener; repeatable", many=True),
@@ -2844,8 +2889,9 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
             value = read_option(option, given[option.key], f"--{option.name}")
         elif variable in environ:
             value = read_option(option, [environ[variable]], variable)
-        elif option.name == "log-level" and "LOG_LEVEL" in environ:
-            value = read_option(option, [environ["LOG_LEVEL"]], "LOG_LEVEL")
+        elif environ.get(SHARED_VARIABLES.get(option.name, "")):
+            shared = SHARED_VARIABLES[option.name]
+            value = read_option(option, [environ[shared]], shared)
         elif option.name in in_file:
             value = read_option(option, in_file[option.name], f"{config}: {option.name}")
         elif option.default:
@@ -2857,30 +2903,33 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     return settings
 
 
+# variables without our prefix, which other socket proxies take too
+SHARED_VARIABLES = {"log-level": "LOG_LEVEL", "upstream": "SOCKET_PATH"}
 LISTENER_KEYS = ("listen", "policy", "allow", "deny", "allow-from", "allow-uid", "allow-gid", "tls-cert", "tls-key", "tls-client-ca")
 
 
 def load_listeners(settings: Settings, environ: Mapping[str, str], say: Callable[[str, str], None]) -> list[Listener]:
-    """The listeners of --listen, or of the file's [listener NAME] sections; raises ConfigurationError."""
-    shared = {key: getattr(settings, key.replace("-", "_")) for key in LISTENER_KEYS[4:]}
-    shared["policy"] = settings.policy
+    """The listeners of the file's [listener NAME] sections, else of --listen; raises ConfigurationError."""
+    shared = {key: getattr(settings, key.replace("-", "_")) for key in LISTENER_KEYS if key not in ("listen", "allow", "deny")}
     rules = [f"{k} = {v}" for s, keys in settings.sections if s == "dockeraudit" for k, v in keys if k in ("allow", "deny")]
     rules += [line for line in environ.get(ENVIRONMENT + "ACCESS", "").replace(";", "\n").splitlines() if line.strip()]
-    listeners = []
-    for section, keys in settings.sections:
-        if section.startswith("listener "):
-            listeners.append(section_listener(section, keys, shared, environ, say))
+    shared.update(rules=rules, variables=environ, mode=settings.mode)
+    warnings: dict[str, None] = {}  # each said once, however many listeners it is about
+    listeners = [
+        section_listener(section, keys, shared, warnings) for section, keys in settings.sections if section.startswith("listener ")
+    ]
     if not listeners:
-        listeners = [make_listener(address.url, address, shared, rules, environ, say) for address in settings.listen]
+        listeners = [make_listener(address.url, address, shared, warnings) for address in settings.listen]
+    for warning in warnings:
+        say("warning", warning)
     return listeners
 
 
-def section_listener(
-    section: str, keys: Sequence[tuple[str, str]], shared: dict[str, Any], environ: Mapping[str, str], say: Callable[[str, str], None]
-) -> Listener:
+def section_listener(section: str, keys: Sequence[tuple[str, str]], shared: Mapping[str, Any], warnings: dict[str, None]) -> Listener:
     """The listener of one [listener NAME] section; what it does not say is as for all."""
     own = dict(shared)
     rules: list[str] = []
+    variables: dict[str, str] = {}
     address = None
     for key, value in keys:
         key = key.replace("_", "-")
@@ -2891,43 +2940,63 @@ def section_listener(
         elif key in LISTENER_KEYS:
             option = next(option for option in OPTIONS if option.name == key)
             own[key] = read_option(option, [value], f"[{section}] {key}")
+        elif key.upper().replace("-", "_") in SWITCHES:
+            variables[key.upper().replace("-", "_")] = value
         else:
-            raise ConfigurationError(f"[{section}]: {key!r} is not one of {', '.join(LISTENER_KEYS)}")
+            raise ConfigurationError(f"[{section}]: {key!r} is not one of {', '.join(LISTENER_KEYS)}, nor a variable such as containers")
     if address is None:
         raise ConfigurationError(f"[{section}] has no 'listen = URL'")
-    if rules and not any(key == "policy" for key, _ in keys):
-        own["policy"] = "rules"
-    return make_listener(section[len("listener ") :].strip(), address, own, rules, environ, say)
+    if rules or variables:
+        own["rules"] = rules
+        own["variables"] = {name: text for name, text in shared["variables"].items() if name not in SWITCHES}
+        own["variables"].update(variables)
+        if not any(key == "policy" for key, _ in keys):
+            own["policy"] = "auto"
+    return make_listener(section[len("listener ") :].strip(), address, own, warnings)
 
 
-def make_listener(
-    name: str, address: Address, own: Mapping[str, Any], rules: Sequence[str], environ: Mapping[str, str], say: Callable[[str, str], None]
-) -> Listener:
+def make_listener(name: str, address: Address, own: Mapping[str, Any], warnings: dict[str, None]) -> Listener:
     """A listener with its policy, its clients and its TLS; raises ConfigurationError."""
+    tcp = address.family != socket.AF_UNIX
+    if own["variables"].get("DISABLE_IPV6", "").lower() in ("1", "true", "yes") and address.target[0] == "::":
+        address = Address(address.url, socket.AF_INET, ("0.0.0.0", address.target[1]))
     try:
-        clients = client_filter(own["allow-from"], own["allow-uid"], own["allow-gid"])
-        if own["policy"] == "rules":
-            policy: Optional[Policy] = native_policy(rules)
-            warnings: Sequence[str] = ()
-        else:
-            policy, warnings = policy_from_environment(environ, own["policy"])
+        clients = client_filter(own["allow-from"] if tcp else (), () if tcp else own["allow-uid"], () if tcp else own["allow-gid"])
+        policy, more = listener_policy(own["policy"], own["rules"], own["variables"])
     except PolicyError as error:
         raise ConfigurationError(f"{name}: {error}") from None
-    for warning in warnings:
-        say("warning", warning)
-    tls = tls_context(own) if own["tls-cert"] and address.family != socket.AF_UNIX else None
+    warnings.update(dict.fromkeys(more))
+    if own["mode"] == "learn":
+        policy = policy or DenyAll()
+    tls = tls_context(own) if tcp and (own["tls-cert"] or own["tls-key"] or own["tls-client-ca"]) else None
     if not address.loopback and tls is None and clients is None:
-        say("warning", f"{address.url} is open to the network: whoever reaches an open Docker port is root on this host")
+        warnings[f"{address.url} is open to the network: whoever reaches an open Docker port is root on this host"] = None
     return Listener(name, address, policy, clients, tls)
+
+
+def listener_policy(chosen: Optional[str], rules: Sequence[str], variables: Mapping[str, str]) -> tuple[Optional[Policy], Sequence[str]]:
+    """The policy that was chosen, or that the rules or variables mean, and warnings; raises PolicyError."""
+    used = set_switches(variables)
+    if chosen == "auto" and rules and used:
+        raise PolicyError(f"there are rules and there is {used[0]}: say which counts with policy rules, tecnativa or linuxserver")
+    if chosen == "rules" or rules and chosen in (None, "auto"):
+        return native_policy(rules), ()
+    policy, warnings = policy_from_environment(variables, chosen or "off")
+    if rules:
+        warnings.append(f"{rules[0]!r} and the other rules do not count under policy {chosen}")
+    return policy, warnings
 
 
 def tls_context(own: Mapping[str, Any]) -> ssl.SSLContext:
     """TLS 1.2 and up with ALPN http/1.1; with a client CA, only its certificates are let in."""
+    if not own["tls-cert"]:
+        raise ConfigurationError("TLS: --tls-key and --tls-client-ca need --tls-cert, the server's certificate")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a client could make a write wait for its reads
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(own["tls-cert"], own["tls-key"])
+        context.load_cert_chain(own["tls-cert"], own["tls-key"], password=lambda: "")  # never ask a terminal
         if own["tls-client-ca"]:
             context.load_verify_locations(own["tls-client-ca"])
             context.verify_mode = ssl.CERT_REQUIRED
@@ -3000,8 +3069,7 @@ def open_log(settings: Settings, scanner: Scanner, listen: Sequence[str], diagno
 def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Diagnostics) -> None:
     """Say what runs, and the line to type next."""
     for listener in listeners:
-        for line in listener.policy.table() if listener.policy else ():
-            diagnostics.say("info", f"{listener.name}: {line}")
+        say_policy(listener, diagnostics)
         diagnostics.say("info", f"listening on {listener.address.url}")
     try:
         version = ask_engine(settings.upstream, "/version")
@@ -3012,6 +3080,12 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
     diagnostics.say("info", f"next: export DOCKER_HOST={client_url(listeners[0].address)}")
+
+
+def say_policy(listener: Listener, diagnostics: Diagnostics) -> None:
+    """The table that decides at a listener."""
+    for line in listener.policy.table() if listener.policy else ():
+        diagnostics.say("info", f"{listener.name}: {line}")
 
 
 def client_url(address: Address) -> str:
@@ -3028,7 +3102,8 @@ def wait_for_end(signals: set[signal.Signals], service: Service, diagnostics: Di
     while True:
         info = signal.sigtimedwait(signals, watchdog or 3600)
         if info is None:
-            notify_systemd("WATCHDOG=1")
+            if service.alive():
+                notify_systemd("WATCHDOG=1")
         elif info.si_signo == signal.SIGHUP:
             notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
             service.proxy.log.reopen()
@@ -3047,8 +3122,22 @@ def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
     except ConfigurationError as error:
         diagnostics.say("error", f"SIGHUP: {error}; the rules in force stay as they are")
         return
+    for name in RELOADED:
+        setattr(settings, name, getattr(fresh, name))
     for server in service.servers:
-        server.listener = listeners.get(server.listener.address.url, server.listener)
+        url = server.listener.address.url
+        if url not in listeners:
+            diagnostics.say("warning", f"SIGHUP: {url} is no longer configured; until a restart it stays open under the rules it had")
+            continue
+        server.listener = listeners.pop(url)
+        say_policy(server.listener, diagnostics)
+    for url in listeners:
+        diagnostics.say("warning", f"SIGHUP: {url} is new; it is listened on after a restart")
+    diagnostics.say("info", "SIGHUP: rules, allow lists and certificates have been read again")
+
+
+# what SIGHUP re-reads besides the listeners' own settings
+RELOADED = ("allow_host", "allow_browser", "mode")
 
 
 def stop_service(service: Service, number: int, signals: set[signal.Signals], timeout: float) -> int:
@@ -3229,9 +3318,14 @@ def command_report(arguments: Sequence[str]) -> int:
 def command_learn(arguments: Sequence[str]) -> int:
     """`learn AUDIT_LOG...`: the least settings that admit what the log has seen."""
     parser = OneLineParser(prog="dockeraudit learn", description=command_learn.__doc__)
-    parser.add_argument("files", nargs="+", metavar="AUDIT_LOG")
-    for line in learn(read_records(parser.parse_args(arguments).files)):
-        sys.stdout.write(line + "\n")
+    parser.add_argument("files", nargs="+", metavar="AUDIT_LOG", help="audit logs, also .gz; - is standard input")
+    parser.add_argument("--policy", choices=("linuxserver", "tecnativa"), default="linuxserver", help="whose variables (default: %(default)s, which can open less)")
+    options = parser.parse_args(arguments)
+    try:
+        lines = learn(read_records(options.files), options.policy == "linuxserver")
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from None
+    sys.stdout.write("".join(line + "\n" for line in lines))
     return 0
 
 
@@ -3251,7 +3345,7 @@ def read_records(paths: Iterable[str]) -> Iterator[dict[str, Any]]:
 def command_healthcheck(arguments: Sequence[str]) -> int:
     """`healthcheck`: 0 if a listener answers with anything but 502, else 69."""
     settings = load_settings(arguments, os.environ)
-    listeners = load_listeners(settings, {}, lambda level, text: None)
+    listeners = load_listeners(settings, os.environ, lambda level, text: None)
     for listener in listeners:
         status = ask_listener(listener)
         if status is not None:

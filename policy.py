@@ -228,7 +228,8 @@ class CompatiblePolicy(Policy):
     def admits(self, method: str, path: str, clause: Optional[Clause] = None) -> tuple[str, ...]:
         """The alternatives that would admit the request, without what is on already."""
         missing = [[name for name in needed if name not in self.on] for needed in self.alternatives(method, path)]
-        return tuple(" ".join(f"{name}=1" for name in names) for names in missing)
+        least = [names for names in missing if not any(set(other) < set(names) for other in missing)]
+        return tuple(" ".join(f"{name}=1" for name in names) for names in least)
 
     def alternatives(self, method: str, path: str) -> list[list[str]]:
         """The sets of variables each of which admits the request by itself; none where no section knows the path."""
