@@ -1299,6 +1299,11 @@ def run_verify(files: Sequence[str], *, json_output: bool, anchors: Sequence[str
     return 0 if found.sound else 1
 
 
+#: What a terminal or a browser would obey, or not show: C0 and C1 controls, zero-width and bidirectional ones, line and
+#: paragraph separators, tags, and lone surrogates, which cannot be written at all.
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
+
+
 def printable(text: str) -> str:
-    """Text from a record for a terminal: control characters escaped."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", lambda match: f"\\u{ord(match.group()):04x}", text)
+    """Text from a record for a terminal or a page: control characters escaped."""
+    return UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import grp
 import gzip
 import http.client
@@ -71,7 +72,7 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "auditlog
 from auditlog import AuditLog, AuditLogError, StreamAudit, default_key_path, load_fingerprint_key, redact_bytes, run_verify
 from patterns import RULES, Match, RuleError, Scanner, load_rules, rules_markdown, select_rules
 from policy import SWITCHES, ClientFilter, Decision, DenyAll, Policy, PolicyError, client_filter, learn, native_policy, policy_from_environment, set_switches
-from report import AuditSummary, render_html, run_report
+from report import PAGE_TAIL, AuditSummary, log_history, read_tail, render_html, run_report, size_text
 
 __version__ = "0.1.0"
 
@@ -2649,21 +2650,19 @@ class AdminServer(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def page(self) -> str:
-        """The report's page, of what this log holds and of what runs now."""
+        """The report's page: what runs now, and what the end of the audit log holds."""
         summary = AuditSummary()
         path = self.proxy.settings.audit_log
-        if path != "-":
+        made = f"dockeraudit {__version__}, {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime())}. "
+        if path == "-":
+            made += "The audit log goes to standard output, so its findings are not shown here."
+        else:
+            made += f"Findings of the audit log's last {size_text(PAGE_TAIL)}; dockeraudit report reads all of it."
             try:
-                with open(path, "rb") as file:
-                    file.seek(max(0, os.path.getsize(path) - PAGE_TAIL))
-                    for line in file:
-                        summary.add_line(line)
+                read_tail(summary, path)
             except OSError:
-                pass  # the page shows the state of the log anyway
-        return render_html(summary, title="dockeraudit: what runs now", live=live_state(self.proxy))
-
-
-PAGE_TAIL = 4 << 20  # bytes of the audit log's end that the live page reads; more is the report's work
+                summary.losses["files_unreadable"] += 1
+        return render_html(summary, title="dockeraudit: what runs now", live=live_state(self.proxy), made=made)
 
 
 # =====================================================================================================================
@@ -2846,11 +2845,14 @@ def read_option(option: Option, texts: Sequence[str], where: str) -> Any:
         raise ConfigurationError(f"{where}: {error}") from None
 
 
-def option_parser() -> OneLineParser:
-    """The parser of `serve`'s options, which know nothing of their values yet."""
-    parser = OneLineParser(prog="dockeraudit", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+def option_parser(names: Optional[Sequence[str]] = None, **described: Any) -> OneLineParser:
+    """The parser of `serve`'s options, or of those of them that another command takes; it knows nothing of their values yet."""
+    given = {"prog": "dockeraudit", "description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = OneLineParser(**{**given, **described})
     parser.add_argument("--version", action="version", version=f"dockeraudit {__version__}")
     for option in OPTIONS:
+        if names is not None and option.name not in names:
+            continue
         default = f" (default: {option.default})" if option.default else ""
         kind: dict[str, Any] = {"action": "append", "metavar": option.metavar}
         if option.metavar is None:
@@ -2867,10 +2869,13 @@ class OneLineParser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message}; see 'dockeraudit --help'")
 
 
-def load_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Command line over environment over file over default; raises ConfigurationError."""
-    given = vars(option_parser().parse_args(arguments))
-    config = (given["config"] or [environ.get(ENVIRONMENT + "CONFIG")])[-1]
+def load_settings(arguments: Sequence[str], environ: Mapping[str, str], parser: Optional[OneLineParser] = None) -> Settings:
+    """Command line over environment over file over default; raises ConfigurationError.
+
+    `parser`: of a command with arguments of its own, which become settings as they are.
+    """
+    given = vars((parser or option_parser()).parse_intermixed_args(arguments))
+    config = (given.get("config") or [environ.get(ENVIRONMENT + "CONFIG")])[-1]
     sections = read_ini(config) if config else []
     in_file: dict[str, list[str]] = {}
     for section, keys in sections:
@@ -2881,11 +2886,11 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     unknown = set(in_file) - {option.name for option in OPTIONS} - {"allow", "deny"}
     if unknown:
         raise ConfigurationError(f"{config}: {sorted(unknown)[0]!r} is not an option; see 'dockeraudit --help'")
-    settings = Settings(sections=sections, arguments=arguments)
+    settings = Settings(**{**given, "sections": sections, "arguments": arguments})
     for option in OPTIONS:
         variable = ENVIRONMENT + option.key.upper()
         value: Any = [] if option.many else option.default
-        if given[option.key]:
+        if given.get(option.key):
             value = read_option(option, given[option.key], f"--{option.name}")
         elif variable in environ:
             value = read_option(option, [environ[variable]], variable)
@@ -3289,22 +3294,29 @@ def command_verify(arguments: Sequence[str]) -> int:
 
 
 def command_report(arguments: Sequence[str]) -> int:
-    """`report [FILE...]`: what leaked, where, who read it, and what was not recorded."""
-    parser = OneLineParser(prog="dockeraudit report", description=command_report.__doc__)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="audit logs, also .gz; - is standard input")
-    for name, text in (("since", "24h, 7d or a timestamp"), ("container", "id or name"), ("pattern", "a rule's name")):
-        parser.add_argument(f"--{name}", help=text)
-    parser.add_argument("--severity", help="HIGH, MEDIUM or LOW, and above")
-    parser.add_argument("--fail-on", metavar="SEVERITY", help="exit 1 if there is such a finding")
+    """`report [FILE...]`: what leaked, where, who read it, and what was not recorded; of the audit log and its rotated files."""
+    parser = option_parser(("audit-log", "config"), prog="dockeraudit report", description=command_report.__doc__)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="audit logs, also .gz; - is standard input; default: --audit-log's, with its rotated files")
+    for name, metavar, text in (
+        ("since", "WHEN", "24h, 7d or a timestamp"),
+        ("container", "NAME", "a name, or the beginning of an id"),
+        ("pattern", "NAME", "a rule's name or id"),
+        ("secret", "FINGERPRINT", "one credential: every container it leaked in, and every reader that saw it"),
+        ("severity", "SEVERITY", "HIGH, MEDIUM or LOW, and above"),
+        ("fail-on", "SEVERITY", "exit 1 if there is such a finding, or a graver one"),
+    ):
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--html", action="store_true", help="one page, self-contained")
-    options = parser.parse_args(arguments)
-    files = options.files or [load_settings([], os.environ).audit_log]
+    options = load_settings(arguments, os.environ, parser)
+    gc.disable()  # the tables hold no cycles, and this process ends with the report: a third faster
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a locale without the character at hand
     return run_report(
-        files,
+        options.files or log_history(options.audit_log, options.since),
         since=options.since,
         container=options.container,
         pattern=options.pattern,
+        secret=options.secret,
         severity=options.severity,
         json_output=options.json,
         html=options.html,
