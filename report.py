@@ -803,7 +803,7 @@ STYLE = """
 --high:#ff8b98;--medium:#f2b55c;--low:#84c3ff;--high-bar:#e0566a;--medium-bar:#c98a2a;--low-bar:#3f86c4;--heat:240,90,110}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+body{margin:0;overflow-wrap:anywhere;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 main,header,footer{max-width:76rem;margin:0 auto;padding:0 1rem}
 header{padding-top:1.5rem}
 h1{font-size:1.5rem;line-height:1.25;margin:0;overflow-wrap:anywhere}
@@ -825,7 +825,9 @@ table{border-collapse:collapse;width:100%;font-size:.9375rem}
 th,td{text-align:left;vertical-align:top;padding:.4rem .75rem .4rem 0;border-bottom:1px solid var(--line);overflow-wrap:anywhere}
 thead th{font-size:.8125rem;color:var(--soft);font-weight:600;white-space:nowrap;overflow-wrap:normal}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.t{white-space:nowrap;font-variant-numeric:tabular-nums}
+th.n,td.n{padding-right:1.25rem}
+caption{text-align:left}
+.t{display:inline-block;max-width:100%;font-variant-numeric:tabular-nums}
 code{font:.875rem ui-monospace,"SFMono-Regular","DejaVu Sans Mono",Consolas,monospace}
 .names{margin:0;padding:0;list-style:none}
 .names bdi,td bdi{unicode-bidi:isolate}
@@ -849,7 +851,8 @@ a:focus-visible,.scroll:focus-visible{outline:2px solid var(--low);outline-offse
 .cards thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .cards,.cards tbody,.cards tr{display:block}
 .cards tr{border:1px solid var(--line);border-radius:.375rem;padding:.4rem .8rem;margin-bottom:.75rem;background:var(--card)}
-.cards td,.cards td.n{display:grid;grid-template-columns:6.5rem minmax(0,1fr);gap:.5rem;border:0;padding:.15rem 0;text-align:left;white-space:normal}
+.cards td,.cards td.n{display:grid;grid-template-columns:5.5rem minmax(0,1fr);gap:.5rem;border:0;padding:.15rem 0;text-align:left;white-space:normal}
+.chart{grid-template-columns:4.2rem 1fr}.times{margin-left:4.8rem}.times span:nth-child(2):not(:last-child){display:none}
 .cards td::before{content:attr(data-label);color:var(--soft);font-size:.8125rem}
 }
 @media print{
@@ -923,14 +926,16 @@ def names_list(names: Sequence[str], total: int) -> str:
 
 
 def time_cell(timestamp: str, size: int = 16) -> str:
-    """A time in UTC, to the minute; date and time may stand one below the other, but are never cut."""
+    """A time in UTC, to the minute; date and time may stand one below the other, but neither is broken."""
+    if not re.fullmatch(r"[\dT:.Z-]{1,32}", timestamp):
+        return shown(timestamp[:size])
     day, _, clock = timestamp[:size].partition("T")
-    return f"<span class=t>{safe(day)}</span> <span class=t>{safe(clock)}</span>"
+    return f"<span class=t>{day}</span> <span class=t>{clock}</span>"
 
 
 def badge(severity: str) -> str:
     """A severity, in words and colour."""
-    return f"<span class='badge {severity if severity in SEVERITY_RANK else ''}'>{safe(severity)}</span>"
+    return f"<span class='badge {severity}'>{severity}</span>" if severity in SEVERITY_RANK else shown(severity)
 
 
 def tiles(summary: AuditSummary) -> str:
@@ -987,7 +992,7 @@ def secrets_section(summary: AuditSummary) -> str:
         rows.append(
             (
                 badge(secret.severity),
-                f"{shown(secret.pattern)}<br><code>{shown(secret.redacted)}</code> <code class=soft>{shown(secret.fingerprint or 'end not seen')}</code>",
+                f"{shown(secret.pattern)}<br><code>{shown(secret.redacted)}</code> <code class='soft t'>{shown(secret.fingerprint[:16] or 'end not seen')}</code>",
                 f"{secret.count:,}",
                 names_list([summary.label_of(container) for container, _ in places.most_common(PAGE_NAMES)], len(places)),
                 names_list([client for client, _ in readers.most_common(PAGE_NAMES)], len(readers)),

@@ -1,0 +1,189 @@
+"""The report's page in a real browser: no script of any record runs, nothing overflows, everything can be read.
+
+The browser is Debian's chromium, which e2e/run installs. Its content security policy is switched off here: what a
+record says must be harmless by escaping alone.
+"""
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+import pytest
+from browser import PROGRAM, Browser
+from scripted import LOGS_HEAD, ScriptedEngine, chunk, stdcopy_frame
+
+from conftest import wait_for
+from report import AuditSummary, render_html
+from test_report import RECORDS, finding, hostile_summary
+
+pytestmark = [
+    pytest.mark.engine,  # not that it needs one: it belongs to the tests with programs that `make e2e` installs
+    pytest.mark.skipif(not PROGRAM and not os.environ.get("CI"), reason="no chromium here: `make e2e` installs it"),
+]
+
+WIDTHS = (360, 800, 1440)
+SCRIPT = "document.title='pwned'"
+HOSTILE = {
+    "markup": f"</title></style></table><script>{SCRIPT}</script><img src=x onerror={SCRIPT}><svg onload={SCRIPT}><a href='javascript:{SCRIPT}'>x</a><!--",
+    "quotes": f"'\" onmouseover={SCRIPT} style='position:fixed' `${{{SCRIPT}}}` &quot;&#39;><b>",
+    "right to left": "\u202e\u2067שלום עולם\u2069 مرحبا بالعالم \u200f abc \u061c",
+    "4 kB without a space": "W" * 4096,
+    "4 kB of marks": "e" + "\u0301" * 2048,
+    "4 kB of markup": "<b id=pwned>" * 340,
+    "controls": "\x00\x1b[2J\r\n\x7f\x9b\u2028\ud800",
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        browser.call("Page.setBypassCSP", enabled=True)
+        yield browser
+
+
+def page_of(folder, text):
+    """A file with the page of a log that says `text` in every field, live parts included."""
+    summary = hostile_summary(text)
+    live = {"streams": [{"container": text, "endpoint": text, "client": {"address": text}, "bytes": 5}], "counters": {"written": 5}, "engine_up": True}
+    path = folder / "page.html"
+    path.write_text(render_html(summary, title=f"{text}", live=live, made=text), encoding="utf-8")
+    return f"file://{path}"
+
+
+# What stands beyond the page's right edge and is not in a region that scrolls.
+OVERFLOWING = """[...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll,thead') && e.getBoundingClientRect().right > innerWidth + 1)
+.map(e => e.outerHTML.slice(0, 80))"""
+# Elements and attributes that the page has no use for.
+FOREIGN = """[...document.querySelectorAll('script,img,iframe,object,embed,form,input,b[id],link,base,audio,video')]
+.concat([...document.querySelectorAll('*')].filter(e => [...e.attributes].some(a => /^on|^src$|^srcdoc$/.test(a.name) || /script:/i.test(a.name == 'href' ? a.value : ''))))
+.map(e => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_run_nothing_and_overflow_nothing(browser, folder, name):
+    url = page_of(folder, HOSTILE[name])
+    for width in WIDTHS:
+        browser.open(url, width)
+        assert browser.run("document.title") != "pwned"
+        assert browser.run(FOREIGN) == []
+        assert browser.run("document.documentElement.scrollWidth") <= width
+        assert browser.run(OVERFLOWING) == []
+    assert [request["request"]["url"] for request in browser.told("Network.requestWillBeSent")] == [url]
+    assert not browser.told("Runtime.exceptionThrown") + browser.told("Log.entryAdded") + browser.told("Page.javascriptDialogOpening")
+
+
+def test_the_browser_would_tell(browser, folder):
+    """What the test above looks for is found where it is."""
+    path = folder / "bad.html"
+    path.write_text(f"<!doctype html><title>x</title><body><div style='width:900px'>wide</div><img src=x onerror={SCRIPT}><script>{SCRIPT}</script>")
+    browser.open(f"file://{path}", 360)
+    assert browser.run("document.title") == "pwned"
+    assert len(browser.run(FOREIGN)) == 3 and browser.run(OVERFLOWING)
+    assert browser.run("document.documentElement.scrollWidth") > 360
+
+
+# Each text's contrast with what is behind it (WCAG 2.1, 1.4.3), the lowest first; half-transparent grounds are laid over one another.
+CONTRAST = """(() => {
+  const parse = c => { const n = c.match(/[\\d.]+/g).map(Number); return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1] };
+  const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
+  const light = c => { const v = c.slice(0, 3).map(x => (x /= 255) <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4); return .2126 * v[0] + .7152 * v[1] + .0722 * v[2] };
+  const found = [];
+  for (const e of document.body.querySelectorAll('*')) {
+    if (e.closest('svg') || ![...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())) continue;
+    const grounds = [];
+    for (let p = e; p; p = p.parentElement) grounds.push(parse(getComputedStyle(p).backgroundColor));
+    const ground = grounds.reverse().reduce((under, g) => over(g, under), [255, 255, 255, 1]);
+    const [a, b] = [light(over(parse(getComputedStyle(e).color), ground)), light(ground)].sort((x, y) => y - x);
+    found.push([(a + .05) / (b + .05), e.outerHTML.slice(0, 80)]);
+  }
+  return found.sort((x, y) => x[0] - y[0]);
+})()"""
+
+
+def demonstration(folder):
+    """A page with every section, and heat of every strength."""
+    summary = AuditSummary()
+    more = [finding(container_id=f"{number:064x}", container_name=f"web-{number}", severity=severity, count=4**number, rule=severity, pattern=f"Rule {severity}")
+            for number in range(10) for severity in ("HIGH", "MEDIUM", "LOW")]  # fmt: skip
+    summary.add_lines(json.dumps(record).encode() for record in RECORDS + more)
+    summary.settle()
+    live = {"streams": [{"container": "web", "endpoint": "logs", "client": {"uid": 0}, "bytes": 5}], "counters": {"written": 5, "degraded": True}, "engine_up": False}
+    path = folder / "page.html"
+    path.write_text(render_html(summary, title="report", live=live, made="now"), encoding="utf-8")
+    return f"file://{path}"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_text_has_contrast(browser, folder, dark):
+    url = demonstration(folder)
+    for width in (360, 1440):
+        browser.open(url, width, dark=dark)
+        contrasts = browser.run(CONTRAST)
+        assert len(contrasts) > 100 and contrasts[0][0] >= 4.5, contrasts[:3]
+        ground = browser.run("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, ground[4:-1].split(", "))) < 200) == dark
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_screen_reader_hears_tables_charts_and_headings(browser, folder, width):
+    browser.open(demonstration(folder), width)
+    nodes = [node for node in browser.call("Accessibility.getFullAXTree")["nodes"] if not node.get("ignored")]
+    named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes]
+    headings = [name for role, name in named if role == "heading"]
+    assert headings == ["report", "What runs now", "Not recorded or not scanned", "Latest findings", "Findings over time", "What leaked", "Containers and patterns",
+                        "Who read these streams", "Refused requests"]  # fmt: skip
+    tables = [name for role, name in named if role == "table"]
+    assert sorted(tables) == ["Distinct secrets", "Findings by container and pattern", "Latest findings", "Open streams", "Readers", "Refused requests"]
+    assert ("columnheader", "fingerprint") not in named and ("columnheader", "read by") in named
+    assert sum(role == "row" for role, _ in named) > 40 and sum(role == "cell" for role, _ in named) > 200
+    charts = [name for role, name in named if role in ("image", "img")]
+    assert len(charts) == 3 and charts[0].startswith("HIGH: ") and "findings" in charts[0]
+    assert browser.run("[...document.querySelectorAll('nav a')].every(a => a.getAttribute('href') === '' || document.querySelector(a.getAttribute('href')))")
+
+
+def test_what_scrolls_can_be_reached_by_keyboard(browser, folder):
+    browser.open(demonstration(folder), 360)
+    assert browser.run("[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX == 'auto' && e.tabIndex < 0).length") == 0
+    assert browser.run("document.querySelector('.scroll').scrollWidth > document.querySelector('.scroll').clientWidth")
+
+
+def test_it_prints_on_white_with_nothing_cut(browser, folder):
+    browser.open(demonstration(folder), 794, dark=True, media="print")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.run("document.documentElement.scrollWidth") <= 794 and browser.run("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    assert browser.run(CONTRAST)[0][0] >= 4.5
+
+
+def test_the_live_page_shows_what_runs_now(browser, folder, start_proxy):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def follow(sock, head):
+        sock.sendall(LOGS_HEAD + chunk(stdcopy_frame(1, b"pass" + b"word=" + b"hunter22hunter22\n")))
+        sock.recv(1)
+
+    with ScriptedEngine(str(folder / "engine.sock")) as engine:
+        engine.routes["/containers/web/logs"] = follow
+        proxy = start_proxy(engine.path, "--admin-listen", f"tcp://127.0.0.1:{port}")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(proxy.socket)
+            client.sendall(b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n")
+            proxy.wait_records("finding")
+            for width in WIDTHS:
+                browser.open(f"http://127.0.0.1:{port}/", width)
+                assert browser.run("document.documentElement.scrollWidth") <= width
+            now, latest = browser.run("document.querySelector('#now').innerText"), browser.run("document.querySelector('#latest').innerText")
+            assert "The engine answers. The audit log is written." in now and "web" in now and "logs" in now
+            assert "Password" in latest and "hunter22" not in browser.run("document.documentElement.outerHTML")
+            browser.run("document.querySelector('nav a[href=\"\"]').click()")
+        proxy.wait_records("stream_close")
+        wait_for(lambda: "No stream is open" in str(reloaded(browser, port)), "the page without the stream")
+
+
+def reloaded(browser, port):
+    """The page's first section, loaded anew."""
+    browser.open(f"http://127.0.0.1:{port}/", 800)
+    return browser.run("document.querySelector('#now').innerText")
