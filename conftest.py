@@ -20,6 +20,7 @@ PROGRAM = str(ROOT / "dist" / "dockeraudit.py") if STITCHED else str(ROOT / "doc
 DEADLINE = 20.0  # seconds a test waits for what happens in milliseconds on an idle machine
 
 sys.path.insert(0, str(ROOT / "e2e"))
+pytest_plugins = ["matrix"]  # prints what the clients' tests compared
 if STITCHED:
     spec = importlib.util.spec_from_file_location("dockeraudit", PROGRAM)
     module = importlib.util.module_from_spec(spec)
