@@ -176,7 +176,8 @@ def action_clause(name: str) -> Clause:
 def reader_clause(name: str) -> Clause:
     """A deny of one kind of reading, however many links stand in the container's name."""
     verbs = "|".join(READERS[name])
-    return Clause(False, frozenset(), re.compile(rf"(?:/libpod)?/containers/.+/(?:{verbs})\Z", FLAGS), name, f"/containers/**/{verbs}")
+    path = re.compile(rf"(?:/libpod)?/containers/(?:{CONTAINER_NAME}/(?:{verbs})|.+/(?:{verbs})\Z)", FLAGS)
+    return Clause(False, frozenset(), path, name, f"/containers/**/{verbs}")
 
 
 def gate_clauses() -> list[Clause]:
