@@ -3332,9 +3332,11 @@ def command_learn(arguments: Sequence[str]) -> int:
     parser = OneLineParser(prog="dockeraudit learn", description=command_learn.__doc__)
     parser.add_argument("files", nargs="+", metavar="AUDIT_LOG", help="audit logs, also .gz; - is standard input")
     parser.add_argument("--policy", choices=("linuxserver", "tecnativa"), default="linuxserver", help="whose variables (default: %(default)s, which can open less)")
+    parser.add_argument("--listener", metavar="NAME", help="only what came to this listener (its name or URL)")
     options = parser.parse_args(arguments)
     try:
-        lines = learn(read_records(options.files), options.policy == "linuxserver")
+        records = (record for record in read_records(options.files) if options.listener in (None, nested(record, ("client", "listener"))))
+        lines = learn(records, options.policy == "linuxserver")
     except OSError as error:
         raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from None
     sys.stdout.write("".join(line + "\n" for line in lines))

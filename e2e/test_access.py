@@ -2,20 +2,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
-from pathlib import Path
+import sys
 
 import pytest
 from scripted import ScriptedEngine
 
 import policy
-from conftest import wait_for
-from dockeraudit import classify
+from conftest import PROGRAM, ROOT, wait_for
+from dockeraudit import UnixHTTPConnection, classify
 
 # =====================================================================================================================
 # the truth table: HAProxy under a configuration written from the semantics
@@ -249,3 +251,283 @@ def test_haproxy_takes_words_for_zero(folder):
         process.wait()
     ours, warnings = policy.policy_from_environment(values, "auto")
     assert ours.decide("GET", "/containers/json").allowed and len(warnings) == len(values)
+
+
+# =====================================================================================================================
+# Tecnativa's acceptance cases, on a real engine with the docker CLI
+# =====================================================================================================================
+
+#: variables, what passes, what is refused; NAME stands for a running container
+ACCEPTANCE = {
+    "default": (
+        "",
+        ["version"],
+        ["run --rm busybox", "pull busybox", "logs NAME", "wait NAME", "rm -f NAME", "restart NAME", "network ls", "config ls", "service ls"]
+        + ["stack ls", "secret ls", "plugin ls", "info", "system info", "build -", "swarm init", "exec NAME true", "images", "volume ls", "ps"],
+    ),
+    "containers": (
+        "CONTAINERS=1",
+        ["version", "logs NAME", "inspect NAME", "ps"],
+        ["wait NAME", "run --rm busybox", "rm -f NAME", "restart NAME", "exec NAME true", "images"],
+    ),
+    "post": ("POST=1", [], ["rm -f NAME", "pull busybox", "run --rm busybox", "network create NAME-n", "restart NAME"]),
+    "networks": ("POST=1 NETWORKS=1", ["network create NAME-n", "network ls", "network rm NAME-n"], ["ps", "run --rm busybox"]),
+    "exec": ("CONTAINERS=1 EXEC=1 POST=1", ["exec NAME true", "restart -t 0 NAME"], ["pull busybox", "network ls"]),
+    "restarter": ("CONTAINERS=1 ALLOW_RESTARTS=1 ALLOW_LOGS=0", ["ps", "inspect NAME", "restart -t 0 NAME"], ["logs NAME", "rm -f NAME", "run --rm busybox"]),
+}
+
+
+def configuration(folder, sections, head=""):
+    """An INI file with a Unix listener for each section: name → its lines."""
+    path = folder / "access.ini"
+    text = [f"[dockeraudit]\n{head}", *(f"[listener {name}]\nlisten = unix://{folder}/{name}.sock\n{lines}" for name, lines in sections.items())]
+    path.write_text("\n".join(text) + f"\n[listener proxy]\nlisten = unix://{folder}/proxy.sock\npolicy = off\n")
+    return ("--config", str(path))
+
+
+@pytest.fixture
+def container(real_engine):
+    """A running container of a name of its own."""
+    name = f"access-{os.getpid()}"
+    real_engine.docker("run", "-d", "--network", "none", "--name", name, "busybox", "sh", "-c", "echo started; exec sleep 300")
+    yield name
+    real_engine.docker("rm", "-f", name)
+
+
+@pytest.mark.engine
+def test_acceptance(real_engine, container, start_proxy, folder):
+    sections = {name: f"policy = {'linuxserver' if name == 'restarter' else 'tecnativa'}\n" + words.replace(" ", "\n") for name, (words, _, _) in ACCEPTANCE.items()}
+    proxy = start_proxy(real_engine.host, *configuration(folder, sections))
+    for name, (_, admitted, refused) in ACCEPTANCE.items():
+        for command, passes in [(command, True) for command in admitted] + [(command, False) for command in refused]:
+            run = real_engine.docker(*command.replace("NAME", container).split(), host=f"unix://{folder}/{name}.sock", check=False)
+            said = (run.stdout + run.stderr).decode()
+            assert ("dockeraudit: " in said and " is refused by " in said and "=1" in said) is not passes, (name, command, said)
+            assert run.returncode == 0 or not passes, (name, command, said)
+    denied = proxy.records("denied")
+    assert {record["client"]["listener"] for record in denied} == set(ACCEPTANCE) and all(record["client"]["uid"] == 0 for record in denied)
+    assert real_engine.docker("exec", container, "echo", "alive").stdout == b"alive\n"
+
+
+# =====================================================================================================================
+# the requests of real clients
+# =====================================================================================================================
+
+#: C is a running container, I its image, N nothing at all: what would change something gets the engine's 400 or 404
+CLIENTS = {
+    "traefik": "HEAD /_ping; GET /v1.24/version; GET /v1.24/containers/json?limit=0; GET /v1.24/containers/C/json; GET /v1.24/events?since=1&until=2",
+    "dozzle": "HEAD /_ping; GET /v1.41/info; GET /v1.41/containers/json?all=1; GET /v1.41/containers/C/json; GET /v1.41/containers/C/stats?stream=0&one-shot=1;"
+    "GET /v1.41/containers/C/logs?stdout=1&stderr=1&timestamps=1; GET /v1.41/events?since=1&until=2",
+    "watchtower": "HEAD /_ping; GET /v1.41/containers/json; GET /v1.41/containers/C/json; GET /v1.41/images/I/json; POST /v1.41/images/create?fromImage=N%20;"
+    "POST /v1.41/containers/N/kill?signal=SIGTERM; DELETE /v1.41/containers/N?force=1; POST /v1.41/containers/create; POST /v1.41/networks/N/connect;"
+    "POST /v1.41/networks/N/disconnect; POST /v1.41/containers/N/start; POST /v1.41/containers/N/rename?name=M; DELETE /v1.41/images/N",
+    "portainer": "GET /_ping; GET /version; GET /info; GET /system/df; GET /containers/json?all=1; GET /containers/C/json; GET /containers/C/stats?stream=0&one-shot=1;"
+    "GET /containers/C/top; GET /containers/C/logs?stdout=1; GET /containers/C/changes; GET /images/json; GET /images/I/json; GET /images/I/history;"
+    "GET /volumes; GET /networks; GET /plugins; GET /events?since=1&until=2; POST /containers/create; POST /containers/N/start; POST /containers/N/stop;"
+    "POST /containers/N/restart; POST /containers/N/kill; POST /containers/N/pause; POST /containers/N/unpause; DELETE /containers/N?v=1&force=1;"
+    "POST /containers/N/exec; POST /exec/N/start; POST /exec/N/resize?h=1&w=1; POST /containers/N/attach; POST /images/create?fromImage=N%20;"
+    "POST /networks/create; DELETE /networks/N; POST /volumes/create; DELETE /volumes/N; DELETE /images/N; POST /commit?container=N; POST /auth",
+    "ci": "GET /_ping; GET /v1.41/version; GET /v1.41/info; GET /v1.41/images/I/json; POST /v1.41/images/create?fromImage=N%20; POST /v1.41/volumes/create;"
+    "POST /v1.41/networks/create; POST /v1.41/containers/create; POST /v1.41/containers/N/attach?stream=1; POST /v1.41/containers/N/start;"
+    "POST /v1.41/containers/N/wait; POST /v1.41/containers/N/kill; DELETE /v1.41/containers/N?force=1; GET /v1.41/containers/C/logs?stdout=1;"
+    "POST /v1.41/containers/N/exec; POST /v1.41/exec/N/start; GET /v1.41/exec/N/json; PUT /v1.41/containers/N/archive?path=/;"
+    "HEAD /v1.41/containers/C/archive?path=/etc; DELETE /v1.41/networks/N; DELETE /v1.41/volumes/N; POST /v1.41/session; POST /v1.41/auth",
+}
+LEARNED = {
+    "traefik": "CONTAINERS",
+    "dozzle": "CONTAINERS INFO ALLOW_LOGS",
+    "watchtower": "CONTAINERS IMAGES NETWORKS POST",
+    "portainer": "AUTH COMMIT CONTAINERS EXEC IMAGES INFO NETWORKS PLUGINS SYSTEM VOLUMES POST ALLOW_CHANGES ALLOW_LOGS ALLOW_TOP",
+    "ci": "AUTH CONTAINERS EXEC IMAGES INFO NETWORKS SESSION VOLUMES POST ALLOW_ARCHIVE ALLOW_LOGS",
+}
+#: what the Compose file of deploy/ for this client must refuse
+REFUSED = {
+    "traefik": "POST /containers/C/restart; GET /images/json; GET /secrets; DELETE /containers/C; POST /exec/N/start; GET /containers/C/attach/ws",
+    "dozzle": "POST /containers/C/stop; GET /containers/C/archive?path=/; GET /containers/C/export; GET /images/json; POST /containers/create",
+    "portainer": "GET /secrets; POST /swarm/init; GET /containers/C/export; GET /swarm/unlockkey; POST /services/create",
+    "ci": "POST /swarm/init; GET /secrets; POST /plugins/pull; GET /containers/C/export; GET /nodes",
+}
+
+
+def requests_of(text, container):
+    """(method, target) of a list of requests."""
+    words = [request.split() for request in text.split(";")]
+    return [(method, re.sub(r"(?<=/)C(?=/|$)", container, re.sub(r"(?<=/)I(?=/)", "busybox", target))) for method, target in words]
+
+
+def ask(path, method, target):
+    """(status, body) of one request; a body that no endpoint takes goes with those that would change something."""
+    connection = UnixHTTPConnection(path, 60)
+    try:
+        reading = method in ("GET", "HEAD")
+        connection.request(method, target, None if reading else b"[", {} if reading else {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def refusals(folder, listener, requests):
+    """The requests that were refused at a listener; reading a container or nothing at all must have worked."""
+    refused = []
+    for method, target in requests:
+        status, body = ask(f"{folder}/{listener}.sock", method, target)
+        if status == 403 and (b"dockeraudit: " in body or method == "HEAD"):
+            refused.append((method, target))
+        else:
+            assert status < 300 if method in ("GET", "HEAD") and "/N/" not in target else status in (101, 200, 400, 404, 500), (target, status, body)
+    return refused
+
+
+def compose_environment(client):
+    """The environment that the Compose file of deploy/ gives to the proxy, as Compose itself reads it."""
+    command = ["docker", "compose", "-f", str(ROOT / "deploy" / f"docker-compose.{client}.yml"), "config", "--format", "json"]
+    run = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, "DOCKER_GID": "1"}, check=True)
+    return json.loads(run.stdout)["services"]["dockeraudit"]["environment"]
+
+
+def learned(*arguments):
+    """What `dockeraudit learn` prints: variables, rules."""
+    run = subprocess.run([sys.executable, PROGRAM, "learn", *arguments], capture_output=True, timeout=60, check=True)
+    lines = run.stdout.decode().splitlines()
+    return [line[:-2] for line in lines if line.endswith("=1")], [line for line in lines if line.startswith("allow = ")]
+
+
+@pytest.mark.engine
+def test_learned_settings_admit_each_client_and_nothing_can_be_left_out(real_engine, container, start_proxy, folder):
+    requests = {client: requests_of(text, container) for client, text in CLIENTS.items()}
+    learning = start_proxy(real_engine.host, *configuration(folder, dict.fromkeys(CLIENTS, ""), "mode = learn"))
+    for client in CLIENTS:
+        assert refusals(folder, client, requests[client]) == []
+    assert learning.stop() == 0 and not learning.records("denied") and learning.records("would_deny")
+    sections = {}
+    for client in CLIENTS:
+        names, rules = learned("--listener", client, str(learning.log))
+        assert names == LEARNED[client].split()
+        sections[client] = "policy = linuxserver\n" + "\n".join(f"{name} = 1" for name in names)
+        sections[f"{client}-rules"] = "\n".join(rules)
+        if client in ("dozzle", "watchtower"):  # each line is needed: shown on the wire for two, in test_policy.py for many
+            sections.update({f"{client}-no-{name}": sections[client].replace(f"{name} = 1", f"{name} = 0") for name in names})
+            sections.update({f"{client}-no-{n}": "\n".join(rules[:n] + rules[n + 1 :]) for n in range(len(rules))})
+    start_proxy(real_engine.host, *configuration(folder, sections))
+    for section in sections:
+        client, _, without = section.partition("-")
+        refused = refusals(folder, section, requests[client])
+        assert bool(refused) == without.startswith("no-"), (section, refused)
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("client", REFUSED)
+def test_the_compose_files_admit_their_clients_and_no_more(client, real_engine, container, start_proxy, folder):
+    environ = {name: str(value) for name, value in compose_environment(client).items()}
+    start_proxy(real_engine.host, env=environ)
+    assert refusals(folder, "proxy", requests_of(CLIENTS[client], container)) == []
+    forbidden = requests_of(REFUSED[client], container)
+    assert refusals(folder, "proxy", forbidden) == forbidden
+
+
+# =====================================================================================================================
+# listeners, clients and reloading, on the wire
+# =====================================================================================================================
+
+
+@pytest.fixture
+def scripted(folder):
+    with ScriptedEngine(str(folder / "engine.sock")) as engine:
+        yield engine
+
+
+def test_a_refused_body_is_not_taken_for_the_next_request(scripted, start_proxy, folder):
+    start_proxy(scripted.path, env={"DOCKERAUDIT_POLICY": "tecnativa"})
+    hidden = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
+    for framing in (b"Content-Length: %d\r\n\r\n%b" % (len(hidden), hidden), b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(hidden), hidden)):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(20)
+            sock.connect(str(folder / "proxy.sock"))
+            sock.sendall(b"POST /containers/create HTTP/1.1\r\nHost: docker\r\n" + framing + hidden)
+            data = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert data.count(b"HTTP/1.1 ") == 1 and data.startswith(b"HTTP/1.1 403 ")
+        message = json.loads(data.partition(b"\r\n\r\n")[2])["message"]
+        assert message == "dockeraudit: POST /containers/create is refused by POST=0; it takes POST=1 CONTAINERS=1"
+    assert not any(head.startswith(b"GET /_ping") for head, _ in scripted.requests)
+
+
+@pytest.mark.engine
+def test_denied_records_say_who_what_and_how_often(scripted, start_proxy, folder):
+    proxy = start_proxy(scripted.path, env={"CONTAINERS": "0", "DOCKERAUDIT_POLICY": "auto"})
+    for _ in range(3):
+        assert ask(f"{folder}/proxy.sock", "GET", "/v1.41/containers/json?all=1")[0] == 403
+    denied = proxy.wait_records("denied")
+    assert [(r["method"], r["path"], r["rule"], r["count"]) for r in denied] == [("GET", "/containers/json", "CONTAINERS=0", 1)]
+    client = denied[0]["client"]
+    assert (client["uid"], client["pid"]) == (os.getuid(), os.getpid()) and client["command"]
+
+
+@pytest.mark.engine
+def test_the_table_and_the_warnings_at_start(scripted, start_proxy):
+    said = start_proxy(scripted.path, env={"DOCKERAUDIT_POLICY": "auto", "CONTAINERS": "yes", "ALLOW_TOP": "0"}).errors.read_text()
+    assert "policy linuxserver: the first line that matches decides" in said and "CONTAINERS=1" in said and "ALLOW_TOP=0" in said
+    assert said.count("CONTAINERS=yes counts as 1 here") == 1
+
+
+@pytest.mark.engine
+def test_off_with_a_variable_warns(scripted, start_proxy):
+    said = start_proxy(scripted.path, env={"CONTAINERS": "1"}).errors.read_text()
+    assert said.count("CONTAINERS is set but no policy is on") == 1
+
+
+def test_sighup_rereads_rules_and_holds_open_connections_to_them(scripted, start_proxy, folder):
+    options = configuration(folder, {"a": "allow = GET /version", "b": "allow-uid = 0"})
+    proxy = start_proxy(scripted.path, *options)
+    connection = UnixHTTPConnection(f"{folder}/a.sock", 20)
+
+    def status(target):
+        connection.request("GET", target)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    assert status("/version") == 200
+    configuration(folder, {"a": "allow = GET /_ping", "b": "allow-uid = 4242"})
+    proxy.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "have been read again" in proxy.errors.read_text(), "the reload")
+    assert status("/_ping") == 200 and status("/version") == 403
+    connection.close()
+    assert ask(f"{folder}/b.sock", "GET", "/_ping")[0] == 403
+    assert "allow-uid = 0" in ask(f"{folder}/b.sock", "GET", "/_ping")[1].decode()
+
+    (folder / "access.ini").write_text("[listener a]\nlisten = unix:///x\nallow = get /x\n")
+    proxy.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "the rules in force stay as they are" in proxy.errors.read_text(), "the complaint")
+    assert "'allow = get /x' is no rule" in proxy.errors.read_text()
+    assert ask(f"{folder}/a.sock", "GET", "/_ping")[0] == 200 and ask(f"{folder}/a.sock", "GET", "/version")[0] == 403
+    assert proxy.stop() == 0
+
+
+@pytest.mark.engine
+def test_a_changed_set_of_listeners_is_named(scripted, start_proxy, folder):
+    proxy = start_proxy(scripted.path, *configuration(folder, {"a": "policy = off"}))
+    configuration(folder, {"b": "policy = off"})
+    proxy.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "b.sock is new" in proxy.errors.read_text(), "the warning")
+    assert "a.sock is no longer configured" in proxy.errors.read_text()
+    assert ask(f"{folder}/a.sock", "GET", "/_ping")[0] == 200
+
+
+@pytest.mark.engine
+def test_allow_from_on_tcp(scripted, start_proxy, folder):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    text = f"[listener proxy]\nlisten = unix://{folder}/proxy.sock\n[listener tcp]\nlisten = tcp://127.0.0.1:{port}\nallow-from = 127.0.0.2, 10.0.0.0/8\n"
+    (folder / "tcp.ini").write_text(text)
+    proxy = start_proxy(scripted.path, "--config", str(folder / "tcp.ini"))
+
+    def status(source):
+        with socket.create_connection(("127.0.0.1", port), 20, source_address=(source, 0)) as sock:
+            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
+            return sock.recv(65536)
+
+    assert status("127.0.0.2").startswith(b"HTTP/1.1 200") and status("127.0.0.3").startswith(b"HTTP/1.1 403")
+    denied = proxy.wait_records("denied")[0]
+    assert denied["client"] == {"listener": "tcp", "address": "127.0.0.3"} and denied["rule"] == "allow-from"
