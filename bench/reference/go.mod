@@ -1,0 +1,3 @@
+module dockeraudit.invalid/reference
+
+go 1.19

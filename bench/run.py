@@ -1,0 +1,451 @@
+#!/usr/bin/env python3
+"""Speed, side by side: `make bench`, or `python3 bench/run.py --help`.
+
+    shapes ─▶ engine (C, replays) ─▶ each peer in turn ─▶ load (C, compares every byte) ─▶ ratios
+
+Every scenario starts its peers afresh, lets each warm up, and then takes rounds: in a round every peer runs once, one after
+another, so that whatever happens on the machine happens to all. A figure is the median of the rounds in which other processes
+took at most 15 % of the machine; there are three such rounds, or the figure is marked as disturbed. Ratios come first:
+absolute figures belong to a machine.
+
+Nothing is only measured: each byte that a peer delivers is compared, and on each audited run what was found is held against
+what was planted. If either differs, there are no figures and the exit status is 1.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import peers as peers_module
+from peers import HERE, PEERS, BenchError, Direct, Dockeraudit, Go, HAProxy, Nginx, Peer, Socat
+from shapes import SHAPES, Written, plain_line, secret, write_pattern, write_shape
+
+ROUNDS = 3  # a figure is the median of so many undisturbed ones
+MORE_ROUNDS = 3  # taken when some were disturbed
+OTHERS_LIMIT = 0.15  # share of the machine that others may take in an undisturbed round
+RUN_SECONDS = 1.5  # a run of a stream is made so long
+QUIET_STREAMS, QUIET_HZ = 20, 20
+FOLLOWERS = 1000
+GONE_LIMIT = 5.0  # seconds to wait for upstreams whose clients have vanished
+BUSY = 32
+MIB = 1 << 20
+
+
+class Figure(NamedTuple):
+    """One metric of one peer in one scenario: a value a round, and whether that round was disturbed."""
+
+    values: list[float]
+    disturbed: list[bool]
+
+    @property
+    def clean(self) -> list[float]:
+        return [value for value, bad in zip(self.values, self.disturbed) if not bad]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.clean[:ROUNDS] or self.values)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether too few rounds were undisturbed."""
+        return len(self.clean) < min(ROUNDS, len(self.values))
+
+
+Metrics = dict[str, float]
+Results = dict[str, dict[str, dict[str, Figure]]]  # scenario, peer, metric
+
+
+class Bench:
+    """The stand-in engine, the compiled load, the shapes, and what has been measured."""
+
+    def __init__(self, folder: Path, options: argparse.Namespace) -> None:
+        self.folder = folder
+        self.options = options
+        self.results: Results = {}
+        self.missing = {peer.name: why for peer in PEERS if (why := peer.missing())}
+        if options.peers:
+            self.missing.update({peer.name: "not asked for" for peer in PEERS if peer.name not in options.peers.split(",")})
+        if options.smoke:
+            self.missing.setdefault("go", "left out of the smoke run, since compiling it takes longer than the rest")
+        self.shapes: dict[str, Written] = {}
+        self.engine = str(folder / "e.sock")
+        self._own = {os.getpid()}  # processes that are ours, with their descendants
+        self._engine: Optional[subprocess.Popen[bytes]] = None
+
+    def __enter__(self) -> Bench:
+        for name in ("engine", "load"):
+            subprocess.run(["cc", "-O2", "-pthread", "-o", str(self.folder / name), str(HERE / f"{name}.c")], check=True)
+        write_pattern(self.folder)
+        self._engine = subprocess.Popen([str(self.folder / "engine"), self.engine, str(self.folder)])
+        return self
+
+    def __exit__(self, *unused: Any) -> None:
+        if self._engine:
+            self._engine.kill()
+            self._engine.wait()
+
+    def shape(self, name: str) -> Written:
+        """A shape, written when it is first asked for."""
+        if name not in self.shapes:
+            shape = next(shape for shape in SHAPES if shape.name == name)
+            if self.options.smoke:
+                shape = shape._replace(frames=min(shape.frames, 4000))
+            self.shapes[name] = write_shape(shape, self.folder, check_planted)
+        return self.shapes[name]
+
+    def load(self, *arguments: object, timeout: float = 180) -> dict[str, float]:
+        """One run of the load client; raises BenchError with what it complained about."""
+        run = subprocess.run([str(self.folder / "load"), *map(str, arguments)], capture_output=True, timeout=timeout)
+        if run.returncode:
+            raise BenchError(f"load {' '.join(map(str, arguments[:3]))}: {run.stderr.decode().strip()}")
+        return json.loads(run.stdout)
+
+    def also_own(self, pid: int) -> None:
+        """Another process that works for what is measured: its time is not the others'."""
+        self._own.add(pid)
+
+    def compare(self, scenario: str, kinds: Sequence[type[Peer]], measure: Callable[[Peer], Metrics], engine: str = "", restart: bool = False) -> None:
+        """Take the rounds of a scenario. `restart`: a fresh process each time."""
+        here = [kind(self.folder / "peers", engine or self.engine) for kind in kinds if kind.name not in self.missing]
+        say(f"{scenario}: {', '.join(peer.name for peer in here)}")
+        self.results.setdefault(scenario, {})
+        try:
+            for peer in here:
+                peer.start()
+                if not self.options.smoke:
+                    measure(peer)  # warm-up
+            for number in range(1 if self.options.smoke else ROUNDS + MORE_ROUNDS):
+                for peer in here:
+                    if restart:
+                        peer.stop()
+                        peer.check_log()
+                        peer.start()
+                    self._take(scenario, peer.name, measure, peer)
+                if number + 1 >= ROUNDS and not any(figure.doubtful for figure in self._figures(scenario)):
+                    break
+            for peer in here:
+                peer.stop()
+                peer.check_log()
+        finally:
+            for peer in here:
+                peer.stop()
+
+    def _figures(self, scenario: str) -> Iterator[Figure]:
+        for metrics in self.results[scenario].values():
+            yield from metrics.values()
+
+    def _take(self, scenario: str, name: str, measure: Callable[[Peer], Metrics], peer: Peer) -> None:
+        begun, machine, own = time.monotonic(), peers_module.machine_seconds(), peers_module.family_seconds(self._own)
+        metrics = measure(peer)
+        seconds = time.monotonic() - begun
+        others = peers_module.machine_seconds() - machine - (peers_module.family_seconds(self._own) - own)
+        share = others / seconds / (os.cpu_count() or 1)
+        for metric, value in metrics.items():
+            figure = self.results.setdefault(scenario, {}).setdefault(name, {}).setdefault(metric, Figure([], []))
+            figure.values.append(value)
+            figure.disturbed.append(share > OTHERS_LIMIT)
+        told = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+        say(f"  {name}: {told}{f' (others took {share:.0%})' if share > OTHERS_LIMIT else ''}")
+
+
+def say(text: str) -> None:
+    """Progress, for whoever waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_planted(text: bytes, secrets: int) -> None:
+    """Both rule sets must find what was planted and nothing else."""
+    sys.path.insert(0, str(HERE.parent))
+    from patterns import ORIGINAL_RULES, RULES, Scanner
+
+    for rules in (RULES, ORIGINAL_RULES):
+        found = len(Scanner(rules).scan_lines(text))
+        if found != secrets:
+            raise BenchError(f"{found} secrets are found in a text with {secrets}; mend shapes.py")
+
+
+# -- scenarios: each measures one peer once
+
+
+def stream(bench: Bench, name: str) -> Callable[[Peer], Metrics]:
+    """A replayed log, as fast as it goes."""
+    written = bench.shape(name)
+    cycles: dict[str, int] = {}
+
+    def measure(peer: Peer) -> Metrics:
+        times = cycles.get(peer.name, 1)
+        before = peer.seconds()
+        run = bench.load("stream", peer.address, f"/v1.43/containers/{name}.{times}/logs?stdout=1", times, written.wire if peer.exact else written.body, *["wire"] * peer.exact)
+        peer.await_found(written.secrets * times)
+        frames = written.shape.frames * times
+        if not bench.options.smoke:
+            cycles[peer.name] = max(1, round(times * RUN_SECONDS / run["seconds"])) if peer.name not in cycles else times
+        return {
+            "frames_per_second": frames / run["seconds"],
+            "mb_per_second": written.payload * times / run["seconds"] / 1e6,
+            "cpu_per_million": (peer.seconds() - before) / frames * 1e6,
+        }
+
+    return measure
+
+
+def opaque(bench: Bench, target: str) -> Callable[[Peer], Metrics]:
+    """A body that nobody audits."""
+    size = (32 if bench.options.smoke else 2048) * MIB
+
+    def measure(peer: Peer) -> Metrics:
+        before = peer.seconds()
+        run = bench.load("stream", peer.address, target.format(size), size // MIB, bench.folder / "pattern")
+        return {"mb_per_second": size / run["seconds"] / 1e6, "cpu_per_gb": (peer.seconds() - before) / size * 1e9}
+
+    return measure
+
+
+def requests(bench: Bench, clients: int) -> Callable[[Peer], Metrics]:
+    """Keep-alive requests."""
+
+    def measure(peer: Peer) -> Metrics:
+        before = peer.seconds()
+        run = bench.load("requests", peer.address, "/_ping", clients, 0.2 if bench.options.smoke else 2, "OK")
+        return {"per_second": run["requests"] / run["seconds"], "cpu_per_thousand": (peer.seconds() - before) / run["requests"] * 1e3}
+
+    return measure
+
+
+def quiet(bench: Bench, busy: int, tcp: bool = False) -> Callable[[Peer], Metrics]:
+    """How late the frames of quiet streams arrive, alone or beside busy streams."""
+    bench.shape("each100")
+
+    def measure(peer: Peer) -> Metrics:
+        peer.planted = None
+        address = getattr(peer, "tcp_address", peer.address) if tcp else peer.address
+        seconds = 0.5 if bench.options.smoke else 4
+        target, other = f"/containers/quiet.{QUIET_HZ}/logs?follow=1", "/containers/each100.0/logs?follow=1"
+        run = bench.load("quiet", address, target, QUIET_STREAMS, seconds, other, busy)
+        if run["samples"] < QUIET_STREAMS * QUIET_HZ * seconds * 0.5:
+            raise BenchError(f"{peer.name} delivered {run['samples']} quiet frames where many more were sent")
+        return {"p50_ms": run["p50"] * 1e3, "p99_ms": run["p99"] * 1e3, "busy_mb_per_second": run["bytes"] / seconds / 1e6}
+
+    return measure
+
+
+def first_byte(bench: Bench) -> Callable[[Peer], Metrics]:
+    """How long a new stream waits for its first byte while many are busy."""
+    bench.shape("each100")
+
+    def measure(peer: Peer) -> Metrics:
+        peer.planted = None
+        tries = 3 if bench.options.smoke else 25
+        run = bench.load("first", peer.address, "/containers/follow/logs?follow=1", tries, "/containers/each100.0/logs?follow=1", BUSY)
+        return {"first_ms": run["p50"] * 1e3, "first_p99_ms": run["p99"] * 1e3}
+
+    return measure
+
+
+def followers(bench: Bench) -> Callable[[Peer], Metrics]:
+    """A thousand silent followers: what each costs, and how soon their upstreams end when they vanish."""
+    count = 50 if bench.options.smoke else FOLLOWERS
+
+    def measure(peer: Peer) -> Metrics:
+        idle, others = peer.resident(), engine_state(bench)["open"]
+        load = subprocess.Popen(
+            [str(bench.folder / "load"), "follow", peer.address, "/containers/follow/logs?follow=1", str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        try:
+            if not load.stdout or not load.stdout.readline():
+                raise BenchError(f"{peer.name} does not hold {count} streams")
+            time.sleep(0.3)
+            each = (peer.resident() - idle) / count / 1024
+            closed_at = json.loads(load.communicate()[0])["closed_ns"]
+        finally:
+            load.kill()
+            load.wait()
+        gone = await_none_open(bench, peer, others, closed_at)
+        return {"kib_per_follower": each, "gone_seconds": gone, "idle_mib": idle / MIB}
+
+    return measure
+
+
+def engine_state(bench: Bench) -> dict[str, int]:
+    """What the engine says of its follow streams."""
+    return json.loads(peers_module.get(bench.engine, "/bench/state"))
+
+
+def await_none_open(bench: Bench, peer: Peer, others: int, since: float) -> float:
+    """Seconds until the engine saw this peer's last follow stream end; endless if that takes longer than GONE_LIMIT.
+
+    `others`: streams that another peer has left open, which is not this one's fault.
+    """
+    deadline = time.monotonic() + (0.5 if bench.options.smoke else GONE_LIMIT)
+    while True:
+        state = engine_state(bench)
+        if state["open"] <= others:
+            return max(0.0, (state["closed_ns"] - since) / 1e9)
+        if time.monotonic() > deadline:
+            say(f"  {peer.name} left {state['open'] - others} streams open although their clients are gone")
+            return float("inf")
+        time.sleep(0.02)
+
+
+def memory(bench: Bench) -> Callable[[Peer], Metrics]:
+    """What a slow reader of a large stream costs, and what many busy streams cost."""
+    bench.shape("each1k")
+    bench.shape("each100")
+
+    def measure(peer: Peer) -> Metrics:
+        peer.planted = None
+        idle = peer.resident()
+        peer.forget_peak()
+        size, seconds = (4 * MIB, 0.3) if bench.options.smoke else (1024 * MIB, 20)
+        bench.load("slow", peer.address, "/containers/each1k.0/logs?follow=1", size, seconds)
+        slow = peer.peak()
+        peer.forget_peak()
+        bench.load("first", peer.address, "/containers/follow/logs?follow=1", 3 if bench.options.smoke else 200, "/containers/each100.0/logs?follow=1", BUSY)
+        return {"idle_mib": idle / MIB, "slow_reader_mib": (slow - idle) / MIB, "busy_peak_mib": peer.peak() / MIB}
+
+    return measure
+
+
+def docker_logs(bench: Bench, engine: str, container: str, expected: Path, secrets: int) -> Callable[[Peer], Metrics]:
+    """`docker logs` of a real container into a file, compared."""
+    lines = expected.read_bytes().count(b"\n")
+
+    def measure(peer: Peer) -> Metrics:
+        before = peer.seconds()
+        got = bench.folder / "docker-logs"
+        with open(got, "wb") as file:
+            begun = time.monotonic()
+            subprocess.run(["docker", "-H", f"unix://{peer.address}", "logs", container], stdout=file, check=True)
+            seconds = time.monotonic() - begun
+        if subprocess.run(["cmp", "-s", str(got), str(expected)]).returncode:
+            raise BenchError(f"`docker logs` through {peer.name} is not what the container wrote")
+        peer.await_found(secrets if peer.audits else 0)
+        return {"lines_per_second": lines / seconds, "cpu_per_million": (peer.seconds() - before) / lines * 1e6}
+
+    return measure
+
+
+def fill_container(bench: Bench, engine: str, size: int, lines: int) -> tuple[str, Path, int]:
+    """A container that has written so many lines of so many bytes, what it wrote, and the secrets in it."""
+    dice = random.Random(size)
+    text = [plain_line(size, dice) for _ in range(1000)]
+    planted = b" " + secret(0, dice) + b"\n"
+    text[500] = text[500][: size - len(planted)] + planted
+    expected = bench.folder / f"docker-{size}"
+    expected.write_bytes(b"".join(text) * (lines // 1000))
+    name = f"dockeraudit-bench-{os.getpid()}-{size}"
+    docker = ["docker", "-H", engine]
+    subprocess.run([*docker, "create", "-i", "--name", name, "--network", "none", "--log-opt", "max-size=-1", "busybox", "cat"], check=True, stdout=subprocess.DEVNULL)
+    with open(expected, "rb") as source:
+        subprocess.run([*docker, "start", "-ai", name], stdin=source, stdout=subprocess.DEVNULL, check=True)
+    return name, expected, lines // 1000
+
+
+def real_engine(bench: Bench) -> None:
+    """The scenarios with a real engine; raises nothing if there is none, but says so."""
+    engine = bench.options.engine
+    path = engine[len("unix://") :]
+    try:
+        peers_module.get(path, "/_ping")
+    except OSError:
+        bench.missing["real engine"] = f"no Docker Engine answers at {engine} (--engine URL)"
+        return
+    bench.also_own(peers_module.listener_pid(path))
+    for size, lines in ((100, 3000 if bench.options.smoke else 300_000), (1024, 1000 if bench.options.smoke else 60_000)):
+        name, expected, secrets = fill_container(bench, engine, size, lines)
+        try:
+            kinds = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit)
+            bench.compare(f"docker logs, {size} B lines", kinds, docker_logs(bench, engine, name, expected, secrets), engine=path)
+        finally:
+            subprocess.run(["docker", "-H", engine, "rm", "-f", name], stdout=subprocess.DEVNULL, check=False)
+
+
+def start_up(bench: Bench) -> None:
+    """From the start of the process to its first answer."""
+    kinds = [kind for kind in (HAProxy, Nginx, Socat, Go, Dockeraudit) if kind.name not in bench.missing]
+
+    def measure(peer: Peer) -> Metrics:
+        peer.stop()
+        return {"start_seconds": peer.start()}
+
+    bench.compare("start", kinds, measure)
+
+
+def scenarios(bench: Bench) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What there is to measure, by name."""
+    for name in ("each100", "packed100", "cut100", "each1k", "each16k", "secrets100"):
+        yield name, lambda name=name: bench.compare(name, PEERS, stream(bench, name))
+    ours = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit)
+    yield "quiet", lambda: bench.compare("quiet", ours, quiet(bench, 0))
+    yield "quiet-beside-busy", lambda: bench.compare("quiet-beside-busy", ours, quiet(bench, 1))
+    yield "quiet-tcp", lambda: bench.compare("quiet-tcp", (HAProxy, Dockeraudit), quiet(bench, 0, tcp=True))
+    yield "first-byte", lambda: bench.compare("first-byte", ours, first_byte(bench))
+    yield "requests-1", lambda: bench.compare("requests-1", ours, requests(bench, 1))
+    yield "requests-32", lambda: bench.compare("requests-32", ours, requests(bench, 32))
+    yield "length", lambda: bench.compare("length", ours, opaque(bench, "/images/{}/get"))
+    yield "chunked", lambda: bench.compare("chunked", ours, opaque(bench, "/containers/{}/export"))
+    yield "followers", lambda: bench.compare("followers", (HAProxy, Nginx, Go, Dockeraudit), followers(bench), restart=True)
+    yield "memory", lambda: bench.compare("memory", (HAProxy, Nginx, Go, Dockeraudit), memory(bench), restart=True)
+    yield "start", lambda: start_up(bench)
+    yield "docker", lambda: real_engine(bench)
+
+
+SMOKE = ("each100", "cut100", "secrets100", "quiet", "requests-1", "chunked", "followers")
+
+
+def main() -> int:
+    """Measure, print, write; 1 if a byte differed or a secret was not counted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="names of scenarios, comma-separated")
+    parser.add_argument("--peers", default="", help="names of peers, comma-separated")
+    parser.add_argument("--engine", default=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), help="a real engine's socket, for `docker logs`")
+    parser.add_argument("--json", metavar="FILE", help="write the figures, for --compare")
+    parser.add_argument("--compare", metavar="FILE", help="an earlier run's --json, to show beside this one")
+    parser.add_argument("--document", metavar="FILE", help="put the tables between the marks of docs/performance.md")
+    parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that all works; its figures mean nothing")
+    options = parser.parse_args()
+    wanted = options.only.split(",") if options.only else SMOKE if options.smoke else None
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))  # so that what was started is ended
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    try:
+        with Bench(folder, options) as bench:
+            for name, run in scenarios(bench):
+                if wanted is None or name in wanted:
+                    run()
+            finish(bench)
+    except BenchError as error:
+        say(f"bench: {error}")
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def finish(bench: Bench) -> None:
+    """Tables for people, JSON for the next comparison."""
+    from tables import as_json, compared, document, goals_table, machine, peers_table
+
+    lines = [*machine(bench.missing), "", *goals_table(bench.results), "", *peers_table(bench.results)]
+    if bench.options.compare:
+        lines += ["", *compared(bench.results, json.loads(Path(bench.options.compare).read_text()))]
+    print("\n".join(lines))
+    if bench.options.json:
+        Path(bench.options.json).write_text(json.dumps(as_json(bench.results, bench.missing), indent=1) + "\n")
+    if bench.options.document:
+        document(Path(bench.options.document), lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
