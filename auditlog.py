@@ -33,6 +33,7 @@ import zlib
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from typing import IO, Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, TextIO
 
@@ -40,17 +41,23 @@ MAX_LINE = 4096  # bytes of a record with its newline; pipes take so much in one
 QUEUE_LIMIT = 10_000  # records held while the disk does not take them; about 10 MB
 NAME_WAIT = 1.0  # seconds that a stream's records wait for its container's name
 REPEAT_PERIOD = 60.0  # seconds between two records of the same repeated finding
+REPEATS_A_TICK = 1000  # records of repeats written at once; more would keep the lock from the relay for over 10 ms
 KNOWN_FINDINGS = 200_000  # findings whose repeats are counted rather than written
 BUDGET_BURST = 10_000  # finding records that a container may cause at once
 BUDGET_RATE = 100.0  # and then, each second
 STATS_PERIOD = 600.0  # seconds between two `stats`
 RETRY_PERIOD = 1.0  # seconds between attempts to write while that fails
+LOOK_PERIOD = 1.0  # seconds between looks at the path while nothing is written
 STUCK_WRITE = 1.0  # seconds after which an unfinished write counts as a failure
 SYNC_PERIOD = 1.0  # seconds, or
 SYNC_BYTES = 64 << 10  # bytes, after which what was written is synced
 RENAME_GRACE = 1.0  # seconds that a renamed file is written on, so that logrotate's own `create` finds the path free
+COUNTS_SIZE = 3000  # bytes of `counts` in one `suppressed`; with its other fields it stays below MAX_LINE
+COUNTED_NAME = 200  # characters of a pattern's name there
 TICK = 0.1  # seconds between looks at everything that is a matter of time
 NO_LINE = "0" * 16  # `prev` where there is no line before
+
+LINE_PIECE = 1 << 20  # bytes of a line that `verify` holds; no record has more than MAX_LINE
 
 EXIT_BUSY = 75
 EXIT_LOST = 74
@@ -112,12 +119,26 @@ def shortened(fields: Mapping[str, Any], excess: int) -> dict[str, Any]:
     """The fields with their longest text cut by at least `excess` bytes where that suffices, and marked so."""
     name = max(fields, key=lambda key: len(encode_line({"": fields[key]})))
     value = fields[name]
-    if isinstance(value, Mapping):
-        value = shortened(value, excess)
-    else:
-        text = value if isinstance(value, str) else json.dumps(value)
-        value = text[: max(0, min(len(text) - excess, len(text) * 3 // 4))]
-    return {**fields, name: value, "truncated": True}
+    if isinstance(value, Mapping) and value:
+        return {**fields, name: shortened(value, excess), "truncated": True}
+    text = value if isinstance(value, str) else json.dumps(value)
+    if not value:  # the names themselves are too long
+        return {**{key: fields[key] for key in fields if key != name}, "truncated": True}
+    return {**fields, name: text[: max(0, min(len(text) - excess, len(text) * 3 // 4))], "truncated": True}
+
+
+def in_records(counts: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Counts by name, in as many parts as it takes for each to fit into a record."""
+    part: dict[str, int] = {}
+    size = 0
+    for name, count in counts.items():
+        more = len(encode_line({name: count}))
+        if part and size + more > COUNTS_SIZE:
+            yield part
+            part, size = {}, 0
+        part[name] = count
+        size += more
+    yield part
 
 
 def line_hash(line: bytes) -> str:
@@ -182,7 +203,7 @@ def load_fingerprint_key(path: Optional[str]) -> bytes:
 
 def write_key(path: str, key: bytes) -> None:
     """Make a key file whole or not at all; raises FileExistsError if there is one."""
-    part = f"{path}.{os.getpid()}"
+    part = f"{path}.{os.urandom(4).hex()}"  # never the pid: in a container it is always 1, and a crash may leave the file
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(fd, key)
@@ -220,13 +241,12 @@ class Budget:
 class Known:
     """A finding that has been written: its repeats are counted until the next record of it is due."""
 
-    __slots__ = ("stream", "finding", "pending", "written")
+    __slots__ = ("stream", "finding", "pending")
 
-    def __init__(self, stream: StreamAudit, finding: Mapping[str, Any], written: float) -> None:
+    def __init__(self, stream: StreamAudit, finding: Mapping[str, Any]) -> None:
         self.stream = stream
         self.finding = finding
         self.pending = 0
-        self.written = written
 
 
 class StreamAudit:
@@ -240,6 +260,7 @@ class StreamAudit:
         self.container_id: Optional[str] = fields["container_id"]
         self.container_name: Optional[str] = None
         self.opened = log.monotonic()
+        self.spent = 0  # finding records so far, of the budget
         self._log = log
         self._fields = fields
         self._waiting: Optional[list[Record]] = []  # None: they go straight to the queue
@@ -252,6 +273,8 @@ class StreamAudit:
         """The look-up is over, or has failed (None, None): what waited goes out."""
         with self._log.lock:
             if container_id is not None:
+                if container_id != self.container_id:
+                    self._log.charge(container_id, self.spent)
                 self.container_id, self.container_name = container_id, container_name
             self._log.release(self)
 
@@ -270,7 +293,7 @@ class StreamAudit:
             key = (stream_type, rule.id, fingerprint or "")
             known = self._known.get(key) if fingerprint else None
             if known:
-                known.pending += 1
+                log.repeat(known)
                 log.known.move_to_end((self.number, key))
                 return None
             if not log.budget(self):
@@ -327,24 +350,25 @@ class StreamAudit:
         totals = {"framing": framing, "bytes": nbytes, "frames": frames, "lines": lines, "findings": self._findings}
         totals.update(unscanned=unscanned, reason=reason, seconds=seconds)
         with log.lock:
-            for key, known in self._known.items():
+            self.flush()
+            for key in self._known:
                 del log.known[self.number, key]
-                self._write_pending(known)
             self._known.clear()
-            self._write_suppressed()
             log.streams.discard(self)
             self._add("stream_close", lambda: {**self._stream_fields(), **totals})
 
     # -- under the log's lock
 
     def tick(self, now: float) -> None:
-        """Write the repeats and suppressions that are due."""
-        for known in self._known.values():
-            if known.pending and now - known.written >= REPEAT_PERIOD:
-                self._write_pending(known)
-                known.written = now
+        """Write what was suppressed, if that is due."""
         if self._suppressed and now - self._suppressed_since >= REPEAT_PERIOD:
             self._write_suppressed()
+
+    def flush(self) -> None:
+        """Write all repeats and suppressions now."""
+        for known in self._known.values():
+            self.write_pending(known)
+        self._write_suppressed()
 
     def waiting_records(self) -> list[Record]:
         """What waited for the name; from here on nothing does."""
@@ -356,12 +380,14 @@ class StreamAudit:
         known = self._known.pop(key)
         if known.pending:
             self._suppress(known.finding["pattern"], known.pending)
+            known.pending = 0
 
     def _remember(self, key: tuple[str, str, str], finding: Mapping[str, Any]) -> None:
-        known = self._known[key] = Known(self, finding, self._log.monotonic())
+        known = self._known[key] = Known(self, finding)
         self._log.remember((self.number, key), known)
 
-    def _write_pending(self, known: Known) -> None:
+    def write_pending(self, known: Known) -> None:
+        """Write how often a finding has been seen again, if it has."""
         count, known.pending = known.pending, 0
         if not count:
             return
@@ -375,20 +401,20 @@ class StreamAudit:
     def _suppress(self, pattern: str, count: int) -> None:
         if not self._suppressed:
             self._suppressed_since = self._log.monotonic()
-        self._suppressed[pattern] += count
+        self._suppressed[pattern[:COUNTED_NAME]] += count
 
     def _write_suppressed(self) -> None:
         if self._suppressed:
-            counts = dict(self._suppressed)
+            for counts in in_records(self._suppressed):
+                self._add("suppressed", {"stream": self.number, "counts": counts}, sum(counts.values()))
             self._suppressed.clear()
-            self._add("suppressed", {"stream": self.number, "counts": counts}, sum(counts.values()))
 
     def _add(self, event: str, fields: Any, matches: int = 0) -> Record:
         """Stamp a record, and queue it, or hold it until the name is known; held ones count as queued."""
         record = Record(self._log.clock(), event, fields, matches)
         if self._waiting is None:
             self._log.enqueue(record)
-        elif self._log.held < QUEUE_LIMIT:
+        elif self._log.has_room():
             self._log.held += 1
             self._waiting.append(record)
         else:
@@ -424,19 +450,23 @@ class AuditFile:
 
     Only the log's worker calls it, after `open`. `append` raises OSError when a line could not be written whole; nothing
     of it is left in the file then, or the next append isolates what is. `notice` tells of what has happened to the path.
+    `leave` gets the descriptor of a file that was rotated away, to sync and to close it.
     """
 
-    def __init__(self, path: str, key_path: Optional[str], key: bytes, write: Any, stat: Any, monotonic: Any) -> None:
+    def __init__(
+        self, path: str, key_path: Optional[str], key: bytes, write: Any, stat: Any, monotonic: Any, leave: Callable[[int], None] = os.close
+    ) -> None:
         self.path = os.path.abspath(path)
         self.unsynced = 0
         self.last_hash = NO_LINE
         self._key_path, self._key = key_path, key
-        self._write, self._stat, self._monotonic = write, stat, monotonic
+        self._write, self._stat, self._monotonic, self._leave = write, stat, monotonic, leave
         self._fd = -1
         self._lock_fd = -1
         self._size = 0
         self._identity: tuple[int, int] = (0, 0)
-        self._torn = False
+        self._torn = False  # the file ends inside a line
+        self._new_name = False  # it was created, and its directory has not been synced since
         self._missing_since: Optional[float] = None
         self._reopen = False
 
@@ -456,26 +486,25 @@ class AuditFile:
 
     def notice(self) -> list[tuple[str, dict[str, Any]]]:
         """Compare path and file before a write; returns the events of what has changed. Raises OSError."""
-        forced, self._reopen = self._reopen, False
+        forced = self._reopen
+        if forced:
+            self._reopen = False
         try:
             found = self._stat(self.path)
         except FileNotFoundError:
             return self._path_is_missing(forced)
         self._missing_since = None
-        if (found.st_dev, found.st_ino) != self._identity:
-            return self._switch("rotated")
-        if found.st_size < self._size:
+        if (found.st_dev, found.st_ino) == self._identity and found.st_size < self._size:
             before, self._size = self._size, found.st_size
+            self._torn = self._torn and found.st_size > 0
             return [("truncated", {"size_before": before})]
-        if forced:
-            self._open_path()
+        if forced or (found.st_dev, found.st_ino) != self._identity:
+            return self._switch("rotated")
         return []
 
     def append(self, line: bytes) -> None:
         """Write one line with one write; raises OSError with the file as it was."""
-        if self._torn:
-            self._write_whole(b"\n")
-            self._torn = False
+        self._isolate()
         self._write_whole(line)
         self._size += len(line)
         self.unsynced += len(line)
@@ -486,11 +515,21 @@ class AuditFile:
         return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def close(self) -> None:
-        """Close the file and give the lock up."""
-        for fd in (self._fd, self._lock_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._lock_fd = -1
+        """Close the file and give the lock up. What closing would tell, the last sync has told."""
+        fds, self._fd, self._lock_fd = (self._fd, self._lock_fd), -1, -1
+        for fd in fds:
+            try:
+                if fd >= 0:
+                    os.close(fd)
+            except OSError:
+                pass
+
+    def _isolate(self) -> None:
+        """End a torn line, so that the next one stands alone."""
+        if self._torn:
+            self._write_whole(b"\n")
+            self._size += 1
+            self._torn = False
 
     def _write_whole(self, data: bytes) -> None:
         """A short write is what a full disk does first: the rest fails with its reason, and the beginning is taken back."""
@@ -519,8 +558,10 @@ class AuditFile:
         fd = os.open(beside(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(fd)
+            if not isinstance(error, BlockingIOError):
+                raise
             raise AuditLogError(f"the audit log {self.path} is in use by another dockeraudit; give this one a log of its own", EXIT_BUSY) from None
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -529,31 +570,39 @@ class AuditFile:
     def _open_path(self) -> None:
         """Open the path for appending, making it (0600) if need be; refuse what is no regular file."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        created = not os.path.lexists(self.path)
+        self._new_name = self._new_name or not os.path.lexists(self.path)
         try:
             fd = os.open(self.path, flags, 0o600)
         except OSError as error:
             if error.errno in (errno_codes.ENXIO, errno_codes.EISDIR):
                 raise OSError(error.errno, "it is not a regular file") from None
             raise
-        found = os.fstat(fd)
-        if not stat_bits.S_ISREG(found.st_mode):
+        try:
+            found = os.fstat(fd)
+            if not stat_bits.S_ISREG(found.st_mode):
+                raise OSError(errno_codes.EINVAL, "it is not a regular file")
+            if self._new_name:
+                self._sync_folder()
+        except OSError:
             os.close(fd)
-            raise OSError(errno_codes.EINVAL, "it is not a regular file")
-        if created:
-            self._sync_folder()
-        if self._fd >= 0:
-            os.close(self._fd)
+            raise
+        left, same = self._fd, self._identity == (found.st_dev, found.st_ino)
+        self._torn = self._torn and same
         self._fd, self._identity, self._size = fd, (found.st_dev, found.st_ino), found.st_size
-        self._torn = False
+        if left >= 0:
+            os.close(left) if same else self._leave(left)
 
     def _sync_folder(self) -> None:
         """A new name survives a power cut only once its directory has been synced."""
         fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+        except OSError as error:
+            if error.errno != errno_codes.EINVAL:  # some network file systems know no such thing
+                raise
         finally:
             os.close(fd)
+        self._new_name = False
 
     def _recover(self) -> list[tuple[str, dict[str, Any]]]:
         """Take over what an earlier run left: its last line is our `prev`, a torn one is isolated by a newline."""
@@ -578,20 +627,28 @@ class AuditFile:
 
     def _switch(self, event: str) -> list[tuple[str, dict[str, Any]]]:
         """Go over to the path as it is now, with its directory, lock and key if those went too."""
-        old_inode, old_size = self._identity[1], self._size
-        folder = os.path.dirname(self.path)
-        if not os.path.exists(beside(self.path, "lock")):
-            os.makedirs(folder, exist_ok=True)
-            self._lock()
-            if self._key_path and os.path.dirname(os.path.abspath(self._key_path)) == folder and not os.path.exists(self._key_path):
-                write_key(self._key_path, self._key)
-        if self._torn:
-            self._write_whole(b"\n")
+        (device, inode), size = self._identity, self._size
+        self._hold_lock()
+        try:
+            self._isolate()
+        except OSError:
+            pass  # the file that is left stays torn, which `verify` tells
         self._open_path()
         self._missing_since = None
-        if event == "recreated":
-            return [(event, {"inode": self._identity[1]})]
-        return [(event, {"inode": old_inode, "size": old_size})]
+        if self._identity == (device, inode):
+            return []
+        return [(event, {"inode": self._identity[1]} if event == "recreated" else {"inode": inode, "size": size})]
+
+    def _hold_lock(self) -> None:
+        """Make lock and key anew where they went with their directory. Raises OSError if another process has the lock now."""
+        folder, lock = os.path.dirname(self.path), beside(self.path, "lock")
+        if not os.path.exists(lock) or not os.path.samestat(os.stat(lock), os.fstat(self._lock_fd)):
+            try:
+                self._lock()
+            except AuditLogError:
+                raise OSError(errno_codes.EBUSY, "another dockeraudit has it now") from None
+        if self._key_path and os.path.dirname(os.path.abspath(self._key_path)) == folder and not os.path.exists(self._key_path):
+            write_key(self._key_path, self._key)
 
 
 def last_line(path: str) -> tuple[int, str, bool]:
@@ -629,7 +686,8 @@ class AuditPipe:
         self.path = "standard output"
         self.last_hash = NO_LINE
         self._write = write
-        self._rest = b""
+        self._line = b""
+        self._rest = b""  # of that line
 
     def open(self) -> list[tuple[str, dict[str, Any]]]:
         """It is open."""
@@ -644,11 +702,11 @@ class AuditPipe:
 
     def append(self, line: bytes) -> None:
         """Write one line; what a pipe took of it cannot be taken back, so the rest goes first the next time."""
-        data = self._rest or line
-        while data:
-            data = data[self._write(1, data) :]
-            self._rest = data
-        self.last_hash = line_hash(line[:-1])
+        if not self._rest:
+            self._line = self._rest = line
+        while self._rest:
+            self._rest = self._rest[self._write(1, self._rest) :]
+        self.last_hash = line_hash(self._line[:-1])
 
     def close(self) -> None:
         """Standard output is not ours to close."""
@@ -663,13 +721,19 @@ class AuditPipe:
 
 
 class Overflow(Record):
-    """Stands in the queue where records found no room: how many, and how many matches were in them."""
+    """Stands in the queue where records found no room: how many, how many matches were in them, and what went wrong."""
 
-    __slots__ = ("records",)
+    __slots__ = ("records", "error")
 
-    def __init__(self, timestamp: float) -> None:
+    def __init__(self, timestamp: float, error: Optional[OSError]) -> None:
         super().__init__(timestamp, "gap", None)
         self.records = 0
+        self.error = error
+
+    def add(self, record: Record) -> None:
+        """One more is lost."""
+        self.records += 1
+        self.matches += record.matches
 
 
 class AuditLog:
@@ -702,8 +766,9 @@ class AuditLog:
         self.held = 0  # records in the queue and waiting for names
         self.streams: set[StreamAudit] = set()
         self.known: OrderedDict[Any, Known] = OrderedDict()
+        self.repeats: deque[tuple[float, Known]] = deque()  # what has been seen again, and when that is to be written
         self.totals: Counter[str] = Counter()
-        self._file = AuditPipe(write) if path == "-" else AuditFile(path, key_path, key, write, stat, monotonic)
+        self._file = AuditPipe(write) if path == "-" else AuditFile(path, key_path, key, write, stat, monotonic, self._leave)
         self._fsync, self._fdatasync = fsync, fdatasync
         self._diagnose = diagnose
         self._queue_limit = queue_limit
@@ -721,11 +786,14 @@ class AuditLog:
         self._failure_listeners: list[Callable[[bool], Any]] = []
         self._was_failed = False
         self._closing = False
+        self._stop_reason = ""
+        self._stopped = False  # the `stop` has left the queue: nothing can be written behind it
         self._give_up = False
         self._look = False  # the path is to be looked at without a record
         self._wake = threading.Event()
         self._opened = monotonic()
         self._stats_at = monotonic() + STATS_PERIOD
+        self._look_at = monotonic() + LOOK_PERIOD
         self._worker: Optional[Future[None]] = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="audit-sync")
@@ -777,7 +845,8 @@ class AuditLog:
         """Whether what is accepted now may go unrecorded: a failed write, one unfinished for a second, or a full queue."""
         began = self._write_began
         stuck = began is not None and self.monotonic() - began > STUCK_WRITE
-        return self._error is not None or self._sync_error is not None or stuck or self.held >= self._queue_limit
+        dead = self._worker is not None and self._worker.done()
+        return self._error is not None or self._sync_error is not None or stuck or dead or not self.has_room()
 
     def add_failure_listener(self, listener: Callable[[bool], Any]) -> None:
         """Call `listener(failed)` whenever `failed()` changes; from the ticker, without a lock held."""
@@ -788,20 +857,18 @@ class AuditLog:
         with self.lock:
             names = ("written", "lost", "streams", "bytes", "frames", "unscanned", "queued_max")
             counts: dict[str, Any] = {name: self.totals[name] for name in names}
-            counts.update(queued=self.held, degraded=self._error is not None, findings=dict(self._findings))
+            counts.update(queued=self.held, degraded=self.failed(), findings=dict(self._findings))
         return counts
 
     def close(self, reason: str, timeout: float) -> int:
         """Write what is held, then `stop`; returns 0, or EXIT_LOST if records were lost or could not be written in time."""
+        if self._forked:
+            return 0
+        deadline = time.monotonic() + timeout
         with self.lock:
-            for stream in list(self.streams):
-                stream.tick(float("inf"))
-                self.release(stream)
-            self.enqueue(Record(self.clock(), "stop", lambda: self._stop_fields(reason)))
-            self._closing = True
+            self._closing, self._stop_reason = True, reason
             self._filled.notify()
         self._wake.set()
-        deadline = time.monotonic() + timeout
         try:
             if self._worker:
                 self._worker.result(timeout)
@@ -810,15 +877,14 @@ class AuditLog:
         except FutureTimeout:
             self._give_up = True
             self._wake.set()
-            self._diagnose("warning", f"{self.held} records could not be written to {self._file.path} before the end and are lost")
+            self._diagnose("warning", f"the audit log {self._file.path} could not be finished in time: {self.held} records and the stop may be lost")
             return EXIT_LOST
         finally:
             OPEN_LOGS.discard(self)
             self._executor.shutdown(wait=False)
             self._syncer.shutdown(wait=False)
         self._ticker.join(max(0.0, deadline - time.monotonic()) + TICK)
-        self._file.close()
-        return EXIT_LOST if self.totals["lost"] or self.held else 0
+        return EXIT_LOST if self.totals["lost"] else 0
 
     def forked(self) -> None:
         """In a child process: this log is the parent's, and nothing is written from here."""
@@ -833,18 +899,24 @@ class AuditLog:
         """Queue a stamped record, or count it where there is no room."""
         if self._forked:
             return
-        if self.held < self._queue_limit or record.event == "stop":
+        if self._stopped:
+            self.totals["lost"] += 1
+            return
+        if self.has_room():
             self.held += 1
             self.totals["queued_max"] = max(self.totals["queued_max"], self.held)
             self._queue.append(record)
         else:
             last = self._queue[-1] if self._queue else None
             if not isinstance(last, Overflow):
-                last = Overflow(record.timestamp)
+                last = Overflow(record.timestamp, self._error)
                 self._queue.append(last)
-            last.records += 1
-            last.matches += record.matches
+            last.add(record)
         self._filled.notify()
+
+    def has_room(self) -> bool:
+        """Whether one more record can be held."""
+        return self.held < self._queue_limit
 
     def release(self, stream: StreamAudit) -> None:
         """Queue what waited for the stream's name."""
@@ -865,13 +937,28 @@ class AuditLog:
 
     def budget(self, stream: StreamAudit) -> bool:
         """Whether the stream's container may cause one more record."""
-        now = self.monotonic()
-        budget = self._budgets.get(stream.container_id)
+        if not self._budget_of(stream.container_id).take(self.monotonic()):
+            return False
+        stream.spent += 1
+        return True
+
+    def charge(self, container_id: str, records: int) -> None:
+        """So many were caused by this container while only the name was known that it was asked for by."""
+        self._budget_of(container_id).tokens -= records
+
+    def _budget_of(self, container_id: Optional[str]) -> Budget:
+        budget = self._budgets.get(container_id)
         if budget is None:
-            budget = self._budgets[stream.container_id] = Budget(now)
+            budget = self._budgets[container_id] = Budget(self.monotonic())
             if len(self._budgets) > QUEUE_LIMIT:
                 self._budgets.popitem(last=False)
-        return budget.take(now)
+        return budget
+
+    def repeat(self, known: Known) -> None:
+        """A finding has been seen again: counted now, written when it is due."""
+        if not known.pending:
+            self.repeats.append((self.monotonic() + REPEAT_PERIOD, known))
+        known.pending += 1
 
     def remember(self, key: Any, known: Known) -> None:
         """A finding has been written; the one longest without a sight makes room for it."""
@@ -883,72 +970,95 @@ class AuditLog:
     # -- the worker
 
     def _work(self) -> None:
-        """Write the queue until the log closes. A record leaves the queue when it has been written."""
-        while True:
-            with self.lock:
-                if not self._queue and not self._look:
-                    if self._closing:
-                        break
-                    self._filled.wait()
-                    continue
-                record = self._queue[0] if self._queue else None
-                self._look = False
-            if not self._deliver(record):
-                break
-            with self.lock:
-                if record is not None:
-                    self._queue.popleft()
-                    if not isinstance(record, Overflow):
+        """Write the queue until the log closes. A record counts as held until it has been written."""
+        try:
+            while not self._stopped:
+                record = self._next()
+                if not self._deliver(record):
+                    return
+                if record is not None and not isinstance(record, Overflow) and not self._stopped:
+                    with self.lock:
                         self.held -= 1
-        self._sync(force=True)
+        except Exception as error:
+            self._diagnose("error", f"the audit log {self._file.path} ends here, by a defect: {type(error).__name__}")
+            raise
+        finally:
+            self._sync(force=True)
+            self._file.close()
+
+    def _next(self) -> Optional[Record]:
+        """Wait for what is to be written: the queue's first, None for a look at the path; when the log closes, at last `stop`."""
+        with self.lock:
+            while True:
+                if self._closing and not self._queue:
+                    for stream in list(self.streams):
+                        self.release(stream)
+                        stream.flush()
+                if self._queue:
+                    return self._queue.popleft()
+                if self._closing:
+                    self._stopped = True
+                    return Record(self.clock(), "stop", self._stop_fields)
+                if self._look:
+                    self._look = False
+                    return None
+                self._filled.wait()
 
     def _deliver(self, record: Optional[Record]) -> bool:
         """Write one record (None: only look at the path), however long that takes; False if the log was told to give up."""
-        if isinstance(record, Overflow):
-            record.fields = self._gap_fields(record)
-            self._seq += record.records
-            self.totals["lost"] += record.records
-        pending: list[Record] = []
+        own: list[Record] = []  # of what has happened to the file meanwhile
         while True:
             try:
                 self._write_began = self.monotonic()
-                for event, fields in self._file.notice():
-                    pending.append(Record(self.clock(), event, fields))
-                while pending:
-                    self._append(pending[0])
-                    pending.pop(0)
+                own += [Record(self.clock(), event, fields) for event, fields in self._file.notice()]
+                while own:
+                    self._append(own[0])
+                    own.pop(0)
                 if record is not None:
                     self._append(record)
                 self._write_began = None
                 self._recovered()
-                if isinstance(record, Overflow):
-                    self._diagnose("warning", f"{record.fields['records']} audit records were lost; the gap is in the log")
                 return True
+            except MemoryError:
+                self._degraded(OSError(errno_codes.ENOMEM, os.strerror(errno_codes.ENOMEM)))
             except OSError as error:
-                self._write_began = None
                 self._degraded(error)
+            self._write_began = None
             if self._give_up or not self._retry_later():
                 return False
 
     def _append(self, record: Record) -> None:
-        line = encode_record(record, self.run, self._seq + 1, self._file.last_hash)
+        """Give a record its seq and prev, and write it; a gap leaves out the seq of what it stands for."""
+        skipped = record.records if isinstance(record, Overflow) else 0
+        seq = self._seq + skipped + 1
+        if isinstance(record, Overflow):
+            record.fields = self._gap_fields(record, seq)
+        try:
+            line = encode_record(record, self.run, seq, self._file.last_hash)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            self._diagnose("error", f"a {record.event} record cannot be written, by a defect: {type(error).__name__}; it is counted as lost")
+            gap = Overflow(record.timestamp, None)
+            gap.add(record)
+            self._append(gap)
+            return
         self._file.append(line)
-        self._seq += 1
-        record.seq = self._seq
+        self._seq = record.seq = seq
         self.totals["written"] += 1
+        if skipped:
+            self.totals["lost"] += skipped
+            self._diagnose("warning", f"{skipped} audit records were lost; the gap is in the log, with seq {seq}")
         if record.event in ("stats", "stop"):
-            self._diagnose("info", f"audit log {self._file.path}: {record.event} is seq {record.seq} of run {self.run}, its line's hash {self._file.last_hash}")
+            self._diagnose("info", f"audit log {self._file.path}: {record.event} is seq {seq} of run {self.run}, its line's hash {self._file.last_hash}")
         if self._fsync == "always":
             self._sync(force=True)
 
-    def _gap_fields(self, overflow: Overflow) -> dict[str, Any]:
-        first = self._seq + 1
-        fields = {"records": overflow.records, "matches": overflow.matches, "first_seq": first, "last_seq": self._seq + overflow.records}
-        code = self._error.errno if self._error else None
+    def _gap_fields(self, overflow: Overflow, seq: int) -> dict[str, Any]:
+        fields = {"records": overflow.records, "matches": overflow.matches, "first_seq": seq - overflow.records, "last_seq": seq - 1}
+        code = overflow.error.errno if overflow.error else None
         return {**fields, "errno": errno_codes.errorcode.get(code or 0), "since": rfc3339(overflow.timestamp)}
 
-    def _stop_fields(self, reason: str) -> dict[str, Any]:
-        counts = {"written": self.totals["written"] + 1, "lost": self.totals["lost"], "reason": reason}
+    def _stop_fields(self) -> dict[str, Any]:
+        counts = {"written": self.totals["written"] + 1, "lost": self.totals["lost"], "reason": self._stop_reason}
         return {**counts, "seconds": round(self.monotonic() - self._opened, 6)}
 
     def _degraded(self, error: OSError) -> None:
@@ -1003,11 +1113,22 @@ class AuditLog:
                 if now - stream.opened >= NAME_WAIT:
                     self.release(stream)
                 stream.tick(now)
+            self._write_repeats(now)
+            if now >= self._look_at:
+                self._look, self._look_at = True, now + LOOK_PERIOD
+                self._filled.notify()
             due = now >= self._stats_at
             if due:
                 self._stats_at = now + STATS_PERIOD
         if due:
             self.accept("stats", self._stats_fields)
+
+    def _write_repeats(self, now: float) -> None:
+        for _ in range(REPEATS_A_TICK):
+            if not self.repeats or self.repeats[0][0] > now:
+                return
+            known = self.repeats.popleft()[1]
+            known.stream.write_pending(known)
 
     def _stats_fields(self) -> dict[str, Any]:
         names = ("written", "lost", "streams", "bytes", "frames", "findings", "queued_max", "unscanned")
@@ -1016,7 +1137,9 @@ class AuditLog:
     def _sync(self, force: bool) -> None:
         """Have what was written synced, in the syncer's thread; only `always` and the end wait for it."""
         file = self._file
-        if self._fsync == "never" or not file.unsynced or isinstance(file, AuditPipe):
+        if self._fsync == "never" or isinstance(file, AuditPipe):
+            return
+        if not file.unsynced and self._sync_error is None:  # a failed sync is tried again, with or without new records
             return
         due = file.unsynced >= SYNC_BYTES or self.monotonic() - self._synced >= SYNC_PERIOD
         if not force and (not due or (self._sync_job and not self._sync_job.done())):
@@ -1024,11 +1147,28 @@ class AuditLog:
         file.unsynced = 0
         self._synced = self.monotonic()
         try:
-            self._sync_job = self._syncer.submit(self._sync_duplicate, file.duplicate())
-        except (OSError, RuntimeError):
+            fd = file.duplicate()
+        except OSError:
             return  # closed meanwhile, or out of descriptors: the next write or sync tells
-        if force:
-            self._sync_job.result()
+        job = self._submit_sync(fd)
+        if force and job:
+            job.result()
+
+    def _submit_sync(self, fd: int) -> Optional[Future[None]]:
+        """Sync and close a descriptor in the syncer's thread; None if that has ended."""
+        try:
+            self._sync_job = self._syncer.submit(self._sync_duplicate, fd)
+            return self._sync_job
+        except RuntimeError:
+            os.close(fd)
+            return None
+
+    def _leave(self, fd: int) -> None:
+        """A file was rotated away: what is not synced of it yet is synced too, then it is closed."""
+        if self._fsync == "never":
+            os.close(fd)
+        else:
+            self._submit_sync(fd)
 
     def _sync_duplicate(self, fd: int) -> None:
         try:
@@ -1067,11 +1207,15 @@ class Segment:
     def __init__(self, name: str) -> None:
         self.name = name
         self.first: Optional[dict[str, Any]] = None
+        self.first_line = 0
         self.last: Optional[dict[str, Any]] = None
-        self.first_previous: Optional[dict[str, Any]] = None
-        self.last_hash = NO_LINE
+        self.last_hash = NO_LINE  # of the last line
+        self.record_hash = NO_LINE  # of the last record: behind a torn line of its own, the same run goes on from there
         self.lines = 0
-        self.after_torn = False
+
+    def ends_with(self, prev: str) -> bool:
+        """Whether a record with this `prev` may come next."""
+        return prev in (self.last_hash, self.record_hash)
 
 
 class Verification:
@@ -1082,7 +1226,7 @@ class Verification:
         self.notes: list[str] = []
         self.totals: Counter[str] = Counter()
         self.runs: OrderedDict[str, str] = OrderedDict()  # run → its last event
-        self.anchors = {anchor: False for anchor in anchors}
+        self.anchors = {anchor[:16].lower(): False for anchor in anchors}
         self.omitted = 0
 
     def problem(self, segment: str, line: int, seq: Any, text: str) -> None:
@@ -1110,23 +1254,20 @@ class Verification:
     def _line(self, segment: Segment, line: bytes) -> None:
         body = line[:-1] if line.endswith(b"\n") else line
         digest = line_hash(body)
-        for anchor in self.anchors:
-            if digest == anchor[:16]:
-                self.anchors[anchor] = True
+        if digest in self.anchors:
+            self.anchors[digest] = True
         record = self._record(segment, line, body)
         if record is None:
-            segment.after_torn = True
             segment.last_hash = digest
             return
         if segment.last is None:
-            segment.first = record
-        elif record["prev"] != segment.last_hash:
-            self._wrong(segment, record, "its prev is not the hash of the line before: a line was changed, removed or put in")
-        if segment.last is not None:
+            segment.first, segment.first_line = record, segment.lines
+        else:
+            if not segment.ends_with(record["prev"]):
+                self._wrong(segment, record, "its prev is not the hash of the line before: a line was changed, removed or put in")
             self._follows(segment.name, segment.lines, segment.last, record)
         self._count(segment, record)
-        segment.last, segment.last_hash = record, digest
-        segment.after_torn = False
+        segment.last, segment.last_hash, segment.record_hash = record, digest, digest
 
     def _record(self, segment: Segment, line: bytes, body: bytes) -> Optional[dict[str, Any]]:
         if not line.endswith(b"\n"):
@@ -1157,8 +1298,12 @@ class Verification:
                 self.problem(name, line, seq, f"run {record['run']} begins with seq {seq}, not 1: records are missing before it")
         elif seq <= last:
             self.problem(name, line, seq, f"seq {seq} stands behind seq {last}: the record is doubled or out of order")
-        elif seq > last + 1 and not (record["event"] == "gap" and record.get("first_seq") == last + 1 and record.get("last_seq") == seq - 1):
-            self.problem(name, line, seq, f"seq {last + 1} to {seq - 1} are missing, without a gap that names them")
+        elif seq > last + 1 or record["event"] == "gap":
+            named = (record.get("records"), record.get("first_seq"), record.get("last_seq"))
+            if record["event"] != "gap":
+                self.problem(name, line, seq, f"seq {last + 1} to {seq - 1} are missing, without a gap that names them")
+            elif named != (seq - last - 1, last + 1, seq - 1):
+                self.problem(name, line, seq, f"the gap names other records than the {seq - last - 1} that are missing before it")
 
     def _count(self, segment: Segment, record: Mapping[str, Any]) -> None:
         event = record["event"]
@@ -1185,17 +1330,15 @@ class Verification:
         ordered = in_order([segment for segment in segments if segment.first])
         for before, after in zip(ordered, ordered[1:]):
             assert before.last and after.first
-            if after.first["run"] == before.last["run"] or after.first["prev"] == before.last_hash:
-                self._follows(after.name, 1, before.last, after.first)
-                if after.first["prev"] != before.last_hash:
-                    self.problem(after.name, 1, after.first["seq"], f"its prev is not the last line of {before.name}: lines are missing between the files")
-            elif after.first["seq"] == 1 and after.first["prev"] == NO_LINE:
-                self.notes.append(f"{after.name}: run {after.first['run']} begins a fresh file")
-                if before.last["event"] != "stop":
-                    self._follows(after.name, 1, before.last, after.first)
+            first = after.first
+            self._follows(after.name, after.first_line, before.last, first)
+            if before.ends_with(first["prev"]):
+                continue
+            if first["run"] != before.last["run"] and first["seq"] == 1 and first["prev"] == NO_LINE:
+                self.notes.append(f"{after.name}: run {first['run']} begins a fresh file")
             else:
-                self._follows(after.name, 1, before.last, after.first)
-                self.problem(after.name, 1, after.first["seq"], f"its prev is not the last line of {before.name}: lines are missing between the files")
+                text = f"its prev is not the last line of {before.name}: lines are missing between the files"
+                self.problem(after.name, after.first_line, first["seq"], text)
         if ordered:
             self._ends(ordered)
         for anchor, found in self.anchors.items():
@@ -1218,7 +1361,7 @@ def as_count(value: Any) -> int:
 
 def in_order(segments: Sequence[Segment]) -> list[Segment]:
     """Chain files by prev, then by run and seq; chains without a link by their first timestamp."""
-    by_hash = {segment.last_hash: segment for segment in segments}
+    by_hash = {digest: segment for segment in segments for digest in (segment.record_hash, segment.last_hash)}
     by_seq = {(segment.last["run"], segment.last["seq"]): segment for segment in segments if segment.last}
     successor: dict[int, Segment] = {}
     heads = []
@@ -1252,23 +1395,48 @@ def open_audit_log(path: str) -> IO[bytes]:
     return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 
 
-def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Lines of a file; an endless one comes in pieces, so that memory stays flat."""
-    while True:
-        line = file.readline(1 << 20)
+def bounded_lines(file: IO[bytes], size: float = float("inf")) -> Iterator[bytes]:
+    """Lines that begin in the first `size` bytes; an endless one comes in pieces, so that memory stays flat.
+
+    A last line without its end may be one that is being written (a reader sees a write page by page): it gets a moment.
+    """
+    position = 0
+    while position < size:
+        line = file.readline(LINE_PIECE)
+        for _ in range(20 if size != float("inf") else 0):
+            if line.endswith(b"\n") or len(line) > MAX_LINE:
+                break
+            time.sleep(0.01)
+            line += file.readline(LINE_PIECE)
         if not line:
             return
+        position += len(line)
         yield line
 
 
-def verify_files(files: Sequence[str], anchors: Sequence[str] = ()) -> Verification:
+def sizes_at_once(files: Sequence[IO[bytes]]) -> list[float]:
+    """How far to read each: sizes that all files had at one moment, since a log lives and is rotated while it is read."""
+    before: list[float] = []
+    for _ in range(100):
+        sizes = [float(os.fstat(file.fileno()).st_size) if type(file) is io.BufferedReader and file.seekable() else float("inf") for file in files]
+        if sizes == before:
+            break
+        before = sizes
+    return sizes
+
+
+def verify_files(names: Sequence[str], anchors: Sequence[str] = ()) -> Verification:
     """Check the files of one log, in any order; raises AuditLogError for one that cannot be read."""
     verification = Verification(anchors)
     segments = []
-    for name in files:
+    with ExitStack() as opened:
+        name = ""
         try:
-            with open_audit_log(name) as file:
-                segments.append(verification.read(name, bounded_lines(file)))
+            files = []
+            for name in names:
+                files.append(opened.enter_context(open_audit_log(name)))
+            for name, file, size in zip(names, files, sizes_at_once(files)):
+                segments.append(verification.read(name, bounded_lines(file, size)))
         except (OSError, EOFError, zlib.error) as error:
             raise AuditLogError(f"{name} cannot be read: {error}") from None
     verification.join(segments)

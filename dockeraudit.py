@@ -69,7 +69,7 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "auditlog
     sys.exit(78)
 # --- lone file check: end
 
-from auditlog import AuditLog, AuditLogError, StreamAudit, default_key_path, load_fingerprint_key, redact_bytes, run_verify
+from auditlog import EXIT_LOST, AuditLog, AuditLogError, StreamAudit, default_key_path, load_fingerprint_key, redact_bytes, run_verify
 from patterns import RULES, Match, RuleError, Scanner, load_rules, rules_markdown, select_rules
 from policy import SWITCHES, ClientFilter, Decision, DenyAll, Policy, PolicyError, client_filter, learn, native_policy, policy_from_environment, set_switches
 from report import PAGE_TAIL, AuditSummary, log_history, read_tail, render_html, run_report, size_text
@@ -1809,6 +1809,8 @@ class Exchange:
             proxy.scanning, proxy.room, proxy.scanner, self.audit, self._abandoned, self._scan_failed, patient=deny
         )
         self.output, self.input = output_decoder(route, self.response), input_decoder(route)
+        if deny and proxy.log.failed():  # the log failed between the request and here, when there was no stream to cut
+            self.cut("audit_failure")
 
     def _audit(self, decoder: Decoder, payload: bytes) -> None:
         if self.auditor:
@@ -3152,8 +3154,12 @@ def stop_service(service: Service, number: int, signals: set[signal.Signals], ti
 
     def stop() -> None:
         deadline = time.monotonic() + timeout
-        service.stop(timeout)
-        done.set_result(service.proxy.log.close(signal.Signals(number).name, max(0.5, deadline - time.monotonic())))
+        try:
+            service.stop(timeout)
+            done.set_result(service.proxy.log.close(signal.Signals(number).name, max(0.5, deadline - time.monotonic())))
+        except Exception as error:  # a defect must not leave the process waiting for ever
+            service.proxy.diagnostics.say("error", f"stopping failed by a defect: {type(error).__name__}")
+            done.set_result(EXIT_LOST)
 
     threading.Thread(target=stop, name="stop", daemon=True).start()
     while not done.done():
