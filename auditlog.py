@@ -116,15 +116,18 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
 
 
 def shortened(fields: Mapping[str, Any], excess: int) -> dict[str, Any]:
-    """The fields with their longest text cut by at least `excess` bytes where that suffices, and marked so."""
-    name = max(fields, key=lambda key: len(encode_line({"": fields[key]})))
-    value = fields[name]
+    """The fields with the longest of them cut by at least `excess` bytes where that suffices, or left out, and marked so."""
+    rest = {name: value for name, value in fields.items() if name != "truncated"}
+    name = max(rest, key=lambda name: len(encode_line({name: rest[name]})))
+    value = rest[name]
     if isinstance(value, Mapping) and value:
-        return {**fields, name: shortened(value, excess), "truncated": True}
-    text = value if isinstance(value, str) else json.dumps(value)
-    if not value:  # the names themselves are too long
-        return {**{key: fields[key] for key in fields if key != name}, "truncated": True}
-    return {**fields, name: text[: max(0, min(len(text) - excess, len(text) * 3 // 4))], "truncated": True}
+        rest[name] = shortened(value, excess)
+    elif isinstance(value, (str, list)) and value:
+        text = value if isinstance(value, str) else json.dumps(value)
+        rest[name] = text[: max(0, min(len(text) - excess, len(text) * 3 // 4))]
+    else:
+        del rest[name]
+    return {**rest, "truncated": True}
 
 
 def in_records(counts: Mapping[str, int]) -> Iterator[dict[str, int]]:
@@ -261,6 +264,7 @@ class StreamAudit:
         self.container_name: Optional[str] = None
         self.opened = log.monotonic()
         self.spent = 0  # finding records so far, of the budget
+        self.closed = False
         self._log = log
         self._fields = fields
         self._waiting: Optional[list[Record]] = []  # None: they go straight to the queue
@@ -354,8 +358,10 @@ class StreamAudit:
             for key in self._known:
                 del log.known[self.number, key]
             self._known.clear()
-            log.streams.discard(self)
             self._add("stream_close", lambda: {**self._stream_fields(), **totals})
+            self.closed = True
+            if self._waiting is None:
+                log.streams.discard(self)
 
     # -- under the log's lock
 
@@ -919,10 +925,12 @@ class AuditLog:
         return self.held < self._queue_limit
 
     def release(self, stream: StreamAudit) -> None:
-        """Queue what waited for the stream's name."""
+        """Queue what waited for the stream's name, which may have come after the stream's end."""
         for record in stream.waiting_records():
             self.held -= 1
             self.enqueue(record)
+        if stream.closed:
+            self.streams.discard(stream)
 
     def is_allowed(self, fingerprint: str, stream: StreamAudit) -> bool:
         """Whether this secret is known as harmless, everywhere or in this container."""
@@ -1271,7 +1279,7 @@ class Verification:
 
     def _record(self, segment: Segment, line: bytes, body: bytes) -> Optional[dict[str, Any]]:
         if not line.endswith(b"\n"):
-            self.problem(segment.name, segment.lines, None, "the last line is torn (it has no end)")
+            self.problem(segment.name, segment.lines, None, "the line has no end: it is torn, or longer than any record")
             return None
         if len(line) > MAX_LINE:
             self.problem(segment.name, segment.lines, None, f"the line is longer than {MAX_LINE} bytes")
