@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import binascii
 import bisect
+import hashlib
 import json
 import math
 import random
@@ -43,7 +44,7 @@ class Rule(NamedTuple):
     `keywords`: literals of which one must occur, lower-case where the pattern ignores case. `pattern`: a regex over
     bytes, matched where an anchor was found. `group`: the group that is the secret. `examples` must match, `negatives`
     must not. `multiline`: the match is a header, the secret follows on later lines. `find`: which finder anchors it.
-    `service`: the words of which one stands in the key's name. `custom`: a user's rule.
+    `custom`: a user's rule.
     """
 
     id: str
@@ -57,7 +58,6 @@ class Rule(NamedTuple):
     reference: str
     multiline: bool = False
     find: str = "token"
-    service: str = ""
     custom: bool = False
 
 
@@ -86,6 +86,9 @@ ALPHABETS = {
     "g": "A-Za-z0-9_=-",
     "L": "a-z",
     "U": "A-Z",
+    "p": "A-Z2-7",
+    "f": "A-Za-z0-9._",
+    "q": "A-Za-z0-9+/=_%-",
 }
 SHAPE_PART = re.compile(r"\{([a-zA-Z])(\d+)(?:(,)(\d*))?\}|\[([^\]]+)\]|(.)", re.S)
 UUID = "{h8}-{h4}-{h4}-{h4}-{h12}"
@@ -105,9 +108,9 @@ def shape_regex(shape: str) -> str:
 
 
 def shape_end(shape: str) -> str:
-    """What must not follow the shape: one more character of a body that has a fixed length."""
+    """What must not follow a shape of a fixed length: more of a token's characters."""
     last = re.search(r"\{([a-zA-Z])\d+(,\d*)?\}$", shape)
-    return "" if last is None or last.group(2) == "," else f"(?![{ALPHABETS[last.group(1)]}])"
+    return "" if last is None or last.group(2) == "," else "(?![A-Za-z0-9_-])" if last.group(1) not in "be" else f"(?![{ALPHABETS[last.group(1)]}])"
 
 
 def shape_sample(shape: str, seed: int = 1) -> str:
@@ -117,7 +120,7 @@ def shape_sample(shape: str, seed: int = 1) -> str:
     for letter, least, _, _, choice, literal in SHAPE_PART.findall(shape):
         if letter:
             alphabet = re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), ALPHABETS[letter])
-            text += "".join(rng.choice(alphabet.strip("-_=.+/") or alphabet) for _ in range(int(least)))
+            text += "".join(rng.choice(alphabet.translate(str.maketrans("", "", "-_=.+/%")) or alphabet) for _ in range(int(least)))
         else:
             text += choice.split("|")[0] if choice else literal
     return text
@@ -148,15 +151,18 @@ def shape_heads(shape: str) -> tuple[bytes, ...]:
     return tuple(sorted({head[:3].encode() for head in heads}))
 
 
+def behind(before: str, rule: Rule) -> Rule:
+    """The rule, where something stands before its token that is no part of it."""
+    return rule._replace(pattern=f"(?<={re.escape(before)})".encode() + rule.pattern, examples=tuple(before + e for e in rule.examples), negatives=rule.examples)
+
+
 def keyed(rule_id: str, name: str, service: str, shapes: str, reference: str, severity: str = "MEDIUM") -> Rule:
-    """A rule for values that only their key gives away: `service` (choices with |) in the key's name, and a shape."""
+    """A rule for values that only their key gives away: one of the `service` words in the key's name, and a shape."""
     pattern = "|".join(f"(?:{shape_regex(shape)})" for shape in shapes.split())
-    word = service.split("|")[0]
-    first = shapes.split()[0]
+    word, first = service.split()[0], shapes.split()[0]
     examples = (f"{word}_api_key = {shape_sample(first)}", f'"{word}-token": "{shape_sample(first, 2)}"')
     negatives = (f"{word}_api_key = {shape_sample(first)[:5]}", f"other_api_page = {shape_sample(first)}")
-    keywords = tuple(part.encode() for part in service.split("|"))
-    return Rule(rule_id, name, severity, keywords, pattern.encode(), 0, examples, negatives, reference, False, "keyed", service)
+    return Rule(rule_id, name, severity, tuple(service.encode().split()), pattern.encode(), 0, examples, negatives, reference, find="service")
 
 
 # =====================================================================================================================
@@ -202,15 +208,15 @@ ORIGINAL_RULES = (AWS_ACCESS_KEY, GENERIC_API_KEY, PRIVATE_KEY, EMAIL_ADDRESS, B
 # =====================================================================================================================
 
 CLOUDS = (
-    token("aws-temporary-key", "AWS temporary access key id", "ASIA{u16} ABIA{u16} ACCA{u16} A3T{u1}{u16}", "docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html"),
+    token("aws-temporary-key", "AWS temporary access key id", "ASIA{p16} ABIA{p16} ACCA{p16} A3T{p1}{p16}", "docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html"),
     token("aws-bedrock-key", "Amazon Bedrock API key", "ABSK{b109,}", "docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html"),
-    token("aws-bedrock-short-key", "Amazon Bedrock short-term API key", "bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t", "docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html"),
+    token("aws-bedrock-short-key", "Amazon Bedrock short-term API key", "bedrock-api-key-{b32,}", "docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html"),
     token("google-api-key", "Google API key", "AIza{w35}", "cloud.google.com/docs/authentication/api-keys"),
     token("google-oauth-token", "Google OAuth access token", "ya29.{w20,}", "developers.google.com/identity/protocols/oauth2"),
     token("google-oauth-secret", "Google OAuth client secret", "GOCSPX-{w28}", "developers.google.com/identity/protocols/oauth2"),
-    token("google-bound-key", "Google bound API key", "AQ.Ab8{w40,}", "cloud.google.com/docs/authentication/api-keys"),
-    token("google-refresh-token", "Google OAuth refresh token", "1//0{w40,}", "developers.google.com/identity/protocols/oauth2")._replace(find="line", keywords=(b"1//0",)),
-    token("alibaba-access-key", "Alibaba Cloud access key id", "LTAI{a12,24}", "www.alibabacloud.com/help/en/ram"),
+    token("google-bound-key", "Google bound API key", "AQ.Ab8{w47}", "cloud.google.com/docs/authentication/api-keys"),
+    behind("1//", token("google-refresh-token", "Google OAuth refresh token", "0{w40,}", "developers.google.com/identity/protocols/oauth2")),
+    token("alibaba-access-key", "Alibaba Cloud access key id", "LTAI{a16,24}", "www.alibabacloud.com/help/en/ram"),
     token("alibaba-sts-token", "Alibaba Cloud STS key id", "STS.N{a20,}", "www.alibabacloud.com/help/en/ram"),
     token("digitalocean-token", "DigitalOcean token", "[dop|doo|dor]_v1_{h64}", "docs.digitalocean.com/reference/api/create-personal-access-token"),
     token("cloudflare-origin-ca-key", "Cloudflare Origin CA key", "v1.0-{h24}-{h146}", "developers.cloudflare.com/ssl/origin-configuration/origin-ca"),
@@ -222,34 +228,50 @@ CLOUDS = (
     token("scaleway-key", "Scaleway access key", "SCW{u17}", "www.scaleway.com/en/docs/iam"),
     token("vercel-token", "Vercel token", "[vcp_|vci_|vca_|vcr_|vck_]{w56}", "vercel.com/docs/rest-api"),
     token("netlify-token", "Netlify personal access token", "nfp_{a36}", "docs.netlify.com/api/get-started"),
-    token("heroku-token", "Heroku API token", "HRKU-AA{w58}", "devcenter.heroku.com/articles/authentication"),
-    token("supabase-token", "Supabase access token", "sbp_{h40} sb_secret_{w31,}", "supabase.com/docs/guides/api/api-keys"),
-    token("render-key", "Render API key", "rnd_{a32}", "render.com/docs/api"),
+    token("heroku-token", "Heroku API token", "HRKU-{w60}", "devcenter.heroku.com/articles/authentication"),
+    token("supabase-token", "Supabase access token", "sbp_{l40} sb_secret_{w31,}", "supabase.com/docs/guides/api/api-keys"),
+    token("render-key", "Render API key", "rnd_{a28,32}", "render.com/docs/api"),
     token("planetscale-token", "PlanetScale credential", "[pscale_tkn_|pscale_pw_|pscale_oauth_]{e32,}", "planetscale.com/docs/concepts/service-tokens"),
     token("mongodb-atlas-key", "MongoDB Atlas service account secret", "mdb_sa_sk_{w40,}", "www.mongodb.com/docs/atlas/api"),
+    token("cloudflare-token", "Cloudflare API token", "[cfat|cfut]_{a48} cfk_{a48}", "developers.cloudflare.com/fundamentals/api"),
+    token("aws-mws-key", "Amazon MWS auth token", "amzn.mws.{l8}-{l4}-{l4}-{l4}-{l12}", "developer-docs.amazon.com/sp-api"),
+    token("aws-appsync-key", "AWS AppSync API key", "da2-{l26}", "docs.aws.amazon.com/appsync/latest/devguide/security-authz.html"),
+    token("cockroach-key", "CockroachDB Cloud key", "CCDB1_{a22}_{a40}", "www.cockroachlabs.com/docs/cockroachcloud"),
+    token("elastic-cloud-key", "Elastic Cloud API key", "essu_{w70,90}", "www.elastic.co/docs/deploy-manage/api-keys"),
+    token("scalingo-token", "Scalingo API token", "tk-us-{w48}", "developers.scalingo.com"),
+    token("alchemy-key", "Alchemy key", "alcht_{a30}", "www.alchemy.com/docs"),
     token("neon-key", "Neon API key", "napi_{l64}", "neon.tech/docs/manage/api-keys"),
     token("cratesio-token", "crates.io token", "cio{a32}", "doc.rust-lang.org/cargo/reference/registry-authentication.html"),
 )
 
 FORGES = (
-    token("github-token", "GitHub token", "[ghp_|gho_|ghu_|ghs_|ghr_]{a36,255}", "docs.github.com/en/authentication/keeping-your-account-and-data-secure/about-authentication-to-github"),
+    token("github-token", "GitHub token", "[ghp_|gho_|ghu_|ghs_|ghr_]{a36,255} ghs_{d1,12}_eyJ{e100,}", "docs.github.com/en/authentication/keeping-your-account-and-data-secure/about-authentication-to-github"),
     token("github-fine-grained-token", "GitHub fine-grained token", "github_pat_{v82}", "docs.github.com/en/authentication"),
-    token("gitlab-token", "GitLab access token", "[glpat-|gldt-|glft-|glimt-|glsoat-|gloas-|glrt-|glcbt-|glagent-|glffct-|glptt-|glwt-]{w20,300}", "docs.gitlab.com/security/tokens"),
+    token("gitlab-token", "GitLab access token", "[glpat-|gldt-|glft-|glsoat-|glrt-|glffct-]{w20} [glpat-|glrt-]{w27,300}.{l2}.{l7} glrt-t{d1}_{w27,300}.{l9} glrt-t{d1}_{w20} glrtr-{w40} glimt-{w25} glptt-{w40} glagent-{w50} gloas-{w64} glcbt-{a1,5}_{w20} glwt-{w32,34}", "docs.gitlab.com/security/tokens"),
     token("gitlab-runner-registration", "GitLab runner registration token", "GR1348941{w20}", "docs.gitlab.com/security/tokens"),
     token("atlassian-token", "Atlassian API token", "ATATT3xFfGF0{g20,}", "support.atlassian.com/atlassian-account/docs/manage-api-tokens-for-your-atlassian-account"),
     token("bitbucket-app-password", "Bitbucket app password", "ATBB{g24,}", "support.atlassian.com/bitbucket-cloud/docs/app-passwords"),
     token("atlassian-other-token", "Atlassian access token", "ATCTT3xFfGN0{g20,}", "developer.atlassian.com"),
-    token("sourcegraph-token", "Sourcegraph token", "sgp_{x40} [sgp_|sgp_local_]{x16}_{x40} slk_{h64}", "sourcegraph.com/docs/cli/how-tos/creating_an_access_token"),
-    token("sonar-token", "SonarQube token", "[sqp_|squ_|sqa_]{l40}", "docs.sonarsource.com/sonarqube-server/user-guide/managing-tokens"),
+    token("sourcegraph-token", "Sourcegraph token", "sgp_{x40} sgp_{x16}_{x40} sgp_local_{x40} slk_{h64}", "sourcegraph.com/docs/cli/how-tos/creating_an_access_token"),
+    token("sonar-token", "SonarQube token", "[sqp_|squ_|sqa_]{a40}", "docs.sonarsource.com/sonarqube-server/user-guide/managing-tokens"),
     token("buildkite-token", "Buildkite token", "[bkua_|bkct_|bkat_|bkr_]{l40}", "buildkite.com/docs/apis/managing-api-tokens"),
-    token("circleci-token", "CircleCI token", "[CCIPAT_|CCIPRJ_]{a22}_{h40}", "circleci.com/docs/managing-api-tokens"),
+    token("circleci-token", "CircleCI token", "[CCIPAT_|CCIPRJ_]{a22,24}_{a40}", "circleci.com/docs/managing-api-tokens"),
     token("harness-token", "Harness token", "[pat|sat].{w22}.{x24}.{a20}", "developer.harness.io/docs/platform/automation/api/add-and-manage-api-keys"),
     token("prefect-token", "Prefect token", "[pnu_|pnb_]{a36}", "docs.prefect.io/v3/manage/cloud/manage-users/api-keys"),
     token("pulumi-token", "Pulumi access token", "pul-{l40}", "www.pulumi.com/docs/pulumi-cloud/accounts"),
-    token("terraform-token", "HCP Terraform token", "{a14}.atlasv1.{g60,70}", "developer.hashicorp.com/terraform/cloud-docs/users-teams-organizations/api-tokens")._replace(find="line", keywords=(b".atlasv1.",)),
+    token("terraform-token", "HCP Terraform token", "{a14}.atlasv1.{g60,70}", "developer.hashicorp.com/terraform/cloud-docs/users-teams-organizations/api-tokens")._replace(find="inside", keywords=(b".atlasv1.",)),
     token("vault-token", "HashiCorp Vault token", "[hvs.|hvb.|hvr.]{w24,}", "developer.hashicorp.com/vault/docs/concepts/tokens"),
-    token("codecov-token", "Codacy or Codecov upload token", "codecov_{a32,}", "docs.codecov.com"),
     token("phabricator-token", "Phabricator Conduit token", "[api-|cli-]{l28}", "secure.phabricator.com/conduit", "MEDIUM"),
+    token("bitbucket-data-center-token", "Bitbucket Data Center access token", "BBDC-{b43,45}", "confluence.atlassian.com/bitbucketserver/http-access-tokens-939515499.html"),
+    token("octopus-key", "Octopus Deploy API key", "API-{u25,36}", "octopus.com/docs/octopus-rest-api/how-to-create-an-api-key", "MEDIUM")._replace(
+        pattern=rb"(?<![/.])API-[A-Z0-9]{25,36}(?![A-Za-z0-9_-])"  # a page's name may look so
+    ),
+    token("dependency-track-key", "Dependency-Track API key", "odt_{a32,41}", "docs.dependencytrack.org/integrations/rest-api"),
+    token("spectral-key", "Spectral key", "sp[u|c]-{h32}", "guides.spectralops.io"),
+    token("coderabbit-key", "CodeRabbit key", "cr-{h58}", "docs.coderabbit.ai"),
+    token("cursor-key", "Cursor or Retell API key", "key_{h64} key_{h128} key_{h28}", "docs.cursor.com; docs.retellai.com", "MEDIUM"),
+    token("infracost-key", "Infracost API key", "ico-{a32}", "www.infracost.io/docs"),
+    token("devin-key", "Devin key", "cog_{l52}", "docs.devin.ai"),
 )
 
 REGISTRIES = (
@@ -260,33 +282,51 @@ REGISTRIES = (
     token("dockerhub-token", "Docker Hub token", "[dckr_pat_|dckr_oat_]{w27,}", "docs.docker.com/security/access-tokens"),
     token("swarm-token", "Docker Swarm join token or unlock key", "SWMTKN-1-{l50}-{l25} SWMKEY-1-{b40,}", "docs.docker.com/engine/swarm/join-nodes"),
     token("clojars-token", "Clojars deploy token", "CLOJARS_{x60}", "github.com/clojars/clojars-web/wiki/Deploy-Tokens"),
-    token("artifactory-key", "JFrog Artifactory API key", "AKCp{a69,} cmVmd{a59,}", "jfrog.com/help/r/jfrog-platform-administration-documentation/api-key"),
+    token("artifactory-key", "JFrog Artifactory API key", "AKCp{a69,} cmVmdGtuOjA{a53,}", "jfrog.com/help/r/jfrog-platform-administration-documentation/api-key"),
     token("artifactory-password", "JFrog Artifactory encrypted password", "AP{x1}{a40,72}", "jfrog.com/help", "MEDIUM"),
-    token("hex-key", "JSR or Deno token", "[ddp_|ddw_]{a36}", "docs.deno.com/deploy"),
+    token("deno-token", "Deno Deploy token", "[ddp_|ddw_]{a36}", "docs.deno.com/deploy"),
+    token("cloudsmith-key", "Cloudsmith API key", "csa_{h30}{a6}", "help.cloudsmith.io"),
 )
 
 CHAT = (
-    token("slack-token", "Slack token", "[xoxb-|xoxp-|xoxa-|xoxr-|xoxo-|xoxs-|xoxe-]{w20,} xoxe.[xoxb-|xoxp-]{w20,}", "api.slack.com/authentication/token-types"),
+    token("slack-token", "Slack token", "xoxb-{d9,14}-{w16,} [xoxp|xoxe]-{d9,14}-{d9,14}-{d9,14}-{h28,34} [xoxa|xoxr|xoxo|xoxs]-{w20,} xoxe.[xoxb|xoxp]-{d1}-{w100,} [xoxe|xoxp]-{d1}-{w100,}", "api.slack.com/authentication/token-types"),
     token("slack-app-token", "Slack app-level token", "xapp-{d1}-{u8,}-{d8,}-{l32,}", "api.slack.com/authentication/token-types"),
-    token("slack-cookie-token", "Slack session token", "[xoxc-|xoxd-]{e40,}", "api.slack.com/authentication/token-types"),
-    token("discord-bot-token", "Discord bot token", "[M|N|O]{w23,27}.{w6}.{w27,}", "discord.com/developers/docs/reference#authentication"),
+    token("slack-cookie-token", "Slack session token", "xoxc-{d9,14}-{d9,14}-{d9,14}-{h64} xoxd-{q100,}", "api.slack.com/authentication/token-types"),
+    token("discord-bot-token", "Discord bot token", "[M|N|O]{w23,25}.{w6}.{w27,38}", "discord.com/developers/docs/reference#authentication"),
     token("frameio-token", "Frame.io token", "fio-u-{g64}", "developer.frame.io"),
-    token("messagebird-live-key", "MessageBird key", "[live_|test_]{a25}", "developers.messagebird.com/api", "MEDIUM"),
+    token("live-or-test-key", "Key of MessageBird or Mollie", "[live_|test_]{a25} [live_|test_]{a30}", "developers.messagebird.com/api; docs.mollie.com", "MEDIUM"),
+    token("twilio-account", "Twilio account id", "AC{h32}", "www.twilio.com/docs/iam/api", "LOW"),
+    token("pubnub-key", "PubNub key", "[pub|sub|sec]-c-{l8}-{l4}-{l4}-{l4}-{l12}", "www.pubnub.com/docs/general/setup/account-setup", "MEDIUM"),
+    token("riot-key", "Riot Games API key", "RGAPI-{l8}-{l4}-{l4}-{l4}-{l12}", "developer.riotgames.com/docs/portal"),
+    token("coze-token", "Coze token", "pat_{a64}", "www.coze.com/docs"),
+    token("clickup-token", "ClickUp personal token", "pk_{d6,9}_{u32}", "developer.clickup.com/docs/authentication"),
+    token("teamwork-token", "Teamwork token", "tkn.v1_{b71}=", "apidocs.teamwork.com"),
+    token("voiceflow-key", "Voiceflow key", "VF.[DM|WS].{x24}.{a16}", "docs.voiceflow.com", "MEDIUM"),
+    token("zoho-token", "Zoho OAuth token", "1000.{h32}.{h32}", "www.zoho.com/accounts/protocol/oauth.html"),
+    token("ramp-secret", "Ramp client secret", "ramp_sec_{a48}", "docs.ramp.com"),
+    token("branch-key", "Branch key", "key_[live|test]_{a32}", "help.branch.io", "MEDIUM"),
+    token("ionic-token", "Ionic token", "ion_{a42}", "ionic.io/docs/appflow"),
+    token("nightfall-key", "Nightfall key", "NF-{a32}", "docs.nightfall.ai", "MEDIUM"),
+    token("scrapfly-key", "Scrapfly key", "scp-[live|test]-{l32}", "scrapfly.io/docs"),
+    token("ubidots-token", "Ubidots token", "[BBFF|BBUS]-{a30,36}", "docs.ubidots.com"),
+    token("fullstory-key", "FullStory key", "[na1|eu1].{b100}", "developer.fullstory.com"),
+    token("pganalyze-key", "pganalyze key", "pga[r|w|t|a]_{a27}", "pganalyze.com/docs"),
+    token("fcm-token", "Firebase Cloud Messaging key or token", "APA91b{w120,150}", "firebase.google.com/docs/cloud-messaging", "MEDIUM"),
     token("twilio-key", "Twilio API key", "SK{x32}", "www.twilio.com/docs/iam/api-keys"),
     token("sendgrid-key", "SendGrid API key", "SG.{g20,24}.{g39,50}", "docs.sendgrid.com/ui/account-and-settings/api-keys"),
     token("sendinblue-key", "Brevo (Sendinblue) API key", "[xkeysib|xsmtpsib]-{h64}-{a16}", "developers.brevo.com/docs/getting-started"),
     token("mailgun-key", "Mailgun key", "[key|pubkey]-{h32}", "documentation.mailgun.com/docs/mailgun/user-manual/api-key-mgmt"),
-    token("mailjet-token", "Resend API key", "re_{v24,}", "resend.com/docs/api-reference", "MEDIUM"),
+    token("resend-key", "Resend API key", "re_{v24,}", "resend.com/docs/api-reference", "MEDIUM"),
     token("intra42-secret", "42 intra client secret", "[s|u]-s4t2[ud|af]-{h64}", "api.intra.42.fr/apidoc"),
     token("linear-key", "Linear API key", "lin_api_{a40} lin_oauth_{h64}", "linear.app/developers"),
     token("notion-token", "Notion token", "ntn_{d11}{a35} secret_{a43} nrt_{a40,}", "developers.notion.com/docs/authorization"),
     token("typeform-token", "Typeform personal access token", "tfp_{e40,59} tfp{w40,59}", "www.typeform.com/developers/get-started/personal-access-token"),
-    token("figma-token", "Figma personal access token", "[figd_|figo_|figu_]{w40,}", "www.figma.com/developers/api#access-tokens"),
+    token("figma-token", "Figma personal access token", "[figd_|figo_|figu_]{w40}", "www.figma.com/developers/api#access-tokens"),
     token("airtable-token", "Airtable personal access token", "pat{a14}.{h64}", "airtable.com/developers/web/api/authentication"),
-    token("postman-key", "Postman API key", "PMAK-{x24}-{x34}", "learning.postman.com/docs/developer/postman-api/authentication"),
+    token("postman-key", "Postman API key", "PMAK-{x24}-{x34} PMAT-{u26}", "learning.postman.com/docs/developer/postman-api/authentication"),
     token("readme-key", "ReadMe API key", "rdme_{l70}", "docs.readme.com/main/reference/authentication"),
     token("beamer-token", "Beamer API key", "b_{g44}", "www.getbeamer.com/api", "MEDIUM"),
-    token("telegram-token-url", "Telegram bot token in a URL", "bot{d8,10}:{w35}", "core.telegram.org/bots/api#authorizing-your-bot"),
+    behind(":", token("telegram-bot-token", "Telegram bot token", "AA{w33}", "core.telegram.org/bots/api#authorizing-your-bot")),
     token("contentful-token", "Contentful token", "CFPAT-{w43}", "www.contentful.com/developers/docs/references/authentication"),
     token("duffel-token", "Duffel access token", "[duffel_test_|duffel_live_]{g43}", "duffel.com/docs/api/overview/authentication"),
     token("onepassword-token", "1Password service account token", "ops_eyJ{e200,}", "developer.1password.com/docs/service-accounts"),
@@ -294,54 +334,60 @@ CHAT = (
     token("doppler-token", "Doppler token", "dp.[pt|ct|sa|scim|audit].{a40,44} dp.st.{w2,35}.{a40,44} dp.st.{a40,44}", "docs.doppler.com/docs/token-formats"),
     token("infisical-token", "Infisical service token", "st.{h24}.{h32}.{h32}", "infisical.com/docs/documentation/platform/token"),
     token("age-key", "age secret key", "AGE-SECRET-KEY-1{u58} AGE-PLUGIN-{u4,}-1{u30,}", "age-encryption.org/v1"),
-    token("tailscale-key", "Tailscale key", "tskey-{w20,}", "tailscale.com/kb/1085/auth-keys"),
+    token("tailscale-key", "Tailscale key", "tskey-[auth|api|client|scim|webhook]-{a9,}-{a22,}", "tailscale.com/kb/1085/auth-keys"),
     token("definednetworking-key", "Defined Networking API key", "dnkey-{g26}-{g52}", "docs.defined.net/guides/automating-host-creation"),
     token("dropbox-token", "Dropbox access token", "sl.{g40,} sl.u.{w100,}", "www.dropbox.com/developers/reference/auth-types"),
     token("adobe-secret", "Adobe client secret", "p8e-{w32}", "developer.adobe.com/developer-console/docs/guides/authentication"),
     token("adafruit-key", "Adafruit IO key", "aio_{a28}", "io.adafruit.com/api/docs"),
     token("hubspot-token", "HubSpot private app token", "pat-[na1|na2|eu1]-" + UUID, "developers.hubspot.com/docs/api/private-apps"),
-    token("apify-token", "Apify token", "apify_api_{a34,38}", "docs.apify.com/platform/integrations/api"),
+    token("apify-token", "Apify token", "apify_api_{a36}", "docs.apify.com/platform/integrations/api"),
     token("databricks-token", "Databricks token", "dapi{x32} dapi{x32}-{d1}", "docs.databricks.com/en/dev-tools/auth/pat.html"),
     token("segment-token", "Segment public API token", "sgp_{a64}", "segment.com/docs/api/public-api"),
     token("launchdarkly-key", "LaunchDarkly key", "[sdk|api|mob]-" + UUID, "docs.launchdarkly.com/home/account/api"),
-    token("fullcontact-zapier", "Pipedream or Prefect style workflow token", "pd_{a32}", "pipedream.com/docs", "MEDIUM"),
+    token("pipedream-key", "Pipedream key", "pd_{a32}", "pipedream.com/docs", "MEDIUM"),
 )
 
 PAYMENT = (
-    token("stripe-key", "Stripe key", "[sk_live_|sk_test_|rk_live_|rk_test_|sk_prod_|rk_prod_]{a10,247} whsec_{b32,}", "docs.stripe.com/keys"),
+    token("stripe-key", "Stripe key", "[sk_live_|sk_test_|rk_live_|rk_test_|sk_prod_|rk_prod_]{a16,247} whsec_{b32,}", "docs.stripe.com/keys"),
     token("square-token", "Square token", "EAAA{w56,} sq0atp-{w22,} sq0csp-{w43,}", "developer.squareup.com/docs/build-basics/access-tokens"),
+    token("square-application-id", "Square application id", "sq0[idp|ige|idb]-{w22,}", "developer.squareup.com/docs/build-basics/access-tokens", "LOW"),
     token("shopify-token", "Shopify token", "[shpat_|shpca_|shppa_|shpss_]{x32}", "shopify.dev/docs/apps/auth"),
     token("shippo-token", "Shippo token", "[shippo_live_|shippo_test_]{h40}", "docs.goshippo.com/docs/guides_general/authentication"),
     token("easypost-key", "EasyPost key", "[EZAK|EZTK]{a54}", "docs.easypost.com/docs/authentication"),
     token("lob-key", "Lob key", "[live_|test_]{h35} [test_pub_|live_pub_]{h31}", "docs.lob.com/#tag/Authentication"),
     token("flutterwave-key", "Flutterwave key", "FLWSECK-{x32}-X FLWSECK_TEST-{x32}-X FLWPUBK_TEST-{x32}-X FLWSECK_TEST-{x12}", "developer.flutterwave.com/docs/authentication"),
-    token("paypal-braintree-token", "Braintree access token", "access_token$production${l16}${h32}", "developer.paypal.com/braintree/docs"),
+    Rule(
+        "braintree-token", "Braintree access token", "HIGH", (b"$",), rb"(?<=access_token)\$(?:production|sandbox)\$[a-z0-9]{16}\$[0-9a-f]{32}", 0,
+        (shape_sample("access_token$production${l16}${h32}"),), ("access_token$production$short",), "developer.paypal.com/braintree/docs", find="dollar",
+    ),
+    token("salesforce-token", "Salesforce session or access token", "00D{a12,15}!{f80,120}", "help.salesforce.com/s/articleView?id=sf.remoteaccess_access_tokens.htm"),
+    token("pagarme-key", "Pagar.me key", "ak_[live|test]_{a30}", "docs.pagar.me"),
+    token("besttime-key", "BestTime key", "[pri|pub]_{h32}", "documentation.besttime.app", "MEDIUM"),
     token("plaid-token", "Plaid access token", "access-[sandbox|development|production]-" + UUID, "plaid.com/docs/api/tokens"),
     token("gocardless-token", "GoCardless token", "live_{g40}", "developer.gocardless.com", "MEDIUM"),
     token("razorpay-key", "Razorpay key", "[rzp_live_|rzp_test_]{a14,}", "razorpay.com/docs/api/authentication"),
     token("adyen-key", "Adyen API key", "AQE{v1}hmfu{b60,}", "docs.adyen.com/development-resources/api-credentials"),
-    token("coinbase-cdp-key", "Mollie key", "[live_|test_]{a30}", "docs.mollie.com/overview/authentication", "MEDIUM"),
 )
 
 MONITORING = (
-    token("grafana-key", "Grafana API key", "eyJrIjoi{b70,400}", "grafana.com/docs/grafana/latest/administration/api-keys"),
+    token("grafana-key", "Grafana API key", "eyJrIjoi{b70,400}", "grafana.com/docs/grafana/latest/administration/api-keys")._replace(
+        pattern=rb"(?<!\?r=)eyJrIjoi[A-Za-z0-9+/]{70,400}"  # ?r= is Power BI's, whose reports begin so too
+    ),
     token("grafana-cloud-token", "Grafana Cloud token", "glc_{b32,400}", "grafana.com/docs/grafana-cloud/account-management/authentication-and-permissions/access-policies"),
     token("grafana-service-account", "Grafana service account token", "glsa_{a32}_{x8}", "grafana.com/docs/grafana/latest/administration/service-accounts"),
-    token("newrelic-key", "New Relic key", "NRAK-{a27} NRII-{w32} NRJS-{h19} NRRA-{h42} NRIQ-{w32}", "docs.newrelic.com/docs/apis/intro-apis/new-relic-api-keys"),
+    token("newrelic-key", "New Relic key", "NRAK-{a27} NRII-{w32} NRJS-{h19} NRRA-{h42} NRAA-{h27} NRIQ-{w32}", "docs.newrelic.com/docs/apis/intro-apis/new-relic-api-keys"),
     token("dynatrace-token", "Dynatrace token", "dt0[c01|s01|s02|s16].{u24}.{u64} dt0c01.{l24}.{l64}", "docs.dynatrace.com/docs/manage/identity-access-management/access-tokens-and-oauth-clients"),
-    token("sentry-token", "Sentry token", "sntrys_eyJ{e80,} [sntryu_|sntrya_]{h64}", "docs.sentry.io/account/auth-tokens"),
-    token("posthog-key", "PostHog key", "[phx_|phc_|phs_]{w42,}", "posthog.com/docs/api"),
+    token("sentry-token", "Sentry token", "sntrys_eyJ{b80,600}_{b43} sntrys_eyJ{b80,600}=_{b43} sntrys_eyJ{b80,600}==_{b43} [sntryu_|sntrya_]{h64}", "docs.sentry.io/account/auth-tokens"),
+    token("posthog-key", "PostHog key", "[phc|phx|phs|phr|pha]_{w39,64}", "posthog.com/docs/api"),
     token("datadog-client-token", "Datadog client token", "pub{h32}", "docs.datadoghq.com/account_management/api-app-keys", "MEDIUM"),
     token("logfire-token", "Logfire token", "pylf_v{d1}_{l2}_{w43}", "logfire.pydantic.dev"),
     token("honeycomb-key", "Honeycomb key", "[hcaik_|hcbik_|hcalk_]{l58}", "docs.honeycomb.io/configure/environments/manage-api-keys"),
     token("rootly-token", "Rootly key", "rootly_{h64}", "rootly.com/api"),
-    token("splunk-token", "Splunk session token", "splunkd_{w43,}", "docs.splunk.com", "MEDIUM"),
-    token("statuspage-oh-dear", "Better Stack style token", "[uptime_|bstk_]{a32,}", "betterstack.com/docs", "MEDIUM"),
 )
 
 AI = (
-    token("openai-key", "OpenAI key", "sk-[proj|svcacct|admin|None]-{w40,} sk-{a20}T3BlbkFJ{a20}", "platform.openai.com/docs/api-reference/authentication"),
-    token("anthropic-key", "Anthropic key", "sk-ant-[api|admin|sid|oat]{d2,3}-{w40,}", "docs.anthropic.com/en/api/getting-started"),
+    token("openai-key", "OpenAI key", "sk-[proj|svcacct|admin|None]-{w40,} sk-{a20}T3BlbkFJ{a20} sk-{w40,80}T3BlbkFJ{w40,80}", "platform.openai.com/docs/api-reference/authentication"),
+    token("anthropic-key", "Anthropic key", "sk-ant-[api|admin|sid|oat]{d2}-{w88,100}AA", "docs.anthropic.com/en/api/getting-started"),
     token("openrouter-key", "OpenRouter key", "sk-or-v1-{h64}", "openrouter.ai/docs/api-reference/authentication"),
     token("deepseek-key", "DeepSeek key", "sk-{l32}", "api-docs.deepseek.com", "MEDIUM"),
     token("huggingface-token", "Hugging Face token", "hf_{a34,37} api_org_{a34}", "huggingface.co/docs/hub/security-tokens"),
@@ -350,10 +396,10 @@ AI = (
     token("replicate-token", "Replicate token", "r8_{w37}", "replicate.com/docs/topics/security/api-tokens"),
     token("xai-key", "xAI key", "xai-{w70,}", "docs.x.ai"),
     token("elevenlabs-key", "ElevenLabs key", "sk_{h48} sk_{h40}", "elevenlabs.io/docs/api-reference/authentication"),
-    token("wandb-key", "Weights & Biases key", "wandb_v1_{v40,}", "docs.wandb.ai"),
+    token("wandb-key", "Weights & Biases key", "wandb_v1_{v77}", "docs.wandb.ai"),
     token("nvidia-key", "NVIDIA API key", "nvapi-{w60,70}", "docs.nvidia.com"),
     token("langsmith-key", "LangSmith key", "[lsv2_pt_|lsv2_sk_]{h32}_{h10}", "docs.smith.langchain.com"),
-    token("pinecone-key", "Pinecone key", "pcsk_{v60,80}", "docs.pinecone.io"),
+    token("pinecone-key", "Pinecone key", "pcsk_{a5,6}_{a63}", "docs.pinecone.io"),
     token("tavily-key", "Tavily or Firecrawl key", "[tvly-|fc-]{a32}", "docs.tavily.com"),
     token("jina-key", "Jina key", "jina_{a32}{w20,}", "jina.ai"),
     token("fal-cerebras-key", "Cerebras key", "csk-{l48}", "inference-docs.cerebras.ai"),
@@ -366,31 +412,122 @@ AI = (
 # keyed secrets
 # =====================================================================================================================
 
+#: names of services that hand out keys: one of them before `key`, `token` or `secret` makes a random value a secret
+SERVICES = frozenset(
+    b"""
+    abstract abstractapi abuseipdb accuweather adafruit adobe adyen adzuna aeroworkflow agora aha aikido airbrake airship airtable airvisual aiven
+    akamai alchemy alconost alegra aletheia aletheiaapi algolia alibaba alienvault aliyun allsports alphavantage amadeus amazon ambee amplitude
+    anthropic anypoint apacta api2cart apideck apidog apiflash apifonica apify apilayer apimatic apimetrics apiscience apitemplate apollo appcenter
+    appcues appfollow appoptics appsflyer appsynergy apptivo artifactory artsy asaas asana assembly assemblyai atera atlassian audd auth0 authress
+    autodesk autoklose autopilot avaza aviationstack aws axiom axonaut aylien ayrshare azure backblaze bamboohr bannerbear baremetrics baseapi
+    basecamp beamer beebole besnappy besttime betterstack billomat binance bing bitbar bitbucket bitcoinaverage bitfinex bitly bitmex bitrise bittrex
+    blazemeter blitapp blockfrost blocknative blogger bluemix blynk bombbomb boostnote borgbase box boxcom braintree braintrust branchio brandfetch
+    brave brevo browserless browserstack browshot bscscan buddyns budibase bugherd bugsnag buildkite bulbul bulksms bunnycdn buttercms bybit caflou
+    calendarific calendly calorieninja campayn cannyio canva capsulecrm captaindata carboninterface cashboard caspio censys centralstationcrm cerebras
+    cexio chargebee chargify chartmogul chatbot chatfule chatwork checio checkly checklyhq checkvist cicero circle circleci civo clarifai clay
+    clearbit clearout clerk clickhelp clickhouse clicksend clickup cliengo clientary clinchpad clockify clockwork clockworksms clojars closecrm
+    cloudant cloudconvert cloudelements cloudflare cloudimage cloudinary cloudmersive cloudplan cloudsight cloudsmith cloudways cloverly cloze
+    clustdoc cockroach cockroachdb cockroachlabs coda codacy codeclimate codecov codemagic codequiry coderabbit cohere coinapi coinbase coinbasepro
+    coingecko coinlayer coinlib coinmarketcap collect2 commercejs commercetools commodities companyhub composio configcat confluence confluent
+    contentful contentstack conversiontools convertapi convertkit convier copper copyscape coralogix countly countrylayer courier coveralls coze
+    craftmypdf crowdin cryptocompare currencycloud currencyfreaks currencylayer currencyscoop currentsapi cursor customerguru customerio d7network
+    daily dailyco dandelion dareboost databox databricks datadog datagov datarobot deadmanssnitch debounce deepai deepgram deepl deepseek deezer
+    delighted demio deno dependencytrack deputy detectify detectlanguage devcycle deviantart devin dfuse dialpad dictionaryapi diffbot diggernaut
+    digicert digitalocean directus discord discourse disqus ditto dixa dnscheck dnsimple docker dockerhub docparser docsumo documo docusign doppler
+    dotdigital dotmailer dovico dronahq drone droneci dropbox duffel duo duply dwolla dynalist dynatrace dyspatch eagleeyenetworks easyinsight
+    easypost ecostruxureit edamam edenai eightxeight elastic elasticemail elasticsearch elevenlabs emailoctopus enablex endor endorlabs enigma envoy
+    equinix eraser eraserio etherscan ethplorer etsy eventbrite everflow everhour exa exchangerate exchangerateapi exchangeratesapi exoscale expo
+    exportsdk extractorapi facebook faceplusplus facepp fal fastforex fastly fastspring fauna faunadb feedier fetchrss fibery figma fileio filestack
+    fillout finage financialmodelingprep findl finicity finnhub firebase firecrawl fireworks firstpromoter fivetran fixer fixerio flagsmith flatio
+    fleetbase flexport flickr flightapi flightaware flightlabs flightstats flowdash flowflu flutterwave flyio fmfw followupboss formbucket formcraft
+    formio formsite formspree foursquare fourthwall frameio freemius freshbooks freshdesk freshservice freshworks fulcrum fullcontact fullstory
+    fxmarket gcp geckoboard gemini gengo geoapify geocod geocode geocodify geocodio geoipifi geoipify getemail getemails getgeoapi getgist getresponse
+    getsandbox ghost giphy gitbook gitea github gitlab gitter glassnode gnews gocanvas gocardless godaddy goodday google googlemaps gorgias gotify
+    grafana graphcms graphhopper greenhouse groove groovehq groq gtmetrix guardian guardianapi gumroad guru gyazo hackerone happi happyscribe harness
+    harvest hashnode hellosign helpcrunch helpscout hereapi heroku hetzner hibob highlevel hive hiveage holidayapi holistic honeybadger honeycomb
+    hootsuite hotjar html2pdf hubspot huggingface humanity humanloop hunter hunterio hybiscus hyperbolic hypertrack ibm iconfinder iex iexapis
+    iexcloud imagekit imagga imgbb imgix imgur impala infisical influx influxdb infobip infomaniak infracost infura insightly instabot instagram
+    instamojo intercom interseller intrinio invoiced invoiceocean ionic ip2location ipapi ipdata ipgeolocation ipifi ipify ipinfo ipinfodb ipquality
+    ipqualityscore ipregistry ipstack iterable jenkins jfrog jina jira jotform jumio jumpcloud jumpseller jupiterone juro kagi kaleyra kanban
+    kanbanflow kanbantool karmacrm keen keenio kickbox kickserv klarna klaviyo klipfolio knapsackpro knock kontent kraken kucoin kustomer kylas
+    langchain langfuse langsmith languagelayer lark larksuite lastfm lattice launchdarkly leadfeeder lemlist lemonsqueezy lendflow less
+    lessannoyingcrm lexigram lighton lightspeed linear linemessaging linenotify linkedin linkpreview linode litellm liveagent livechat livekit
+    livestorm llamacloud loadmill lob locationiq logdna loggly loginradius logrocket logzio lokalise looker loops loyverse lunchmoney luno lytics
+    madkudu magento magicbell magiceden magnetic mailboxlayer mailboxvalidator mailchimp mailerlite mailersend mailgun mailjet mailjetsms mailmodo
+    mailsac mailtrap mandrill mapbox mapquest maptiler marketo marketstack matomo mattermost mavenlink maxio maxmind meaningcloud mediastack
+    meilisearch meistertask mem0 memberstack meraki mercury mergify mesibo messagebird metaapi metabase metrilo midtrans mindmeister mindsdb miro
+    mistral mite mixcloud mixmax mixpanel mockaroo modal moderation mollie momento monday mondaycom moneybird mongo mongodb monkeylearn moonclerk
+    moosend moralis motherduck mrticktock muapi mux mysql nango nasa nasdaq neon neptune netcore nethunt netlify netsuite neutrinoapi newrelic newsapi
+    newscatcher nexmo nftport ngc ngrok nicereply nightfall nimble noticeable notion novita novu nozbe npm nuget numverify nutritionix nvidia nylas
+    nytimes oanda octoai octopus octopusdeploy oddsapi okta olark omnisend onboardbase onedesk onelogin onepagecrm onesignal onfido onfleet onwater
+    oopspam openai openaq opencage opencagedata openfigi opengraphr openrouter opensea openuv openvpn openweather openweathermap opsgenie optimizely
+    oracle orbit originality ory oura outreach overloop ovh owlbot owm oxylabs packagecloud packagist paddle pagarme pagerduty palantir pandadoc
+    pandascore paperform paralleldots parsehub parseur particle partnerstack passbase pastebin patreon paydirtapp paymo paymoapp paymongo payoneer
+    paypal paystack paytm pdfco pdflayer pdfshift pendo peopledatalabs pepipost percy perigon perplexity persona pexels picatic pinata pinecone
+    pingdom pingone pinterest pipedream pipedrive piwik pixabay plaid planetscale planview planviewleankit planyo plesk plivo podio polar pollsapi
+    poloniex polygon polymarket portainer portkey positionstack postageapi postageapp postbacks posthog postman postmark powrbot predicthq prefect
+    prerender printful printify privacy privateai productboard producthunt prospect prospectcrm prospectio protocolsio proxycrawl pubnub pulumi
+    purestake pushbullet pusher pushover pypi qase qdrant qualaroo qualtrics qubole questdb quickbooks quickmetrics quicknode quip railway ramp
+    rapidapi raven rawg razorpay rb2b reachmail readme readwise rebrandly recaptcha recombee reddit redirectpizza redis refiner reka relevanceai
+    removebg render rentman reoon repairshopr replicate replit replyio requestfinance resend restpack retell retellai retool revai revampcrm
+    revenuecat ringcentral riot ritekit roaring robinhood rocketreach rockset rollbar ronin roninapp rootly route4me rownd rubygems rudderstack runpod
+    runrunit runway runwayml salesblink salescookie salesflare salesforce salesloft salesmate samsara sanity satismeter sauce saucelabs scale scaleway
+    scalingo scalr scrapeowl scraperapi scraperbox scrapersite scrapestack scrapfly scrapingant scrapingbee scrapinghub screenshotapi screenshotlayer
+    scrutinizer scrutinizerci seatgeek securitytrails segment selectpdf semaphore sendbird sendfox sendgrid sendinblue sendpulse sentiment sentry
+    serpapi serper serphouse serpstack servicenow sessionize settlemint sheety sherpadesk shipbob shipday shipengine shippo shipstation shodan shopify
+    shortcut shotstack shutterstock sift siftscience sightengine signable signalwire signaturit signupgenius signwell sigopt simfin similarweb
+    simplesat simplisafe simplynoted simvoly sinch sinchmessage sirv siteleaf skrappio skybiometry slack slite smartlook smartsheet smartsheets
+    smartystreets smooch smtp2go snipcart snowflake snyk socialdata solarwinds sonar sonarcloud sonarqube sourcegraph spaceship sparkpost spectral
+    spectralops speechmatics speechtext speechtextai splunk spoonacular sportmonks sportradar sportsmonk spotify square squarespace squareup sslmate
+    stability stackhawk stackoverflow starton statsig statuscake statuspage statuspal steam stitch stitchdata stockdata storecove stormboard
+    stormglass storyblok storychief strapi strava streak stripe stripo stytch sugester sumologic sumsub supabase supernotes surveyanyplace surveybot
+    surveymonkey surveysparrow survicate swell swiftype synthesia tableau tailscale tallyfy tatum tatumio tavily taxjar teamcity teamgate teamwork
+    teamworkcrm teamworkdesk teamworkspaces technicalanalysisapi tefter telegram telesign teletype telnyx tencent terraform testingbot testingfarm
+    testrail textmagic theoddsapi thingsboard thinkific thousandeyes thunderstore ticketmaster tickettailor tiingo tiktok timecamp timezoneapi tines
+    tinybird tinypng tmdb tmetric todoist together togetherai toggl toggltrack tokeet tolgee tomba tomorrow tomorrowio tomtom tradier transferwise
+    travelpayouts travis travisci trello triggerdev truelayer truenas trufflehog trustpilot twelvedata twelvelabs twilio twist twitch twitter tyntec
+    typeform typesense typetalk ubidots uclassify ultravox unifyid unleash unplugg unsplash upcdatabase upcloud uplead uploadcare upollo upstage
+    upstash uptimerobot upwave upwork urlscan userflow userlist usersnap userstack vapi vatlayer vbout vercel veriff verimail veriphone versioneye
+    viewneo vimeo virustotal visualcrossing vmware voiceflow voicegain voicemaker vonage voodoosms vouchery voyage voyageai vpnapi vultr vyte wakatime
+    walkscore wandb watchtower weatherapi weatherbit weatherstack weaviate web3 web3storage webex webflow webscraper webscraping webshare wechat
+    weightsandbiases wepay whatsapp whoisxml whoxy windmill wise wistia wit wiz wordpress workable workato workos worksnaps workstack worldcoinindex
+    worldtides worldweather wpengine wrike writer xai xendit xero yahoo yandex yelp ynab youneedabudget yousign youtube zai zapier zapsign zendesk
+    zenhub zenkit zenrows zenscrape zenserp zeplin zerobounce zerossl zerotier zhipu zilliz zipapi zipbooks zipcodeapi zipcodebase zoho zohocrm
+    zonkafeedback zoom zoominfo zulip zulipchat zuora zuplo
+    """.split()
+)
+
 KEYED = (
-    keyed("aws-secret-key", "AWS secret access key", "aws|secret_access|secretaccess|s3|amazon", "{b40}", "docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html", "HIGH"),
-    keyed("azure-client-secret", "Azure client secret", "azure|client_secret|aad|arm_client", "{w3}{d1}Q~{e31,34}", "learn.microsoft.com/entra/identity-platform/quickstart-register-app", "HIGH"),
+    keyed("aws-secret-key", "AWS secret access key", "aws secretaccess s3 amazon", "{b40}", "docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html", "HIGH"),
+    Rule(
+        "azure-entra-secret", "Microsoft Entra client secret", "HIGH", (b"~",), rb"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}(?![A-Za-z0-9_~.-])", 0,
+        (shape_sample("{a3}8Q~{a34}"),), ("~/.ssh/config and 8Q~",), "learn.microsoft.com/entra/identity-platform/quickstart-register-app", find="tilde",
+    ),
+    token("azure-devops-token", "Azure DevOps personal access token", "{a52}JQQJ99{a7}AAA{a8,14}AZDO{a4}", "learn.microsoft.com/azure/devops/organizations/accounts/use-personal-access-tokens-to-authenticate")._replace(
+        find="inside", keywords=(b"JQQJ9",)
+    ),
     keyed("adafruit-io-key", "Adafruit IO key", "adafruit", "{w32}", "io.adafruit.com/api/docs"),
     keyed("adobe-client-secret", "Adobe client id or secret", "adobe", "{x32}", "developer.adobe.com"),
     keyed("airtable-key", "Airtable key", "airtable", "{a17} {w1,20}.v1.{w5,}", "airtable.com/developers"),
     keyed("aiven-token", "Aiven token", "aiven", "{b372} {b32,}=", "docs.aiven.io"),
     keyed("algolia-key", "Algolia key", "algolia", "{a32} {u10}", "www.algolia.com/doc/guides/security/api-keys"),
-    keyed("alibaba-secret", "Alibaba Cloud secret", "alibaba|aliyun|alicloud|alipay|oss", "{a30}", "www.alibabacloud.com/help/en/ram"),
+    keyed("alibaba-secret", "Alibaba Cloud secret", "alibaba aliyun alicloud alipay oss", "{a30}", "www.alibabacloud.com/help/en/ram"),
     keyed("apify-legacy-token", "Apify token", "apify", "{a30,40}", "docs.apify.com"),
-    keyed("artifactory-token", "JFrog token", "artifactory|jfrog|bintray|xray", "{a73} {a64} {b40,}", "jfrog.com/help"),
+    keyed("artifactory-token", "JFrog token", "artifactory jfrog bintray xray", "{a73} {a64} {b40,}", "jfrog.com/help"),
     keyed("asana-secret", "Asana secret", "asana", "{a32,} {d1}/{d16}:{x32} {d16}", "developers.asana.com/docs/authentication"),
     keyed("assemblyai-key", "AssemblyAI key", "assembly", "{a32}", "www.assemblyai.com/docs"),
-    keyed("atlassian-key", "Atlassian key", "atlassian|confluence|jira|bitbucket", "{a20,64} {g24,64}", "support.atlassian.com"),
+    keyed("atlassian-key", "Atlassian key", "atlassian confluence jira bitbucket", "{a20,64} {g24,64}", "support.atlassian.com"),
     keyed("beamer-key", "Beamer key", "beamer", "{g44,46} {b45,46}=", "www.getbeamer.com/api"),
     keyed("circleci-key", "CircleCI token", "circle", "{x40}", "circleci.com/docs/managing-api-tokens"),
-    keyed("cloudflare-key", "Cloudflare key", "cloudflare|cf_api|cf_key|cf_token", "{h37} {w40} {h32}", "developers.cloudflare.com/fundamentals/api"),
-    keyed("codeclimate-token", "Code Climate token", "codeclimate|cc_test_reporter|code_climate", "{h64} {h40}", "docs.codeclimate.com"),
+    keyed("cloudflare-key", "Cloudflare key", "cloudflare cfapi cfkey cftoken", "{h37} {w40} {h32}", "developers.cloudflare.com/fundamentals/api"),
+    keyed("codeclimate-token", "Code Climate token", "codeclimate cctestreporter", "{h64} {h40}", "docs.codeclimate.com"),
     keyed("codecov-upload-token", "Codecov token", "codecov", "{a32} " + UUID, "docs.codecov.com"),
     keyed("coinbase-token", "Coinbase key", "coinbase", "{w64} {a32} {a16} {b86,88}", "docs.cdp.coinbase.com"),
-    keyed("confluent-key", "Confluent key", "confluent|kafka", "{a16} {b64}", "docs.confluent.io/cloud/current/access-management"),
+    keyed("confluent-key", "Confluent key", "confluent kafka", "{a16} {b64}", "docs.confluent.io/cloud/current/access-management"),
     keyed("contentful-key", "Contentful key", "contentful", "{g43} {g64}", "www.contentful.com/developers/docs/references/authentication"),
     keyed("coveralls-token", "Coveralls token", "coveralls", "{w37}", "docs.coveralls.io"),
-    keyed("datadog-key", "Datadog key", "datadog|dd_api|dd_app|dogapi", "{a40} {h32} {a32}", "docs.datadoghq.com/account_management/api-app-keys"),
-    keyed("datagov-key", "api.data.gov key", "data.gov|datagov|data_gov", "{a40}", "api.data.gov/docs"),
+    keyed("datadog-key", "Datadog key", "datadog ddapi ddapp dogapi", "{a40} {h32} {a32}", "docs.datadoghq.com/account_management/api-app-keys"),
+    keyed("datagov-key", "api.data.gov key", "datagov", "{a40}", "api.data.gov/docs"),
     keyed("deepgram-key", "Deepgram key", "deepgram", "{a40}", "developers.deepgram.com"),
     keyed("discord-secret", "Discord secret", "discord", "{h64} {d17,19} {w32} {e59,72}", "discord.com/developers/docs"),
     keyed("disqus-key", "Disqus key", "disqus", "{a64}", "disqus.com/api/docs"),
@@ -398,7 +535,7 @@ KEYED = (
     keyed("droneci-token", "Drone token", "drone", "{a32}", "docs.drone.io"),
     keyed("dropbox-secret", "Dropbox secret", "dropbox", "{a15} {a11}AAAAAAAAAA{g43}", "www.dropbox.com/developers"),
     keyed("etsy-key", "Etsy token", "etsy", "{a24}", "developers.etsy.com"),
-    keyed("facebook-secret", "Facebook secret", "facebook|fb_", "{x32} {d13,17}|{w20,40}", "developers.facebook.com/docs/facebook-login"),
+    keyed("facebook-secret", "Facebook secret", "facebook fb", "{x32} {d13,17}|{w20,40}", "developers.facebook.com/docs/facebook-login"),
     keyed("fastly-token", "Fastly token", "fastly", "{g32}", "www.fastly.com/documentation/reference/api/auth-tokens"),
     keyed("figma-key", "Figma token", "figma", "{d4}-" + UUID + " {x4}-{x8}-{x4}-{x4}-{x4}-{x12}", "www.figma.com/developers/api"),
     keyed("finicity-key", "Finicity key", "finicity", "{h32} {a20}", "developer.mastercard.com/open-finance-us"),
@@ -409,79 +546,79 @@ KEYED = (
     keyed("gocardless-key", "GoCardless token", "gocardless", "live_{g40}", "developer.gocardless.com"),
     keyed("gumroad-token", "Gumroad token", "gumroad", "{w43}", "gumroad.com/api"),
     keyed("heroku-key", "Heroku API key", "heroku", UUID + " {x8}-{x4}-{x4}-{x4}-{x12}", "devcenter.heroku.com"),
-    keyed("honeycomb-legacy-key", "Honeycomb key", "honeycomb|x-honeycomb", "{h32} {a22}", "docs.honeycomb.io"),
-    keyed("hubspot-key", "HubSpot key", "hubspot|hapikey", "{x8}-{x4}-{x4}-{x4}-{x12}", "developers.hubspot.com"),
-    keyed("ibm-key", "IBM Cloud key", "ibm|bluemix|cloudant|softlayer|watson", "{w44} {h64} {a24} {w43}", "cloud.ibm.com/docs/account"),
+    keyed("honeycomb-legacy-key", "Honeycomb key", "honeycomb xhoneycomb", "{h32} {a22}", "docs.honeycomb.io"),
+    keyed("hubspot-key", "HubSpot key", "hubspot hapikey", "{x8}-{x4}-{x4}-{x4}-{x12}", "developers.hubspot.com"),
+    keyed("ibm-key", "IBM Cloud key", "ibm bluemix cloudant softlayer watson", "{w44} {h64} {a24} {w43}", "cloud.ibm.com/docs/account"),
     keyed("intercom-token", "Intercom token", "intercom", "{b58,60}= {b60}", "developers.intercom.com"),
-    keyed("jumpcloud-key", "JumpCloud key", "jumpcloud|x-api-key", "{a40}", "docs.jumpcloud.com"),
+    keyed("jumpcloud-key", "JumpCloud key", "jumpcloud xapikey", "{a40}", "docs.jumpcloud.com"),
     keyed("kraken-token", "Kraken key", "kraken", "{b80,90}= {b80,90}", "docs.kraken.com"),
     keyed("kucoin-token", "KuCoin secret", "kucoin", "{h8}-{h4}-{h4}-{h4}-{h12} {h24}", "www.kucoin.com/docs"),
-    keyed("launchdarkly-token", "LaunchDarkly token", "launchdarkly|ld_", "{g40} {w40} {l3}-{a8}-{a4}-{a4}-{a4}-{a12}", "docs.launchdarkly.com"),
+    keyed("launchdarkly-token", "LaunchDarkly token", "launchdarkly ld", "{g40} {w40} {l3}-{a8}-{a4}-{a4}-{a4}-{a12}", "docs.launchdarkly.com"),
     keyed("linear-secret", "Linear secret", "linear", "{x32}", "linear.app/developers"),
     keyed("linkedin-secret", "LinkedIn secret", "linkedin", "{a16} {a14}", "learn.microsoft.com/linkedin"),
-    keyed("lob-api-key", "Lob key", "lob_", "[test|live]_{h35}", "docs.lob.com"),
-    keyed("mailchimp-key", "Mailchimp key", "mailchimp|mandrill", "{h32}-us{d1,2} {w22}", "mailchimp.com/developer"),
+    keyed("lob-api-key", "Lob key", "lob", "[test|live]_{h35}", "docs.lob.com"),
+    keyed("mailchimp-key", "Mailchimp key", "mailchimp mandrill", "{h32}-us{d1,2} {w22}", "mailchimp.com/developer"),
     keyed("mailgun-signing-key", "Mailgun key", "mailgun", "{h32}-{h8}-{h8} {h32} {h72}", "documentation.mailgun.com"),
-    keyed("mapbox-secret", "Mapbox token", "mapbox", "{w60,}.{w22,}", "docs.mapbox.com"),
+    keyed("mapbox-secret", "Mapbox token", "mapbox", "{w60,}.{w22}", "docs.mapbox.com"),
     keyed("mattermost-token", "Mattermost token", "mattermost", "{l26}", "developers.mattermost.com"),
-    keyed("messagebird-key", "MessageBird key", "messagebird|message_bird|message-bird", "{a25} {x8}-{x4}-{x4}-{x4}-{x12}", "developers.messagebird.com"),
+    keyed("messagebird-key", "MessageBird key", "messagebird", "{a25} {x8}-{x4}-{x4}-{x4}-{x12}", "developers.messagebird.com"),
     keyed("netlify-key", "Netlify token", "netlify", "{g40,46} {x64}", "docs.netlify.com"),
-    keyed("newrelic-user-key", "New Relic key", "new-relic|newrelic|new_relic|nr_", "{h40} {a64} {h36}NRAL {w32}", "docs.newrelic.com"),
-    keyed("npm-legacy-token", "npm token", "npm|_authtoken", UUID + " {x8}-{x4}-{x4}-{x4}-{x12}", "docs.npmjs.com"),
-    keyed("nuget-password", "NuGet password", "nuget|cleartextpassword", "{l46}", "learn.microsoft.com/nuget"),
-    keyed("nytimes-key", "New York Times key", "nytimes|new-york-times|newyorktimes", "{g32}", "developer.nytimes.com"),
-    keyed("okta-token", "Okta token", "okta|ssws", "00{g40}", "developer.okta.com/docs/guides/create-an-api-token"),
-    keyed("openai-keyed", "OpenAI key", "openai|gpt", "sk-{w20,}", "platform.openai.com"),
+    keyed("newrelic-user-key", "New Relic key", "newrelic nr", "{h40} {a64} {h36}NRAL {w32}", "docs.newrelic.com"),
+    keyed("npm-legacy-token", "npm token", "npm authtoken", UUID + " {x8}-{x4}-{x4}-{x4}-{x12}", "docs.npmjs.com"),
+    keyed("nuget-password", "NuGet password", "nuget cleartextpassword", "{l46}", "learn.microsoft.com/nuget"),
+    keyed("nytimes-key", "New York Times key", "nytimes newyorktimes", "{g32}", "developer.nytimes.com"),
+    keyed("okta-token", "Okta token", "okta ssws", "00{g40}", "developer.okta.com/docs/guides/create-an-api-token"),
+    keyed("openai-keyed", "OpenAI key", "openai gpt", "sk-{w20,}", "platform.openai.com"),
     keyed("paypal-secret", "PayPal secret", "paypal", "{w50,80}", "developer.paypal.com"),
     keyed("plaid-secret", "Plaid secret", "plaid", "{a24} {a30}", "plaid.com/docs"),
-    keyed("postmark-token", "Postmark token", "postmark|x-postmark", "{l8}-{l4}-{l4}-{l4}-{l12}", "postmarkapp.com/developer"),
-    keyed("rapidapi-key", "RapidAPI key", "rapidapi|rapid_api|x-rapidapi", "{w50}", "docs.rapidapi.com"),
-    keyed("salesforce-secret", "Salesforce secret", "salesforce|sfdc", "{u64} {a85} {a24,25}", "help.salesforce.com"),
+    keyed("postmark-token", "Postmark token", "postmark xpostmark", "{l8}-{l4}-{l4}-{l4}-{l12}", "postmarkapp.com/developer"),
+    keyed("rapidapi-key", "RapidAPI key", "rapidapi xrapidapi", "{w50}", "docs.rapidapi.com"),
+    keyed("salesforce-secret", "Salesforce secret", "salesforce sfdc", "{u64} {a85} {a24,25}", "help.salesforce.com"),
     keyed("segment-key", "Segment key", "segment", "{w43}.{w43}", "segment.com/docs"),
     keyed("sendbird-token", "Sendbird token", "sendbird", "{h40} {x8}-{x4}-{x4}-{x4}-{x12}", "sendbird.com/docs"),
     keyed("sentry-key", "Sentry token", "sentry", "{h64}", "docs.sentry.io"),
     keyed("shodan-key", "Shodan key", "shodan", "{a32}", "developer.shodan.io"),
-    keyed("sidekiq-secret", "Sidekiq credential", "bundle_enterprise|bundle_gems|sidekiq", "{h8}:{h8}", "github.com/sidekiq/sidekiq/wiki"),
+    keyed("sidekiq-secret", "Sidekiq credential", "bundleenterprise bundlegems sidekiq", "{h8}:{h8}", "github.com/sidekiq/sidekiq/wiki"),
     keyed("snyk-token", "Snyk token", "snyk", "{x8}-{x4}-{x4}-{x4}-{x12}", "docs.snyk.io"),
     keyed("sonar-key", "SonarQube token", "sonar", "{a40} {g40}", "docs.sonarsource.com"),
     keyed("square-secret", "Square secret", "square", "{g22,64}", "developer.squareup.com"),
     keyed("squarespace-token", "Squarespace token", "squarespace", "{x8}-{x4}-{x4}-{x4}-{x12}", "developers.squarespace.com"),
     keyed("sslmate-key", "SSLMate key", "sslmate", "{a36}", "sslmate.com/help/reference/api"),
     keyed("sumologic-key", "Sumo Logic key", "sumo", "su{a12} {a64}", "help.sumologic.com"),
-    keyed("telegram-token", "Telegram token", "telegr|tgbot", "{d8,10}:{w34,36}", "core.telegram.org/bots/api", "HIGH"),
+    keyed("telegram-token", "Telegram token", "telegr tgbot", "{d8,10}:{w34,36}", "core.telegram.org/bots/api", "HIGH"),
     keyed("travisci-token", "Travis CI token", "travis", "{a22} {w44}", "docs.travis-ci.com"),
     keyed("trello-token", "Trello token", "trello", "{a32} {h64} ATTA{h72}", "developer.atlassian.com/cloud/trello"),
     keyed("twilio-token", "Twilio token", "twilio", "{x32}", "www.twilio.com/docs"),
     keyed("twitch-token", "Twitch token", "twitch", "{a30} live_{d6,}_{a30}", "dev.twitch.tv/docs/authentication"),
     keyed("twitter-secret", "Twitter secret", "twitter", "{a25} {a45} {a50} {d15,20}-{a20,40} A{e80,120}", "developer.x.com"),
     keyed("vault-keyed-token", "Vault token", "vault", "s.{a24} {l8}-{l4}-{l4}-{l4}-{l12}", "developer.hashicorp.com/vault"),
-    keyed("wandb-legacy-key", "Weights & Biases key", "wandb|weightsandbiases|weights_and_biases", "{x40}", "docs.wandb.ai"),
+    keyed("wandb-legacy-key", "Weights & Biases key", "wandb weightsandbiases", "{x40}", "docs.wandb.ai"),
     keyed("yandex-token", "Yandex key", "yandex", "{w39,40} {w42,100}", "yandex.cloud/en/docs"),
     keyed("zendesk-key", "Zendesk secret", "zendesk", "{a40}", "developer.zendesk.com"),
-    keyed("azure-storage-key", "Azure storage key", "accountkey|account_key|azure|storage", "{b86}== {b43}=", "learn.microsoft.com/azure/storage/common/storage-account-keys-manage", "HIGH"),
+    keyed("azure-storage-key", "Azure storage key", "accountkey azure storage", "{b86}== {b43}=", "learn.microsoft.com/azure/storage/common/storage-account-keys-manage", "HIGH"),
     keyed("django-secret-key", "Django secret key", "django", "{w30,60}", "docs.djangoproject.com/en/stable/ref/settings/#secret-key"),
-    keyed("github-legacy-token", "GitHub token", "github|ghe_|gh_token", "{h40} {a35,40}", "docs.github.com"),
-    keyed("gitlab-legacy-token", "GitLab token", "gitlab|gl_token", "{w20}", "docs.gitlab.com"),
-    keyed("gcp-key", "Google secret", "google|gcp|gcm|firebase|fcm", "{w24} {w35,40} AAAA{w7}:{w140}", "cloud.google.com/docs"),
-    keyed("kubernetes-token", "Kubernetes secret", "kube|k8s|bootstrap", "{l6}.{l16}", "kubernetes.io/docs/reference/access-authn-authz"),
+    keyed("github-legacy-token", "GitHub token", "github ghe ghtoken", "{h40} {a35,40}", "docs.github.com"),
+    keyed("gitlab-legacy-token", "GitLab token", "gitlab gltoken", "{w20}", "docs.gitlab.com"),
+    keyed("gcp-key", "Google secret", "google gcp gcm firebase fcm", "{w24} {w35,40} AAAA{w7}:{w140}", "cloud.google.com/docs"),
+    keyed("kubernetes-token", "Kubernetes secret", "kube k8s bootstrap", "{l6}.{l16}", "kubernetes.io/docs/reference/access-authn-authz"),
     keyed("slack-signing-secret", "Slack signing secret", "slack", "{h32}", "api.slack.com/authentication/verifying-requests-from-slack"),
     keyed("stripe-keyed", "Stripe key", "stripe", "[sk|pk|rk]_[live|test]_{a10,}", "docs.stripe.com/keys"),
     keyed("harness-key", "Harness key", "harness", "{w40,}", "developer.harness.io"),
-    keyed("hashicorp-password", "HCP Terraform token", "terraform|tfe_|atlas", "{a14}.atlasv1.{g60,}", "developer.hashicorp.com"),
+    keyed("hashicorp-password", "HCP Terraform token", "terraform tfe atlas", "{a14}.atlasv1.{g60,}", "developer.hashicorp.com"),
     keyed("spotify-secret", "Spotify secret", "spotify", "{h32}", "developer.spotify.com"),
     keyed("zoom-secret", "Zoom secret", "zoom", "{a32} {a22}", "developers.zoom.us"),
-    keyed("mongodb-password", "MongoDB Atlas key", "mongo|atlas", UUID, "www.mongodb.com/docs/atlas"),
-    keyed("pagerduty-key", "PagerDuty key", "pagerduty|pager_duty|pd_api", "{w20} {h32}", "support.pagerduty.com"),
+    keyed("mongodb-password", "MongoDB Atlas key", "mongo atlas", UUID, "www.mongodb.com/docs/atlas"),
+    keyed("pagerduty-key", "PagerDuty key", "pagerduty pdapi", "{w20} {h32}", "support.pagerduty.com"),
     keyed("rollbar-token", "Rollbar token", "rollbar", "{h32} {h64}", "docs.rollbar.com"),
-    keyed("opsgenie-key", "Opsgenie key", "opsgenie|ops_genie", UUID, "support.atlassian.com/opsgenie"),
+    keyed("opsgenie-key", "Opsgenie key", "opsgenie", UUID, "support.atlassian.com/opsgenie"),
     keyed("bugsnag-key", "Bugsnag key", "bugsnag", "{h32}", "docs.bugsnag.com"),
     keyed("amplitude-key", "Amplitude key", "amplitude", "{h32}", "amplitude.com/docs"),
     keyed("mixpanel-secret", "Mixpanel secret", "mixpanel", "{h32}", "developer.mixpanel.com"),
-    keyed("bitly-token", "Bitly token", "bitly|bit_ly", "{h40}", "dev.bitly.com"),
+    keyed("bitly-token", "Bitly token", "bitly", "{h40}", "dev.bitly.com"),
     keyed("vultr-key", "Vultr key", "vultr", "{u36}", "www.vultr.com/api"),
     keyed("linode-token", "Linode token", "linode", "{h64}", "techdocs.akamai.com/linode-api"),
-    keyed("hetzner-token", "Hetzner token", "hetzner|hcloud", "{a64}", "docs.hetzner.cloud"),
-    keyed("openweather-key", "OpenWeather key", "openweather|owm", "{h32}", "openweathermap.org/appid"),
+    keyed("hetzner-token", "Hetzner token", "hetzner hcloud", "{a64}", "docs.hetzner.cloud"),
+    keyed("openweather-key", "OpenWeather key", "openweather owm", "{h32}", "openweathermap.org/appid"),
 )
 
 # =====================================================================================================================
@@ -497,7 +634,7 @@ INLINE_KEY = Rule(
 )  # fmt: skip
 OTHER_PRIVATE_KEY = Rule(
     "private-key-other", "Private key (EC, DSA, OpenSSH, encrypted, PGP)", "HIGH", (b"-----BEGIN",),
-    rb"-----BEGIN (?:(?:EC|DSA|OPENSSH|ENCRYPTED|PGP|SSH2 ENCRYPTED|ANY|PKCS8|X25519|ED25519) ){1,2}PRIVATE KEY(?: BLOCK)?-----", 0,
+    rb"-----BEGIN (?:(?:EC|DSA|OPENSSH|ENCRYPTED|PGP|SSH2 ENCRYPTED|ANY|PKCS8|X25519|ED25519) ){1,2}PRIVATE KEY(?: BLOCK)?-----(?!-----END)", 0,
     (PEM_LINE.format("EC ", ""), PEM_LINE.format("OPENSSH ", ""), PEM_LINE.format("PGP ", " BLOCK")), ("-----BEGIN PGP PUBLIC KEY BLOCK-----",),
     "RFC 7468; RFC 5958; openssh PROTOCOL.key; RFC 9580", multiline=True, find="pem",
 )  # fmt: skip
@@ -507,11 +644,19 @@ JSON_WEB_TOKEN = Rule(
     ("eyJ" + "hbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9" + ".eyJ" + "zdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",),
     ("eyJub3QiOiJhIGp3dCJ9",), "RFC 7519",
 )  # fmt: skip
-JSON_WEB_TOKEN_LOOSE = Rule(
+JSON_WEB_ENCRYPTION = Rule(
     "json-web-encryption", "JSON Web Token, encrypted", "MEDIUM", (b"eyJ",), rb"eyJ[A-Za-z0-9_-]{16,}(?:\.[A-Za-z0-9_-]{0,2048}){4}", 0,
     ("eyJ" + "hbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ" + ".a1b2.c3d4.e5f6.g7h8",), ("eyJhbGciOiJIUzI1NiJ9.x",), "RFC 7516",
 )  # fmt: skip
 MAPBOX_TOKEN = token("mapbox-token", "Mapbox token", "[sk|pk|tk].eyJ{w50,}.{w20,} pk.{l60}.{l22}", "docs.mapbox.com/help/glossary/access-token")
+PASSWORD_HASH = Rule(
+    "password-hash", "Hash of a password (crypt)", "MEDIUM", (b"$",),
+    rb"\$(?:2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}|(?:1|apr1)\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}|[56]\$(?:rounds=\d{1,9}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43,86}"
+    rb"|y\$[./A-Za-z0-9]{1,12}\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}|argon2(?:id|i|d)\$v=\d{1,3}\$[a-z0-9=,]{4,40}\$[A-Za-z0-9+/]{8,88}\$[A-Za-z0-9+/]{16,172}"
+    rb"|[89]\$[./A-Za-z0-9]{14}\$[./A-Za-z0-9]{43})(?![./A-Za-z0-9])", 0,
+    ("admin:" + shape_sample("$2y$10${a53}") + ":1:", shape_sample("$6${a16}${a86}")), ("cost $2.50 and $1", "$6$" + "x" * 12 + "$" + "a" * 86),
+    "crypt(5); RFC 9106", find="dollar",
+)  # fmt: skip
 URL_CREDENTIALS = Rule(
     "url-credentials", "Credentials in a URL", "HIGH", (b"://",),
     rb"://(?:[^\s:/?#@\"'<>`\\(){}]{0,128}):([^\s/?#\"'<>`\\]{3,256})@[A-Za-z0-9\[.\-]{1,255}", 1,
@@ -535,11 +680,12 @@ def hook(rule_id: str, name: str, host: str, path: str, example: str, reference:
 
 
 HOOKS = (
-    hook("slack-webhook", "Slack webhook", "hooks.slack.com", r"/(?:services|workflows|triggers)/[A-Za-z0-9+/]{30,80}", "/services/" + shape_sample("T{u8}/B{u8}/{a24}"), "api.slack.com/messaging/webhooks"),
+    hook("slack-webhook", "Slack webhook", "hooks.slack.com", r"/(?:services/T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0-9]{20,32}|(?:services|workflows|triggers)/[A-Za-z0-9+/]{43,100})(?![A-Za-z0-9])", "/services/" + shape_sample("T{u8}/B{u8}/{a24}"), "api.slack.com/messaging/webhooks"),
     hook("discord-webhook", "Discord webhook", "discord.com", r"/api/(?:v\d+/)?webhooks/[0-9]{15,20}/[A-Za-z0-9_-]{60,80}", "/api/webhooks/" + shape_sample("{d18}/{w68}"), "discord.com/developers/docs/resources/webhook"),
     hook("discordapp-webhook", "Discord webhook", "discordapp.com", r"/api/(?:v\d+/)?webhooks/[0-9]{15,20}/[A-Za-z0-9_-]{60,80}", "/api/webhooks/" + shape_sample("{d18}/{w68}"), "discord.com/developers/docs/resources/webhook"),
-    hook("teams-webhook", "Microsoft Teams webhook", "webhook.office.com", r"/webhookb2/[a-f0-9-]{36}@[a-f0-9-]{36}/IncomingWebhook/[a-f0-9]{32}/[a-f0-9-]{36}", "/webhookb2/" + shape_sample(f"{UUID}@{UUID}/IncomingWebhook/{{h32}}/{UUID}"), "learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors"),
-    hook("zapier-webhook", "Zapier webhook", "hooks.zapier.com", r"/hooks/(?:catch|standard)/[A-Za-z0-9]{6,}/[A-Za-z0-9]{6,}", "/hooks/catch/" + shape_sample("{d7}/{l8}"), "help.zapier.com"),
+    hook("teams-webhook", "Microsoft Teams webhook", "office.com", r"/webhook(?:b2)?/[a-z0-9-]{36}@[a-z0-9-]{36}/IncomingWebhook/[a-z0-9]{32}/[a-z0-9-]{36}", "/webhookb2/" + shape_sample(f"{UUID}@{UUID}/IncomingWebhook/{{h32}}/{UUID}"), "learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors"),
+    hook("tines-webhook", "Tines webhook", "tines.com", r"/webhook/[a-z0-9]{32}/[a-z0-9]{32}", "/webhook/" + shape_sample("{l32}/{l32}"), "www.tines.com/docs"),
+    hook("zapier-webhook", "Zapier webhook", "hooks.zapier.com", r"/hooks/(?:catch|standard)/[0-9]{6,9}/[A-Za-z0-9]{6,8}(?![A-Za-z0-9])", "/hooks/catch/" + shape_sample("{d7}/{l8}"), "help.zapier.com"),
     hook("telegram-bot-url", "Telegram bot token in a URL", "api.telegram.org", r"/(?:file/)?bot[0-9]{8,10}:[A-Za-z0-9_-]{35}", "/bot" + shape_sample("{d10}:{w35}"), "core.telegram.org/bots/api"),
     hook("google-chat-webhook", "Google Chat webhook", "chat.googleapis.com", r"/v1/spaces/[A-Za-z0-9_-]{8,}/messages\?key=[A-Za-z0-9_-]{20,}(?:&|\\u0026)token=[A-Za-z0-9_%-]{20,}", "/v1/spaces/" + shape_sample("{a11}/messages?key={w39}&token={w43}"), "developers.google.com/workspace/chat/quickstart/webhooks"),
     hook("sentry-dsn", "Sentry DSN with secret", "sentry.io", r"/[0-9]{1,20}\?key=[a-f0-9]{32}", "/" + shape_sample("{d6}?key={h32}"), "docs.sentry.io/concepts/key-terms/dsn-explainer"),
@@ -554,20 +700,21 @@ KEYED_PASSWORD = Rule(
 )  # fmt: skip
 KEYED_SECRET = Rule(
     "keyed-secret", "Secret in a key-value pair", "MEDIUM", (b"secret", b"token", b"key", b"auth", b"cred"), rb"[^\s\"']{8,512}", 0,
-    ('"client_secret": "' + shape_sample("{a40}") + '"', "access_token=" + shape_sample("{a32}")),
+    ('"client_secret": "' + shape_sample("{a40}") + '"', "access_token=" + shape_sample("{a40}")),
     ("component=cache-key id=" + shape_sample(UUID), "token_type=bearer", "public_key=" + shape_sample("{a40}")),
     "assignments in logs, JSON and YAML", find="keyed",
 )  # fmt: skip
 WEAK_SECRET = Rule(
     "keyed-secret-weak", "Possible secret in a key-value pair", "LOW", (b"secret", b"token", b"key", b"auth", b"cred"), rb"[^\s\"']{8,512}", 0,
-    ("api_secret: 'open-sesame-7now'",), ("secret_name=my-database-secret",), "assignments in logs, JSON and YAML", find="keyed",
+    ("api_secret: 'open-sesame-7Now'", "weatherstack_key=" + shape_sample("{l32}"), "todoist SECRET " + shape_sample("{h40}"), "clockify-token-" + shape_sample(UUID)),
+    ("secret_name=my-database-secret", "unheard_of_key=" + shape_sample("{l32}"), "todoist tokens " + shape_sample("{d40}")), "assignments in logs, JSON and YAML", find="keyed",
 )  # fmt: skip
 
 #: The table. Where two matches overlap in their secrets, the earlier rule reports.
 RULES: tuple[Rule, ...] = (
     *HOOKS, AWS_ACCESS_KEY, PEM_BASE64, INLINE_KEY, PRIVATE_KEY, OTHER_PRIVATE_KEY,
-    *CLOUDS, *FORGES, *REGISTRIES, *CHAT, *PAYMENT, *MONITORING, *AI, MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_TOKEN_LOOSE,
-    *KEYED, URL_CREDENTIALS, BASIC_AUTH, CURL_USER,
+    *CLOUDS, *FORGES, *REGISTRIES, *CHAT, *PAYMENT, *MONITORING, *AI, MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION,
+    *KEYED, URL_CREDENTIALS, PASSWORD_HASH, BASIC_AUTH, CURL_USER,
     GENERIC_API_KEY, BEARER_TOKEN, PASSWORD, KEYED_PASSWORD, KEYED_SECRET, WEAK_SECRET, EMAIL_ADDRESS,
 )  # fmt: skip
 
@@ -575,36 +722,51 @@ RULES: tuple[Rule, ...] = (
 # what is none
 # =====================================================================================================================
 
+#: values that stand for a secret, whole
 PLACEHOLDER = re.compile(
-    rb"(?i)[*x.\-_#?0]{4,}|.*(?:redacted|filtered|\*{3}|xxxx|<[^>]*>|\$\{|\{\{|\$\(|placeholder|changeme|change[-_]?me|example|your[-_]|"
-    rb"dummy|sample|masked|hidden|removed|secret_?here|insert|replace|undefined|required|incorrect|invalid|expired|missing|not[-_ ]).*|"
-    rb"%\(?[a-z]*\)?s?|\$[a-z_]\w*|null|none|nil|true|false|empty|unset|unknown|default|n/a|test|password\d?|passw|secret|token|string|user|admin|root|"
-    rb"required|failed|failure|success|accepted|auth|\[.*|<.*|\(.*|@.*|%.*"
+    rb"(?i)[*x.\-_#?0]{3,}|null|nil|none|true|false|empty|unset|unknown|undefined|default|n/a|void|string|str|text|bytes|bool|int|tests?|user|admin|"
+    rb"passw(?:or)?d?s?\d?|secrets?|tokens?|keys?|required|failed|failure|success|accepted|optional|auth|basic|bearer|digest|enabled|disabled|"
+    rb"%\(?[a-z_]*\)?[sdv]?|\$[a-z_]\w*|[\[<({@%#].*|(?:some|any|my|your|the|our|new|old|enter|super|top)[-_ ]?(?:secret)?[-_ ]?(?:secret|password|passwd|pass|token|api[-_ ]?key|key)s?\W*"
 )
-#: ends of names that are no secrets, whatever word stands in them
-IDENTIFIER_END = re.compile(
-    rb"(?:id|name|names|type|hash|file|path|url|uri|version|expires|expiry|ttl|count|policy|size|len|length|algorithm|alg|label|prefix|suffix|"
-    rb"digest|fingerprint|arn|format|field|provider|server|host|port|time|date|at|in|mode|status|state|scope|usage|limit|index|class|env|ref|"
-    rb"method|enabled|required|valid|code|endpoint|dir|location|sha\d*|md5|checksum|sum|number|kind|event|reason|error|map|space|store|ring|chain)"
-    rb"[\"'\]) ]*"
+#: what inside a value tells that it stands for one
+STANDS_FOR = re.compile(
+    rb"(?i)redacted|filtered|\*{3}|x{5}|<[^>]*>|&[lg]t;|\$\{|\{\{|\$\(|#\{|placeholder|change[-_]?me|example|your[-_ ]|dummy|sample|masked|hidden|"
+    rb"removed|secret_?here|insert[-_ ]|replace|undefined|required|incorrect|invalid|expired|missing|fake|not[-_ ](?:a|set|found|valid|real|shown)"
 )
+#: runs that people type to show a shape
+FILLED_IN = re.compile(rb"(?i)x{6}|\*{3}|\.{4}|#{4}|here$|my-token|example|abcdefghijklmnopqrst|placeholder|your[-_]|redacted|dummy|fake[_-]|0{12}")
+SAME = re.compile(rb"([^A])\1{5}")  # generators hardly ever repeat one character so often (A is zero in base64)
+#: keys that their owners publish in widely used software (the Firebase samples, YouTube's own clients): first 12 hex of the SHA-256
+PUBLISHED = frozenset(
+    """
+    01b6940ca381 0b476bdf9acf 2037abcaffb2 27a9a42931df 31043aae8be2 37f8f09bdf12 3a8b61d0f636 3f370c9dd822 49f777db995e 4c98242dcadc 8731261cb72d
+    961991da3ab8 a19f89ab3555 a6c814bc555a dc0fcf046c61 e4a5542bb7fd ea9bb1082cf9 eb540d2b6ee2 f56e323494a6
+    """.split()
+)
+#: code and references instead of values: a call, a member, a variable, an object's print, an encrypted value, a path
+CODE = re.compile(
+    rb"[A-Za-z_][\w.:]*[({\[]|(?:var|env|os|config|process|settings|secrets|self|this|data|local|module)\.|ENC\[|vault:|arn:|[./~]*/[\w.\-/]*$|"
+    rb"[a-z][A-Za-z_$]*(?:\.[A-Za-z_$]+)+$|[\w.$]+@[0-9a-f]{5,8}$|\$\w|[A-Za-z_]\w*\(|[a-z]+://[^:@]*$|--?[a-z]|#[\w\-]+$|\w+->|[A-Z][A-Z]+(?:_[A-Z]+)+$"
+)
+#: names of what is no secret, whatever word stands in them
 NO_SECRET_NAME = re.compile(
-    rb"public|pubkey|primary|foreign|sort|partition|cache|idempot|correlation|trace|span|etag|nonce|csrf|xsrf|keyboard|keyword|monkey|author|"
-    rb"cursor|next|page[_\-]|index|i18n|license|object|bucket|row|group|hash|unique|tokeniz|routing|composite|lookup|registry|ssh_host|"
-    rb"_key_|[_\-]map|translation|issuekey|keyframe|hotkey|turkey|donkey|jockey|hockey|keynote|keyspace|keystore|accesskeyid|access_key_id"
+    rb"public|pubkey|primary|foreign|sort|partition|cache|idempot|correlation|trace|span|etag|nonce|csrf|xsrf|keyboard|keyword|monkey|author(?!iz)|"
+    rb"cursor|next|page[_\-]|index|i18n|object|bucket|row|group|hash|unique|tokeniz|routing|composite|lookup|registry_key|ssh_host|[_.\-]map|mapp|sha\d|md5|"
+    rb"translation|issuekey|keyframe|hotkey|turkey|donkey|jockey|hockey|keynote|keyspace|keystore|key_?id|keyid|dedup|shard|pagination|continuation|"
+    rb"kms|thumb|finger|digest|algorithm|issuer|passive|passed|passing|passenger|compass|bypass|passthrough|passport"
 )
-
-
-#: a token that stands for a token: documentation's and people's fill-ins
-FILLED_IN = re.compile(rb"(?i)x{6}|abcdefgh|hijklmno|here$|my-token|\*{3}|example|placeholder|your[-_]|redacted|0{12}|12345678901234")
-#: code and references instead of values: a call, a constructor's print, a variable, an encrypted value
-CODE = re.compile(rb"[A-Za-z_][\w.]*[({\[]|(?:var|env|os|config|process|settings|secrets|self|this)\.|ENC\[|vault:|arn:|/")
 
 
 def is_placeholder(value: bytes) -> bool:
     """Whether a value stands for a secret rather than being one."""
-    value = value[:128]
-    return PLACEHOLDER.fullmatch(value) is not None or FILLED_IN.search(value) is not None or CODE.match(value) is not None or len(set(value)) <= max(2, len(value) // 12)
+    value = value[:128].strip(b"\"'")
+    few = len(set(value)) <= max(2, len(value) // 12)
+    return few or PLACEHOLDER.fullmatch(value) is not None or STANDS_FOR.search(value) is not None or CODE.match(value) is not None
+
+
+def is_filled_in(value: bytes) -> bool:
+    """Whether a token of the right shape was written by hand to show the shape."""
+    return len(set(value)) < 11 or SAME.search(value) is not None or FILLED_IN.search(value) is not None
 
 
 def entropy(value: bytes) -> float:
@@ -613,15 +775,33 @@ def entropy(value: bytes) -> float:
     return -sum(count / size * math.log2(count / size) for count in Counter(value).values())
 
 
-def looks_random(value: bytes) -> bool:
-    """Whether a generic value is worth a finding above LOW: long, mixed, and no word, path, number or sentence."""
-    if len(value) < 12 or value.isdigit() or b"/" in value[:1] or b"::" in value or value.count(b".") > 3:
+def is_random(value: bytes) -> bool:
+    """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word, path or number."""
+    if len(value) < 12 or not KEY_ALPHABET.fullmatch(value) or entropy(value) < 3.0:
         return False
-    digits = sum(48 <= byte <= 57 for byte in value)
-    letters = sum(65 <= byte <= 90 or 97 <= byte <= 122 for byte in value)
-    if digits < 2 or letters < 2:
-        return False
-    return entropy(value) >= 3.0
+    return MIXED_PIECE.search(value) is not None or HEX_OR_UUID.fullmatch(value) is not None or len(value) >= 24 and is_many_cased(value + b"0")
+
+
+def is_mixed(value: bytes) -> bool:
+    """Whether a short value has digits or signs among letters, as passwords have and words do not."""
+    return not value.isalpha() and not value.isdigit() and b" " not in value and any(48 <= byte <= 57 or byte in b"!@#$%^&*" for byte in value)
+
+
+def is_many_cased(value: bytes) -> bool:
+    """Whether a value mixes capitals, small letters and digits as generators do, and people's names for things do not."""
+    capitals = sum(65 <= byte <= 90 for byte in value)
+    small = sum(97 <= byte <= 122 for byte in value)
+    return len(value) >= 20 and 3 * capitals >= small and 3 * small >= capitals and len(value) > capitals + small
+
+
+def is_strong(value: bytes) -> bool:
+    """Whether a generic value is random beyond doubt: long, of many cases, without a sequence."""
+    return len(value) >= 32 and is_many_cased(value) and BASE64.fullmatch(value) is not None and not REPEATED.search(value) and entropy(value) >= 4.0
+
+
+def is_words(value: bytes) -> bool:
+    """Whether a value is a name: small words and numbers, joined."""
+    return JOINED_WORDS.fullmatch(value) is not None
 
 
 def decodes_to_pair(text: bytes) -> bool:
@@ -643,36 +823,65 @@ def is_jwt(text: bytes) -> bool:
     return raw.startswith(b"{") and (b'"alg"' in raw or b'"typ"' in raw or b'"enc"' in raw)
 
 
-def is_filled_in(value: bytes) -> bool:
-    """Whether a token of the right shape was written by hand to show the shape."""
-    return FILLED_IN.search(value) is not None or len(set(value)) < 6
-
-
 # =====================================================================================================================
 # scanning
 # =====================================================================================================================
 
-TOKEN_CHARACTERS = bytes(120 if chr(c).isalnum() and c < 128 or c in b"_.-" else 32 for c in range(256))
-TOKEN_RUN = re.compile(rb"x{10,}")
-LOCAL_PART = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-"
-DOMAIN = re.compile(rb"[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
+LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+KEY_ALPHABET = re.compile(rb"[A-Za-z0-9_\-+/=.:~]+")
+TOKEN_CHARACTERS = bytes(120 if chr(c).isalnum() and c < 128 or c in b"_.-!" else 32 for c in range(256))
+LONG_RUN = 75  # tokens that only an inner literal gives away are longer
+TOKEN_LEAST = b"x" * 20  # no prefixed token is shorter; runs of 12 are four times as many
+LOCAL_PART = LETTERS + b"0123456789._%+-"
+DOMAIN = re.compile(rb"@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
+URL_HOST = re.compile(rb"[a-z0-9.\-]{1,255}")
 NAME_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789_.-"
-SECRET_WORDS = (b"key", b"token", b"secret", b"passw", b"pwd", b"passphrase", b"auth", b"cred", b"dsn", b"signature")
-PASSWORD_WORDS = (b"passw", b"pwd", b"passphrase")
+SECRET_WORDS = (b"key", b"token", b"secret", b"pass", b"pwd", b"auth", b"cred")
+PASSWORD_NAME = re.compile(rb"pass(?:w|phrase|code|$|\d|[_.\-])|pwd|pswd")
 NAME_SIZE = 48  # bytes of a key's name that are looked at, to each side of the secret word
-CONTEXT_SIZE = 24  # bytes before the name in which a service's word counts
+CONTEXT_SIZE = 48  # bytes before the name in which a service's word counts
 #: from behind the secret word: the name's rest, what closes it, the operator, what opens the value
-ASSIGNMENT = re.compile(rb"([\w.\-]{0,48})(?:\\{0,2}[\"'`])?\]?[ \t]{0,8}(=>|:=|==?|:|\|\|)[ \t]{0,8}(\\{0,2}[\"'`]{1,3}|)")
+ASSIGNMENT = re.compile(
+    rb"([\w.\-]{0,48})(?![\w.\-])(?:"
+    rb"(?:\\{0,2}[\"'`])?\]?[ \t]{0,16}(=>|:=|===?|!=|==?|:(?![:/])|\|\|)[ \t]{0,16}"  # name = value, "name": "value"
+    rb"|(?:\\{0,2}[\"'])[ \t]{0,4}(,)[ \t]{0,16}(?=\\{0,2}[\"'`])"  # ("name", "value")
+    rb"|(?:\\{0,2}[\"'])[ \t]{0,4},?[ \t]{0,4}(?:\\{0,2}[\"'])?value(?:\\{0,2}[\"'])?[ \t]{0,4}(?:[:=])[ \t]{0,4}(?=\\{0,2}[\"'])"  # "name", "value": "value"
+    rb"|(>)(?=[^<>\s])"  # <name>value</name>
+    rb"|[ \t]{1,3}(-?)[ \t]{0,3}(?=[\"'])"  # name 'value', name - 'value'
+    rb")(\\{0,2}(?:\"{3}|'{3}|[\"'`])|)"
+)
+#: `SERVICE KEY value`, `service-secret-value`: what stands between the secret word and a value, where a service is named
+SPACED = re.compile(rb"(?:[ _\-]?(?:access|secret|private|api|token|key|pat)(?![a-z])){0,3}(?:[ \t_\-.:]{1,3}|[ ](?:is|was|=)[ ])[\"']?([a-z0-9_\-+/=.]{12,512})")
 BARE_VALUE = re.compile(rb"[^\s\"'`,;<>&)}\]\\]{4,512}")
+NEXT_NAME = re.compile(rb"\\{0,2}[\"'][ \t]{0,4}:")  # behind `"password", "name` it was a list, or the next member
+ELEMENT_VALUE = re.compile(rb"[^\r\n<>]{4,512}(?=</)")
 QUOTED_VALUE = {quote: re.compile(rb"[^\r\n\\" + quote + rb"]{4,512}(?=[\\" + quote + rb"])") for quote in (b'"', b"'", b"`")}
 #: what may follow a secret word in a name that still names a secret
-NAME_REST = re.compile(rb"s|(?:ord|d|word|code|phrase)?s?(?:[_.\-]?(?:key|token|secret|value|base64|b64|text|string|plain|data|prod|live|dev|main|old|new|entials|ential|[0-9]{1,4}))*")
+NAME_REST = re.compile(
+    rb"(?:ord|d|wd|word|code|phrase|ential|entials|orization)?s?(?:[_.\-]?(?:key|token|secret|value|val|base64|base|b64|text|string|plain|data|prod|live|dev|test|"
+    rb"main|old|new|default|current|input|field|pass|phrase|[0-9]{1,4}))*(?:[_.\-][a-z])?[_.\-]?"
+)
 #: a bare "key" is a cache's, a map's, a row's; these make it a secret
 KEY_OWNER = re.compile(
-    rb"(?:api|access|secret|private|auth|encrypt\w{0,4}|encryption|signing|sign|master|account|storage|service|client|session|ssh|licen[cs]e|app|application|"
-    rb"consumer|shared|subscription|write|admin|server|deploy|rsa|aes|hmac|jwt|cookie|webhook|developer|user|team|project|integration|bot)[_.\- ]?$"
+    rb"(?:api|access|secret|private|priv|auth|encrypt\w{0,4}|encryption|signing|sign|master|account|storage|service|client|session|ssh|licen[cs]e|app|application|"
+    rb"consumer|shared|subscription|write|admin|server|deploy|rsa|aes|hmac|jwt|cookie|webhook|developer|dev|user|team|project|integration|bot|security|activation|"
+    rb"hub|function|host|read|publish|instrumentation|push|send|rest|root|device|provision\w{0,7}|merchant|payment|sandbox|prod|production|live)[_.\- ]?$"
 )
-HEX_OR_UUID = re.compile(rb"[0-9a-fA-F]{32,}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+#: eight letters and digits in a row that are both: what generated keys have and names, dates and paths do not
+MIXED_PIECE = re.compile(rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}")
+BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+=*")
+#: what hands type: the alphabet, numbers in order, a group again and again
+REPEATED = re.compile(rb"(?i)abcdef|bcdefg|cdefgh|ghijkl|klmnop|mnopqr|uvwxyz|123456|987654|(.{3,8}?)\1{2}|(.)\2{5}")
+JOINED_WORDS = re.compile(rb"(?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4})(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4}))*")
+HEX_OR_UUID = re.compile(rb"[0-9a-fA-F]{24,}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+WORD = re.compile(rb"[a-z0-9]+")
+#: what stands beside a service's name in one word: hubspotapi, awssecretaccess
+NAME_AFFIX = re.compile(rb"^(?:x|my)(?=[a-z]{4})|(?:api|app|client|access|secret|private|auth|oauth|prod|live|test|dev|admin|user|server|account|service|refresh|personal|bot|sms|io|sdk|crm|write|read)+$")
+NAMES_SECRET = re.compile(rb"secret|token")
+CURL_WINDOW = 128  # bytes before a URL in which curl and its options are looked for
+GLUE = b"\\%["  # what a run of token characters may follow as the rest of an escape
+#: finders of rules whose matches may be placeholders; the six originals report whatever they match
+ADDED_FINDS = frozenset(("token", "inside", "tilde", "dollar", "url", "curl", "basic", "hook"))
 LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, where lines are endless
 
@@ -687,9 +896,26 @@ class Anchored(NamedTuple):
     whole: Any
     on_line: Any
 
-    def match(self, block: bytes, at: int, lines: bool) -> Optional[Any]:
-        """The pattern's match at this place, or None."""
-        return (self.on_line if lines else self.whole).match(block, at)
+
+class Key(NamedTuple):
+    """What stands before a value: the line before, the name (before, in and behind the secret word), the operator."""
+
+    context: bytes
+    prefix: bytes
+    word: bytes
+    rest: bytes
+    operator: bytes
+    quoted: bool
+
+    @property
+    def name(self) -> bytes:
+        """The whole name, in lower case."""
+        return self.prefix + self.word + self.rest
+
+
+Found = list[Candidate]
+#: (block, its lower-case copy, where the anchor is, whether lines stand for themselves, what is found) → where to go on
+Visitor = Callable[[bytes, bytes, int, bool, Found], int]
 
 
 class Scanner:
@@ -703,29 +929,35 @@ class Scanner:
         self._by_find: dict[str, list[Anchored]] = {}
         self._heads: dict[bytes, list[Anchored]] = {}
         self._services: dict[bytes, list[Anchored]] = {}
+        self._hosts: dict[bytes, list[Anchored]] = {}
         for rank, rule in enumerate(self.rules):
-            pattern = rule.pattern
-            on_line = re.compile(pattern.replace(rb"\s", LINE_SPACE)) if rb"\s*" in pattern or rb"\s+" in pattern else None
-            whole = re.compile(pattern)
-            anchored = Anchored(rank, rule, whole, on_line or whole)
-            self._by_find.setdefault("service" if rule.service else rule.find, []).append(anchored)
-            table = self._services if rule.service else self._heads if rule.find == "token" else {}
+            on_line = rule.pattern.replace(rb"\s*", LINE_SPACE + b"*").replace(rb"\s+", LINE_SPACE + b"+")
+            anchored = Anchored(rank, rule, re.compile(rule.pattern), re.compile(on_line))
+            self._by_find.setdefault(rule.find, []).append(anchored)
+            table = {"token": self._heads, "service": self._services, "hook": self._hosts}.get(rule.find, {})
             for keyword in rule.keywords:
-                table.setdefault(keyword, []).append(anchored)
-        words = sorted(self._services, key=len, reverse=True)
-        self._service_word = re.compile(b"|".join(map(re.escape, words))) if words else None
-        self._finders = [finder for find, finder in self._all_finders().items() if find in self._by_find]
+                table.setdefault(b".".join(keyword.rsplit(b".", 2)[-2:]) if rule.find == "hook" else keyword, []).append(anchored)
+        self._generic = {anchored.rule.id: anchored for anchored in self._by_find.get("keyed", ())}
+        self._in_block, self._in_lower = self._anchors()
 
-    def _all_finders(self) -> dict[str, Callable[[bytes, bytes, bool], Iterator[Candidate]]]:
-        finders: dict[str, Callable[[bytes, bytes, bool], Iterator[Candidate]]] = {
-            "token": self._find_tokens, "email": self._find_emails, "hook": self._find_hooks, "line": self._find_in_lines,
-        }  # fmt: skip
-        literals = {"aws": b"AKIA", "api": b"api", "pem": b"-----BEGIN", "bearer": b"bearer", "password": b"password"}
-        literals.update({"url": b"://", "basic": b"basic ", "curl": b"curl "})
-        for find, literal in literals.items():
-            finders[find] = self._literal_finder(find, literal)
-        finders["service" if "service" in self._by_find else "keyed"] = self._find_keyed
-        return finders
+    def _anchors(self) -> tuple[list[tuple[bytes, Visitor]], list[tuple[bytes, Visitor]]]:
+        """The literals to look for, in the block and in its lower-case copy, each with what to do there."""
+        has = self._by_find.__contains__
+        in_block: list[tuple[bytes, Visitor]] = []
+        in_lower: list[tuple[bytes, Visitor]] = []
+        for find, literal, offset in (("aws", b"AKIA", 0), ("pem", b"-----BEGIN", 0), ("tilde", b"~", 5), ("dollar", b"$", 0)):
+            in_block += [(literal, self._literal(anchored, offset)) for anchored in self._by_find.get(find, ())]
+        if has("email"):
+            in_block.append((b"@", self._email(self._by_find["email"][0])))
+        for find, literal in (("api", b"api"), ("password", b"password"), ("bearer", b"bearer"), ("basic", b"basic ")):
+            in_lower += [(literal, self._literal(anchored)) for anchored in self._by_find.get(find, ())]
+        if has("url") or has("hook") or has("curl"):
+            in_lower.append((b"://", self._visit_url))
+        if has("keyed") or has("service"):
+            in_lower += [(word, self._keyed(word)) for word in SECRET_WORDS]
+        for anchored in self._by_find.get("line", ()):
+            in_lower += [(keyword.lower(), self._in_line(anchored)) for keyword in anchored.rule.keywords]
+        return in_block, in_lower
 
     def scan(self, block: bytes) -> list[Match]:
         """All matches in the block, sorted by start, no two secrets overlapping."""
@@ -736,168 +968,272 @@ class Scanner:
         return self._scan(block, True)
 
     def _scan(self, block: bytes, lines: bool) -> list[Match]:
+        found: Found = []
         lower = block.lower()
-        found = [candidate for finder in self._finders for candidate in finder(block, lower, lines)]
-        return without_overlaps(found)
+        for literal, visit in self._in_block:
+            at = block.find(literal)
+            while at >= 0:
+                at = block.find(literal, visit(block, lower, at, lines, found))
+        for literal, visit in self._in_lower:
+            at = lower.find(literal)
+            while at >= 0:
+                at = lower.find(literal, visit(block, lower, at, lines, found))
+        if self._heads or "inside" in self._by_find:
+            self._find_tokens(block, lower, found)
+        return without_overlaps(found) if found else []
 
-    # ---- finders: anchor, match, accept ----
+    # ---- prefixed tokens ----
 
-    def _literal_finder(self, find: str, literal: bytes) -> Callable[[bytes, bytes, bool], Iterator[Candidate]]:
-        """A finder of rules whose pattern begins with a literal: what a plain finditer gives."""
-
-        def finder(block: bytes, lower: bytes, lines: bool) -> Iterator[Candidate]:
-            haystack = block if literal.isupper() else lower
-            for anchored in self._by_find[find]:
-                at = haystack.find(literal)
-                while at >= 0:
-                    match = anchored.match(block, at, lines)
-                    if match:
-                        yield from accepted(anchored, block, match)
-                    at = haystack.find(literal, match.end() if match else at + 1)
-
-        return finder
-
-    def _find_tokens(self, block: bytes, lower: bytes, lines: bool) -> Iterator[Candidate]:
-        """Prefixed tokens: jump from run to run, look the first three bytes up."""
+    def _find_tokens(self, block: bytes, lower: bytes, found: Found) -> None:
+        """Prefixed tokens: jump from run to run of token characters, look the first three bytes up."""
+        heads, infixes = self._heads, self._by_find.get("inside")
         ends: dict[int, int] = {}
-        heads = self._heads
-        for run in TOKEN_RUN.finditer(block.translate(TOKEN_CHARACTERS)):
-            start = run.start()
-            for at in (start,) if not start or block[start - 1] not in b"\\%[" else glued_starts(block, start):
-                for anchored in heads.get(block[at : at + 3], ()):
-                    if at < ends.get(anchored.rank, 0):
-                        continue  # inside the rule's own last match: never retried there, which would be quadratic
-                    match = anchored.whole.match(block, at)
-                    if match:
-                        ends[anchored.rank] = match.end()
-                        yield from accepted(anchored, block, match)
-
-    def _find_emails(self, block: bytes, lower: bytes, lines: bool) -> Iterator[Candidate]:
-        """E-mail addresses, from each @ outwards: the pattern itself is quadratic under `re`."""
-        anchored = self._by_find["email"][0]
-        low, at = 0, block.find(b"@")
+        runs = block.translate(TOKEN_CHARACTERS)
+        at = runs.find(TOKEN_LEAST)
         while at >= 0:
-            local = block[low:at]
-            start = low + len(local.rstrip(LOCAL_PART))
-            domain = DOMAIN.match(block, at + 1) if start < at else None
-            if domain:
-                yield anchored.rank, Match(anchored.rule, start, domain.end(), start, domain.end())
-            low = domain.end() if domain else at + 1
-            at = block.find(b"@", low)
+            if block[at : at + 3] in heads:
+                self._token(block, at, ends, found)
+            if at and block[at - 1] in GLUE:
+                for start in glued_starts(block, at):
+                    self._token(block, start, ends, found)
+            end = runs.find(b" ", at)
+            if infixes and (end < 0 or end - at > LONG_RUN):
+                self._infixed(block, at, len(block) if end < 0 else end, found)
+            at = runs.find(TOKEN_LEAST, end) if end >= 0 else -1
 
-    def _find_hooks(self, block: bytes, lower: bytes, lines: bool) -> Iterator[Candidate]:
-        """URLs that are credentials: from their host back to ://."""
-        for anchored in self._by_find["hook"]:
-            at = lower.find(anchored.rule.keywords[0])
-            while at >= 0:
-                scheme = block.rfind(b"://", max(0, at - 200), at)
-                match = anchored.whole.match(block, scheme) if scheme >= 0 else None
-                if match:
-                    yield from accepted(anchored, block, match)
-                at = lower.find(anchored.rule.keywords[0], max(match.end() if match else 0, at + 1))
-
-    def _find_in_lines(self, block: bytes, lower: bytes, lines: bool) -> Iterator[Candidate]:
-        """Users' rules, and those whose literal stands inside: searched in the lines that hold a keyword."""
-        for anchored in self._by_find["line"]:
-            done = 0
+    def _infixed(self, block: bytes, at: int, end: int, found: Found) -> None:
+        """Match the rules whose literal stands inside a long token."""
+        for anchored in self._by_find["inside"]:
             for keyword in anchored.rule.keywords:
-                at = lower.find(keyword.lower())
-                while at >= 0:
-                    start = max(done, block.rfind(b"\n", 0, at) + 1, at - USER_WINDOW)
-                    end = block.find(b"\n", at)
-                    end = min(at + USER_WINDOW, len(block) if end < 0 else end)
-                    for match in anchored.whole.finditer(block, start, end):
-                        done = max(done, match.end())
-                        yield from accepted(anchored, block, match)
-                    at = lower.find(keyword.lower(), max(at + 1, done))
+                if block.find(keyword, at, end) >= 0:
+                    for match in anchored.whole.finditer(block, at, end):
+                        accept(anchored, block, match, found)
 
-    def _find_keyed(self, block: bytes, lower: bytes, lines: bool) -> Iterator[Candidate]:
-        """NAME = VALUE, where the name holds a word for a secret."""
-        seen: set[int] = set()
-        for word in SECRET_WORDS:
-            at = lower.find(word)
-            while at >= 0:
-                behind = at + len(word)
-                assignment = ASSIGNMENT.match(lower, behind)
-                if assignment and assignment.end() not in seen:
-                    start = assignment.end()
-                    seen.add(start)
-                    quote = assignment.group(3)
-                    value = (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE).match(block, start)
-                    if value:
-                        behind = value.end()  # a value is looked at once, however many words it holds
-                        yield from self._keyed_value(block, lower, at, word, assignment, value)
-                at = lower.find(word, behind)
+    def _token(self, block: bytes, at: int, ends: dict[int, int], found: Found) -> None:
+        """Match the rules whose tokens begin so."""
+        for anchored in self._heads.get(block[at : at + 3], ()):
+            if at < ends.get(anchored.rank, 0):
+                continue  # inside the rule's own last match: never retried there, which would be quadratic
+            match = anchored.whole.match(block, at)
+            if match:
+                ends[anchored.rank] = match.end()
+                accept(anchored, block, match, found)
 
-    def _keyed_value(self, block: bytes, lower: bytes, at: int, word: bytes, assignment: Any, value: Any) -> Iterator[Candidate]:
-        before = lower[max(0, at - NAME_SIZE) : at]
-        prefix = before[len(before.rstrip(NAME_CHARACTERS)) :]
-        anchored = self._service_rule(lower[max(0, at - NAME_SIZE - CONTEXT_SIZE) : assignment.end(1)], value.group())
-        if anchored is None:
-            anchored = self._generic_rule(prefix, word, assignment.group(1), value.group(), bool(assignment.group(3)))
-        if anchored and not is_placeholder(value.group()):
-            name_start = at - len(prefix)
-            yield anchored.rank, Match(anchored.rule, name_start, value.end(), value.start(), value.end())
+    # ---- literals ----
 
-    def _service_rule(self, context: bytes, value: bytes) -> Optional[Anchored]:
-        """The rule whose service the key names and whose shape the value has."""
-        if self._service_word is None or NO_SECRET_NAME.search(context.rpartition(b" ")[2]):
+    def _literal(self, anchored: Anchored, offset: int = 0) -> Visitor:
+        """A visitor for a rule whose literal stands at this offset of its pattern: what a plain finditer gives."""
+        whole, on_line = anchored.whole.match, anchored.on_line.match
+
+        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+            match = (on_line if lines else whole)(block, max(0, at - offset))
+            if match is None:
+                return at + 1
+            accept(anchored, block, match, found)
+            return match.end()
+
+        return visit
+
+    def _email(self, anchored: Anchored) -> Visitor:
+        """A visitor for e-mail addresses, from each @ outwards: the pattern itself is quadratic under `re`."""
+
+        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+            low = 0  # set by the last match of this block, which the next local part may not reach into
+            domain = DOMAIN.search(block, at)
+            while domain:
+                at = domain.start()
+                before = block[max(low, at - 1024) : at]
+                size = len(before) - len(before.rstrip(LOCAL_PART))
+                if size == 1024:
+                    size = at - low - len(block[low:at].rstrip(LOCAL_PART))
+                if size:
+                    found.append((anchored.rank, Match(anchored.rule, at - size, domain.end(), at - size, domain.end())))
+                    low = domain.end()
+                domain = DOMAIN.search(block, domain.end() if size else at + 1)
+            return len(block)
+
+        return visit
+
+    def _in_line(self, anchored: Anchored) -> Visitor:
+        """A visitor for users' rules: the pattern is searched for in the line that holds the keyword."""
+
+        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+            start = max(block.rfind(b"\n", 0, at) + 1, at - USER_WINDOW)
+            end = block.find(b"\n", at)
+            end = min(at + USER_WINDOW, len(block) if end < 0 else end)
+            for match in anchored.whole.finditer(block, start, end):
+                accept(anchored, block, match, found)
+            return max(end, at + 1)
+
+        return visit
+
+    # ---- URLs ----
+
+    def _visit_url(self, block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+        """At a ://: credentials in the URL, URLs that are credentials, curl's options before it."""
+        rules = self._by_find.get("url", ())
+        host = URL_HOST.match(lower, at + 3)
+        if host and self._hosts:
+            labels = host.group().rsplit(b".", 2)
+            rules = [*rules, *self._hosts.get(b".".join(labels[-2:]), ())]
+        for anchored in rules:
+            match = anchored.whole.match(block, at)
+            if match:
+                accept(anchored, block, match, found)
+        for anchored in self._by_find.get("curl", ()):
+            curl = lower.rfind(b"curl ", max(0, at - CURL_WINDOW), at)
+            match = anchored.whole.match(block, curl) if curl >= 0 else None
+            if match:
+                accept(anchored, block, match, found)
+        return at + 3
+
+    # ---- keyed secrets ----
+
+    def _keyed(self, word: bytes) -> Visitor:
+        """A visitor for NAME = VALUE, where the name holds this word."""
+
+        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+            behind = at + len(word)
+            assignment = ASSIGNMENT.match(lower, behind)
+            if assignment is None:
+                return self._spaced(block, lower, at, behind, found)
+            rest = assignment.group(1)
+            inner = rest.rfind(word)
+            if inner >= 0:  # the word stands twice in the name: the last one counts
+                at, rest = behind + inner, rest[inner + len(word) :]
+            quote = assignment.group(6)
+            operator = assignment[2] or assignment[3] or assignment[4] or b" "
+            values = ELEMENT_VALUE if operator == b">" else QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE
+            value = values.match(block, assignment.end())
+            if value is None or operator == b"," and NEXT_NAME.match(block, value.end()):
+                return behind
+            self._assigned(block, lower, at, Key(*self._before(lower, at), word, rest, operator, bool(quote)), value, found)
+            return int(value.end())
+
+        return visit
+
+    def _before(self, lower: bytes, at: int) -> tuple[bytes, bytes]:
+        """The line before the name that holds a secret word at this place, and the name's beginning."""
+        before = lower[max(0, at - NAME_SIZE - CONTEXT_SIZE) : at].rpartition(b"\n")[2]
+        context = before.rstrip(NAME_CHARACTERS)
+        return context, before[len(context) :]
+
+    def _assigned(self, block: bytes, lower: bytes, at: int, key: Key, value: Any, found: Found) -> None:
+        """Report an assignment whose value is a secret."""
+        start, end = value.span()
+        if key.operator == b">" and block[start : start + 1] == b"{":  # <secret>{AQAAABAAA value}</secret>
+            start, end = block.rfind(b" ", start, end) + 1 or start + 1, end - 1
+        anchored = self._judge(key, block[start:end])
+        if anchored:
+            found.append((anchored.rank, Match(anchored.rule, at - len(key.prefix), end, start, end)))
+
+    def _spaced(self, block: bytes, lower: bytes, at: int, behind: int, found: Found) -> int:
+        """`SERVICE KEY value` without an operator: only where a known service is named before it."""
+        spaced = SPACED.match(lower, behind)
+        if spaced is None:
+            return behind
+        start, end = spaced.span(1)
+        value = block[start:end]
+        context, prefix = self._before(lower, at)
+        if is_random(value) and not is_placeholder(value) and not NO_SECRET_NAME.search(prefix):
+            anchored = self._service(context + prefix, value)
+            if anchored:
+                found.append((anchored.rank, Match(anchored.rule, at - len(prefix), end, start, end)))
+        return int(end)
+
+    def _judge(self, key: Key, value: bytes) -> Optional[Anchored]:
+        """The rule under which this value is a secret, or None."""
+        if NAME_REST.fullmatch(key.rest) is None or NO_SECRET_NAME.search(key.name) or key.context.endswith(b"/") or key.operator == b">" and not key.context.endswith(b"<"):
             return None
-        for word in self._service_word.findall(context.rpartition(b"\n")[2]):
-            for anchored in self._services[word]:
+        if is_placeholder(value):
+            return None
+        if PASSWORD_NAME.match(key.word + key.rest):
+            return self._generic.get(password_rule(key, value))
+        if key.word == b"pass" or key.operator == b" ":
+            return None
+        anchored = self._service(key.context + key.prefix, value)
+        return anchored or self._generic.get(secret_rule(key, value))
+
+    def _service(self, before: bytes, value: bytes) -> Optional[Anchored]:
+        """The rule of a service that is named before a value of its shape, or the rule for known services' secrets."""
+        known = False
+        for name in service_names(before):
+            rules = self._services.get(name, ())
+            known = known or bool(rules) or name in SERVICES
+            for anchored in rules:
                 if anchored.whole.fullmatch(value):
-                    return anchored
+                    return self._generic.get("keyed-secret-weak") if REPEATED.search(value) else anchored
+        if known and is_random(value):
+            return self._generic.get("keyed-secret" if is_strong(value) else "keyed-secret-weak")
         return None
 
-    def _generic_rule(self, prefix: bytes, word: bytes, rest: bytes, value: bytes, quoted: bool) -> Optional[Anchored]:
-        """One of the generic rules, or None where the name or the value is that of an identifier."""
-        generic = {anchored.rule.id: anchored for anchored in self._by_find.get("keyed", ())}
-        if NAME_REST.fullmatch(rest) is None or NO_SECRET_NAME.search(prefix + word + rest):
-            return None
-        if word in PASSWORD_WORDS:
-            telling = quoted or not value.isalpha()
-            return generic.get("keyed-password") if telling and not value.startswith((b"/", b"$")) else None
-        if word == b"key" and not rest.endswith((b"secret", b"token")) and KEY_OWNER.search(prefix) is None:
-            return None
-        if word in (b"auth", b"cred", b"dsn", b"signature") and not rest:
-            return None
-        if HEX_OR_UUID.fullmatch(value) and rest:
-            return None
-        if looks_random(value):
-            return generic.get("keyed-secret")
-        return generic.get("keyed-secret-weak") if quoted and len(value) >= 8 and is_mixed(value) else None
+
+def service_names(text: bytes) -> Iterator[bytes]:
+    """The words of a text by which a service may be known, the last first: single, joined with their neighbour, bare of api and the like."""
+    words = WORD.findall(text)
+    for number in range(len(words) - 1, -1, -1):
+        word = words[number]
+        yield word
+        if number:
+            yield words[number - 1] + word
+        bare = NAME_AFFIX.sub(b"", word)
+        if bare and bare != word:
+            yield bare
 
 
-def is_mixed(value: bytes) -> bool:
-    """Whether a short value has digits among letters and no space, as passwords have and words do not."""
-    return b" " not in value and not value.isalpha() and not value.isdigit() and any(48 <= byte <= 57 for byte in value)
+def password_rule(key: Key, value: bytes) -> str:
+    """The id of the rule under which a password's value counts, or nothing."""
+    assigned = key.quoted or key.operator != b":" or not key.context.strip(b" \t-")
+    if key.word + key.rest == b"pass" and key.operator == b":" and not key.quoted and not key.prefix:
+        return ""  # a test that passed
+    if value.isalpha() or value.isdigit():
+        return "keyed-secret-weak" if assigned and len(value) >= 6 and key.operator != b" " else ""
+    if b" " in value and not key.quoted:
+        return ""
+    return "keyed-password" if assigned and key.operator != b" " and is_mixed(value) and len(value) >= 6 else "keyed-secret-weak"
+
+
+def secret_rule(key: Key, value: bytes) -> str:
+    """The id of the rule under which a generic secret's value counts, or nothing."""
+    if key.word in (b"auth", b"cred") and not key.rest or key.rest == b"s":
+        return "keyed-secret-weak" if is_random(value) and not HEX_OR_UUID.fullmatch(value) else ""
+    bare = key.word == b"key" and not NAMES_SECRET.search(key.rest) and not KEY_OWNER.search(key.prefix)
+    if bare:
+        return "keyed-secret-weak" if is_random(value) and is_many_cased(value) and not HEX_OR_UUID.fullmatch(value) else ""
+    if is_random(value):
+        return "keyed-secret" if is_strong(value) else "keyed-secret-weak"
+    return "keyed-secret-weak" if len(value) >= 8 and (key.quoted or key.operator != b":") and is_mixed(value) and not is_words(value) else ""
 
 
 def glued_starts(block: bytes, start: int) -> Iterator[int]:
     """Where a token may begin in a run that begins with an escape's end: JSON's \\n, percent-encoding, an ANSI colour."""
-    yield start
     before = block[start - 1 : start]
     if before == b"\\":
-        yield start + 1
+        yield start + (5 if block[start : start + 1] == b"u" else 1)
     elif before == b"%":
         yield start + 2
-    elif block[start - 2 : start] == b"\x1b[":
-        yield block.find(b"m", start) + 1
+    elif before == b"[":
+        yield block.find(b"m", start, start + 12) + 1
 
 
-def accepted(anchored: Anchored, block: bytes, match: Any) -> Iterator[Candidate]:
-    """The match as a candidate, if it is no placeholder; the six originals report whatever they match."""
+def accept(anchored: Anchored, block: bytes, match: Any, found: Found) -> None:
+    """Take the match as a candidate, if it is no placeholder; the six originals report whatever they match."""
     rule = anchored.rule
     start, end = match.span(rule.group)
-    if rule not in ORIGINAL_RULES and not rule.custom:
-        secret = block[start:end]
-        if rule.find in ("url", "curl", "basic") and is_placeholder(secret) or rule.find in ("token", "line") and is_filled_in(secret):
-            return
-        if rule.find == "basic" and not decodes_to_pair(secret):
-            return
-        if rule in (JSON_WEB_TOKEN, JSON_WEB_TOKEN_LOOSE) and not is_jwt(secret):
-            return
-    yield anchored.rank, Match(rule, match.start(), match.end(), start, end)
+    if rule.find in ADDED_FINDS and not rule.custom and not stands_up(rule, block[start:end]):
+        return
+    found.append((anchored.rank, Match(rule, match.start(), match.end(), start, end)))
+
+
+def stands_up(rule: Rule, secret: bytes) -> bool:
+    """Whether an added rule's secret is more than a placeholder of the right shape."""
+    if rule.find in ("url", "curl"):
+        return not is_placeholder(secret)
+    if rule.find == "basic":
+        return decodes_to_pair(secret)
+    if rule in (JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION):
+        return is_jwt(secret)
+    return not is_filled_in(secret) and (rule.id != "google-api-key" or hashlib.sha256(secret).hexdigest()[:12] not in PUBLISHED)
 
 
 def without_overlaps(candidates: list[Candidate]) -> list[Match]:
