@@ -38,7 +38,6 @@ import gzip
 import http.client
 import importlib.util
 import ipaddress
-import itertools
 import json
 import os
 import platform
@@ -57,6 +56,7 @@ import urllib.parse
 import zlib
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, NoReturn, Optional, Sequence, TextIO, Tuple, Union
 
@@ -69,10 +69,10 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "auditlog
     sys.exit(78)
 # --- lone file check: end
 
-from auditlog import EXIT_LOST, AuditLog, AuditLogError, StreamAudit, default_key_path, load_fingerprint_key, redact_bytes, run_verify
+from auditlog import EXIT_LOST, QUEUE_LIMIT, AuditLog, AuditLogError, StreamAudit, default_key_path, load_fingerprint_key, printable, redact_bytes, run_verify
 from patterns import RULES, Match, RuleError, Scanner, load_rules, rules_markdown, select_rules
 from policy import SWITCHES, ClientFilter, Decision, DenyAll, Policy, PolicyError, client_filter, learn, native_policy, policy_from_environment, set_switches
-from report import PAGE_TAIL, AuditSummary, log_history, read_tail, render_html, run_report, size_text
+from report import PAGE_TAIL, SEVERITY_RANK, WIDTH, AuditSummary, ReportError, counted, fit, log_history, read_tail, render_html, run_report, severity_rank, size_text
 
 __version__ = "0.1.0"
 
@@ -112,6 +112,7 @@ JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams
 
 LOOKUP_WORKERS = 2  # threads that ask the engine for names
 LOOKUP_TIMEOUT = 5.0  # seconds for one such question
+STREAM_PATIENCE = 60.0  # seconds until a log that `scan` asks for begins: a busy disk has to find it first
 LOOKUP_CACHE = 1024  # answers kept, by full id
 MAX_LOOKUP = 16 << 20  # bytes of an answer to such a question; an inspected container has some 10 KiB
 SWITCH_INTERVAL = 0.0005  # seconds a thread keeps the interpreter; the default 5 ms would be a quiet stream's latency
@@ -1455,6 +1456,30 @@ def _receive_before(sock: socket.socket, deadline: float) -> bytes:
         raise EngineError("the engine did not answer in time")
     sock.settimeout(left)
     return sock.recv(BLOCK)
+
+
+def engine_stream(connection: UnixHTTPConnection, path: str) -> tuple[ResponseHead, Iterator[bytes]]:
+    """The head of the answer to a GET of our own, and its payload, however long; raises HTTPError or OSError. Closing is the caller's."""
+    connection.connect()
+    connection.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii"))
+    head, rest = _answer_head(connection.sock, time.monotonic() + STREAM_PATIENCE)
+    connection.sock.settimeout(None)
+    return head, _payload(connection.sock, body_reader(response_framing(head, b"GET"), collect=True), rest)
+
+
+def _payload(sock: socket.socket, reader: BodyReader, block: bytes) -> Iterator[bytes]:
+    """A body's payload block by block; one that is cut short raises EngineError."""
+    while True:
+        payload = reader.feed(block)[1]
+        if payload:
+            yield payload
+        if reader.done:
+            return
+        block = sock.recv(BLOCK)
+        if not block and isinstance(reader, CloseReader):
+            return
+        if not block:
+            raise EngineError("the engine ended its answer before the end")
 
 
 # =====================================================================================================================
@@ -3056,7 +3081,10 @@ def command_serve(arguments: Sequence[str]) -> int:
     return stop_service(service, number, signals, settings.shutdown_timeout)
 
 
-def open_log(settings: Settings, scanner: Scanner, listen: Sequence[str], diagnostics: Diagnostics) -> AuditLog:
+def open_log(
+    settings: Settings, scanner: Scanner, listen: Sequence[str], diagnostics: Diagnostics,
+    write: Callable[[int, bytes], int] = os.write, queue_limit: int = QUEUE_LIMIT,
+) -> AuditLog:  # fmt: skip
     """The audit log, open; raises AuditLogError."""
     key = load_fingerprint_key(settings.fingerprint_key)
     if settings.fingerprint_key is None:
@@ -3068,6 +3096,8 @@ def open_log(settings: Settings, scanner: Scanner, listen: Sequence[str], diagno
         fsync=settings.fsync,
         diagnose=diagnostics.say,
         allow=settings.allow_secret,
+        write=write,
+        queue_limit=queue_limit,
     )
     log.open(version=__version__, pid=os.getpid(), listen=list(listen), upstream=settings.upstream, rules=len(scanner.rules))
     return log
@@ -3169,56 +3199,215 @@ def stop_service(service: Service, number: int, signals: set[signal.Signals], ti
     return done.result()
 
 
+SCAN_OPTIONS = ("upstream", "log-level", "fsync", "fingerprint-key", "rules", "only-rules", "disable-rule", "allow-secret", "config")
+SCAN_THREADS = 4  # containers read at once: the engine reads while we scan
+SCAN_QUEUE = 100_000  # records that may wait for a slow reader of standard output, so that none is lost to a burst
+SCAN_HELD = 10_000  # of them, beyond which a scan pauses; what one block of each thread can add finds room behind it
+SCAN_PATIENCE = 30.0  # seconds that it pauses for a log that takes nothing
+PROGRESS_PERIOD = 0.2  # seconds between two looks of a terminal's progress line
+
+
 def command_scan(arguments: Sequence[str]) -> int:
-    """`scan [FILE...]`: findings in files or standard input as audit records on standard output; 1 if there are any."""
-    parser = OneLineParser(prog="dockeraudit scan", description=command_scan.__doc__)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="a file, a folder, a .gz, or - for standard input")
-    parser.add_argument("--containers", action="store_true", help="the logs of all containers of the engine")
-    options, rest = parser.parse_known_args(arguments)
-    settings = load_settings(rest, {**os.environ, ENVIRONMENT + "AUDIT_LOG": "-"})
+    """`scan [FILE...] [--containers]`: what files, standard input or all containers' logs leak, as audit records on standard output.
+
+    Exit status: 0 nothing found, 1 found, 69 something could not be read, 74 records were lost, 130 interrupted.
+    """
+    parser = option_parser(SCAN_OPTIONS, prog="dockeraudit scan", description=command_scan.__doc__)
+    parser.add_argument("files", nargs="*", metavar="FILE", help="a file, a folder, a .gz, or - for standard input, which is the default")
+    parser.add_argument("--containers", action="store_true", help="the logs of all containers of the engine, running or not")
+    parser.add_argument("--audit-log", action="append", metavar="PATH", help="where the records go (default: -, standard output)")
+    parser.add_argument("--fail-on", metavar="SEVERITY", default="LOW", help="exit 1 only for such a finding, or a graver one (default: LOW)")
+    settings = load_settings(arguments, {**os.environ, ENVIRONMENT + "AUDIT_LOG": "-"}, parser)
+    try:
+        least = severity_rank("--fail-on", settings.fail_on)
+    except ReportError as error:
+        raise ConfigurationError(str(error)) from None
     diagnostics = Diagnostics(settings.log_level)
     scanner = load_scanner(settings)
-    settings.audit_log = "-"
-    log = open_log(settings, scanner, [], diagnostics)
+    scan = Scan(scanner, open_log(settings, scanner, [], diagnostics, write_or_end, SCAN_QUEUE), diagnostics)
+    reason = "end"
     try:
-        if options.containers:
-            failures = scan_containers(settings.upstream, scanner, log, diagnostics)
-        else:
-            failures = sum(not scan_file(path, scanner, log, diagnostics) for path in expand(options.files or ["-"]))
+        if settings.files or not settings.containers:
+            scan.files(settings.files or ["-"])
+        if settings.containers:
+            scan.containers(settings.upstream)
+    except KeyboardInterrupt:
+        reason = "SIGINT"
     finally:
-        found = sum(log.counters()["findings"].values())
-        status = log.close("end", settings.shutdown_timeout)
-    return EXIT_FOUND if found else status or (EXIT_UNAVAILABLE if failures else 0)
+        scan.tell_end()
+        grave = [name for name, severity in scan.log.counters()["findings"] if SEVERITY_RANK.get(severity, 0) >= least]
+        status = scan.log.close(reason, settings.shutdown_timeout)
+    if reason != "end":
+        return 128 + signal.SIGINT
+    return EXIT_FOUND if grave else status or (EXIT_UNAVAILABLE if scan.failures else 0)
 
 
-def expand(paths: Iterable[str]) -> Iterator[str]:
-    """The files meant by a list of files and folders."""
-    for path in paths:
-        if not os.path.isdir(path):
-            yield path
-            continue
-        for folder, _, names in sorted(os.walk(path)):
-            yield from (os.path.join(folder, name) for name in sorted(names))
-
-
-def scan_file(path: str, scanner: Scanner, log: AuditLog, diagnostics: Diagnostics) -> bool:
-    """Scan one file; False if it could not be read."""
-    audit = log.open_stream("scan", path, {"listener": "scan"}, False, True)
-    audit.named(path, None)
-    text = TextScanner(scanner, audit, "file")
-    size = 0
+def write_or_end(fd: int, data: bytes) -> int:
+    """Write; where the reader of standard output is gone, end as a process does that SIGPIPE ends."""
     try:
-        with open_for_scan(path) as file:
-            for block in iter(lambda: file.read1(JOB_LIMIT), b""):
+        return os.write(fd, data)
+    except BrokenPipeError:
+        os._exit(128 + signal.SIGPIPE)
+
+
+class Scan:
+    """A scan of files and containers: each is a stream in the log, with findings as of any other.
+
+    Threads. Containers are read by several at once; each owns its scanners, `_lock` guards the figures.
+    """
+
+    def __init__(self, scanner: Scanner, log: AuditLog, diagnostics: Diagnostics) -> None:
+        self.log = log
+        self.failures = 0
+        self._scanner = scanner
+        self._diagnostics = diagnostics
+        self._client = {"listener": "scan", "uid": os.getuid(), "gid": os.getgid(), "pid": os.getpid(), "command": command_of(os.getpid())}
+        self._lock = threading.Lock()
+        self._terminal = diagnostics.stream.isatty()
+        self._shown = time.monotonic()
+        self._begun = time.monotonic()
+        self._bytes = self._done = 0
+        self._total: Optional[int] = None  # sources in all, where that is known
+
+    # -- files
+
+    def files(self, paths: Iterable[str]) -> None:
+        """Scan files, the files of folders, and standard input."""
+        for path in self._expand(paths):
+            try:
+                with open_for_scan(path) as file:
+                    blocks = iter(lambda: file.read1(BLOCK), b"")
+                    self._source(path, None, blocks, RawDecoder("file"), path)
+            except (OSError, EOFError, zlib.error) as error:
+                self._fail(f"cannot read {path}: {error}; what came before is scanned")
+
+    def _expand(self, paths: Iterable[str]) -> Iterator[str]:
+        """The files meant by a list of files and folders; what in a folder is no file (a socket, a device) is passed over."""
+        for path in paths:
+            if not os.path.isdir(path):
+                yield path
+                continue
+            for folder, folders, names in os.walk(path, onerror=lambda error: self._fail(f"cannot read the folder {error.filename}: {error.strerror}")):
+                folders.sort()
+                yield from filter(os.path.isfile, (os.path.join(folder, name) for name in sorted(names)))
+
+    # -- containers
+
+    def containers(self, socket_path: str) -> None:
+        """Scan the logs of all containers, several at once."""
+        try:
+            with closing(UnixHTTPConnection(socket_path)) as connection:
+                head, blocks = engine_stream(connection, "/containers/json?all=1")
+                answer = b"".join(blocks)
+            if head.status != 200:
+                raise EngineError(f"the engine answered {head.status}")
+            found = [(container["Id"], container_title(container)) for container in json.loads(answer)]
+        except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
+            self._fail(f"cannot list the containers of {socket_path}: {error}")
+            return
+        self._total = self._done + len(found)
+        executor = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scan")
+        try:
+            for job in [executor.submit(self._container, socket_path, container_id, name) for container_id, name in found]:
+                job.result()
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def _container(self, socket_path: str, container_id: str, name: str) -> None:
+        """Scan one container's log. With a terminal it is raw, which engines before 23 do not say in their answer."""
+        try:
+            tty = nested(ask_engine(socket_path, f"/containers/{container_id}/json"), ("Config", "Tty"))
+            with closing(UnixHTTPConnection(socket_path)) as connection:
+                head, blocks = engine_stream(connection, f"/containers/{container_id}/logs?stdout=1&stderr=1")
+                if head.status != 200:
+                    raise EngineError(f"the engine answered {head.status}: {engine_message(b''.join(blocks))}")
+                decoder = RawDecoder("tty") if tty else StreamDemuxer(None)
+                self._source(container_id, name, blocks, decoder, name)
+        except (HTTPError, OSError, ValueError) as error:
+            self._fail(f"cannot read the log of {name}: {error}")
+
+    # -- either
+
+    def _source(self, container_id: str, container_name: Optional[str], blocks: Iterable[bytes], decoder: Decoder, title: str) -> None:
+        """Scan one source to its end; what reading it raises passes through, when all before has been scanned."""
+        audit = self.log.open_stream("scan", container_id, self._client, False, True)
+        audit.named(container_id, container_name)
+        texts: dict[str, TextScanner] = {}
+        size, reason = 0, "error"
+        try:
+            for block in blocks:
                 size += len(block)
-                text.feed(block)
-    except (OSError, EOFError, zlib.error) as error:
-        diagnostics.say("error", f"cannot read {path}: {error}; what came before is scanned")
-        return False
-    finally:
-        text.end()
-        audit.close(framing="raw", nbytes=size, frames=0, lines=text.lines, unscanned=0, reason="end")
-    return True
+                self._feed(texts, audit, decoder.feed(block))
+                self._advance(len(block), title)
+            reason = "cut_frame" if decoder.inside_frame else "end"
+        finally:
+            self._feed(texts, audit, decoder.end())
+            for text in texts.values():
+                text.end()
+            lines = sum(text.lines for text in texts.values())
+            audit.close(framing=decoder.framing or "raw", nbytes=size, frames=decoder.frames, lines=lines, unscanned=0, reason=reason)
+        with self._lock:
+            self._done += 1
+        if not self._terminal:
+            self._diagnostics.say("info" if container_name else "debug", printable(f"scanned {title}: {size_text(size)}"))
+
+    def _feed(self, texts: dict[str, TextScanner], audit: StreamAudit, runs: Sequence[Run]) -> None:
+        """Scan some runs, once the log has room for what they may hold."""
+        deadline = time.monotonic() + SCAN_PATIENCE
+        while self.log.held > SCAN_HELD and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for stream_type, data in runs:
+            if stream_type not in texts:
+                texts[stream_type] = TextScanner(self._scanner, audit, stream_type)
+            texts[stream_type].feed(data)
+
+    def _advance(self, nbytes: int, title: str) -> None:
+        """Some more has been read: on a terminal, say so now and then."""
+        with self._lock:
+            self._bytes += nbytes
+            if self._terminal and time.monotonic() - self._shown >= PROGRESS_PERIOD:
+                self._shown = time.monotonic()
+                self._rewrite(f"{self._figures()}: {title}")
+
+    def _figures(self) -> str:
+        of = f" of {self._total}" if self._total is not None else ""
+        found = sum(self.log.counters()["findings"].values())
+        return f"{self._done}{of} scanned, {size_text(self._bytes)}, {counted(found, 'finding')}"
+
+    def _rewrite(self, text: str) -> None:
+        try:
+            self._diagnostics.stream.write("\r" + fit(text, WIDTH - 1) + "\x1b[K" if text else "\r\x1b[K")
+            self._diagnostics.stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody looks
+
+    def _fail(self, text: str) -> None:
+        with self._lock:
+            self.failures += 1
+            if self._terminal:
+                self._rewrite("")
+            self._diagnostics.say("error", printable(text))
+
+    def tell_end(self) -> None:
+        """The figures, for people."""
+        with self._lock:
+            if self._terminal:
+                self._rewrite("")
+            self._diagnostics.say("info", f"{self._figures()}, in {time.monotonic() - self._begun:.1f} s")
+
+
+def container_title(container: Mapping[str, Any]) -> str:
+    """A container's own name, without those that links give it; its id where it has none."""
+    names = [name.lstrip("/") for name in container.get("Names") or () if name.count("/") < 2]
+    return names[0] if names else str(container["Id"])
+
+
+def engine_message(body: bytes) -> str:
+    """What an error answer of the engine says."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode("utf-8", "replace")
 
 
 def open_for_scan(path: str) -> Any:
@@ -3226,52 +3415,6 @@ def open_for_scan(path: str) -> Any:
     if path == "-":
         return open(sys.stdin.fileno(), "rb", closefd=False)
     return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")
-
-
-def scan_containers(socket_path: str, scanner: Scanner, log: AuditLog, diagnostics: Diagnostics) -> int:
-    """Scan the logs of all containers; returns how many could not be read."""
-    try:
-        containers = ask_engine(socket_path, "/containers/json?all=1")
-    except (HTTPError, OSError, http.client.HTTPException, ValueError) as error:
-        diagnostics.say("error", f"cannot list the containers: {error}")
-        return 1
-    failures = 0
-    for number, container in enumerate(containers, 1):
-        name = (container.get("Names") or [container["Id"]])[0].lstrip("/")
-        diagnostics.say("info", f"{number} of {len(containers)}: {name}")
-        try:
-            scan_container(socket_path, container["Id"], name, scanner, log)
-        except (HTTPError, OSError, http.client.HTTPException) as error:
-            diagnostics.say("error", f"cannot read the logs of {name}: {error}")
-            failures += 1
-    return failures
-
-
-def scan_container(socket_path: str, container_id: str, name: str, scanner: Scanner, log: AuditLog) -> None:
-    """Scan one container's log as the engine gives it."""
-    connection = UnixHTTPConnection(socket_path, None)
-    try:
-        connection.request("GET", f"/containers/{container_id}/logs?stdout=1&stderr=1")
-        response = connection.getresponse()
-        if response.status != 200:
-            raise EngineError(f"the engine answered {response.status}")
-        audit = log.open_stream("scan", container_id, {"listener": "scan"}, False, True)
-        audit.named(container_id, name)
-        multiplexed = (response.getheader("Content-Type") or "").encode() == MULTIPLEXED
-        demuxer = StreamDemuxer("multiplexed" if multiplexed else None)
-        texts: dict[str, TextScanner] = {}
-        size = 0
-        for block in itertools.chain(iter(lambda: response.read1(BLOCK), b""), (None,)):
-            size += len(block or b"")
-            for stream_type, data in demuxer.end() if block is None else demuxer.feed(block):
-                texts.setdefault(stream_type, TextScanner(scanner, audit, stream_type)).feed(data)
-        for text in texts.values():
-            text.end()
-        lines = sum(text.lines for text in texts.values())
-        framing = demuxer.framing or "raw"
-        audit.close(framing=framing, nbytes=size, frames=demuxer.frames, lines=lines, unscanned=0, reason="end")
-    finally:
-        connection.close()
 
 
 def command_rules(arguments: Sequence[str]) -> int:
