@@ -3455,6 +3455,7 @@ def command_report(arguments: Sequence[str]) -> int:
         ("fail-on", "SEVERITY", "exit 1 if there is such a finding, or a graver one"),
     ):
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
+    parser.add_argument("--state", metavar="FILE", help="remember in FILE what was told, and tell nothing unless there is more: for cron")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--html", action="store_true", help="one page, self-contained")
     options = load_settings(arguments, os.environ, parser)
@@ -3470,6 +3471,7 @@ def command_report(arguments: Sequence[str]) -> int:
         json_output=options.json,
         html=options.html,
         fail_on=options.fail_on,
+        state=options.state,
         out=sys.stdout,
         err=sys.stderr,
         now=time.time(),

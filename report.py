@@ -16,6 +16,7 @@ is the same for the same credential wherever the fingerprint key is.
 """
 from __future__ import annotations
 
+import hashlib
 import html as markup
 import json
 import os
@@ -115,6 +116,7 @@ MEMO_LIMIT = 20_000  # findings and clients recognized by their bytes
 STREAM_LIMIT = 50_000  # streams whose end has not been read
 HOUR_LIMIT = 20_000  # hours with findings: two years; more are not drawn
 RECENT = 20  # latest findings kept for the live page
+STATE_LIMIT = 100_000  # things a state file remembers as told; 1.7 MB
 OTHERS = "(others)"
 HOUR = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3])")
 
@@ -220,6 +222,7 @@ class AuditSummary:
         self.losses: Counter[str] = Counter()
         self.hours: dict[str, Counter[str]] = {}
         self.loss_hours: Counter[str] = Counter()
+        self.told: set[str] = set()  # times of losses, for --state
         self.recent: deque[tuple[str, Secret, Place, str]] = deque(maxlen=RECENT)
         self._distinct: Counter[str] = Counter()
         self._sightings = 0
@@ -486,6 +489,8 @@ class AuditSummary:
         if count <= 0:
             return
         self.losses[what] += count
+        if len(self.told) < STATE_LIMIT:
+            self.told.add(f"{what} {timestamp}")
         if what in DRAWN_LOSSES:
             for hour in hours_between(since or timestamp, timestamp):
                 self.loss_hours[hour] += 1
@@ -541,6 +546,11 @@ class AuditSummary:
             "readers": sorted(secret.by(1)),
             "sightings": sightings,
         }
+
+    def news(self) -> set[str]:
+        """What there is to tell, each as a digest: a secret in a container seen by a reader, a refused request, a loss."""
+        seen = {f"{s.fingerprint} {s.rule} {container} {client}" for s in self.secrets.values() for container, client in s.sightings}
+        return {hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16] for text in seen | self.told | {" ".join(key) for key in self.denied}}
 
     def name_of(self, container: str) -> str:
         """The name of a container with findings."""
@@ -1138,23 +1148,82 @@ def live_section(live: Mapping[str, Any]) -> str:
 READ_SIZE = 1 << 20  # bytes read at once
 LONGEST_LINE = 1 << 20  # bytes of a line that may be a record; the writer's are 4,096 at most
 PROGRESS_BYTES = 16 << 20  # of a log between two looks at the clock
-EXIT_FOUND_GRAVE, EXIT_NO_INPUT = 1, 66
+EXIT_FOUND_GRAVE, EXIT_NO_INPUT, EXIT_CANNOT_CREATE = 1, 66, 73
+STATE_MARK = "dockeraudit report state 1"
+STATE_OVERLAP = timedelta(seconds=10)  # read again; what was told is known by its digest
 ROTATED = re.compile(r"[.-]\d[\d.-]*(\.gz)?")  # what logrotate puts behind a log's name
+
+
+class State(NamedTuple):
+    """What earlier reports have told: up to when they had read, and digests of what was in them, the oldest first."""
+
+    until: str = ""
+    told: Sequence[str] = ()
+
+    @classmethod
+    def read(cls, path: str) -> State:
+        """From its file; there is nothing yet where there is none. Raises ReportError for a file that is something else."""
+        try:
+            with open(path, encoding="ascii") as file:
+                mark, until, *told = file.read().split("\n")
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError):
+            mark, until, told = "", "", []
+        if mark != STATE_MARK:
+            raise ReportError(f"--state {path!r} is not a file that an earlier report has written; name another, or remove it")
+        return cls(until, [digest for digest in told if digest])
+
+    def write(self, path: str) -> None:
+        """Into its file, whole or not at all; raises OSError."""
+        part = f"{path}.{os.getpid()}"
+        with open(part, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write("\n".join((STATE_MARK, self.until, *self.told)) + "\n")
+        os.replace(part, path)
+
+    def since(self) -> str:
+        """From when on to read: a little before the end, since a record may wait a second for its container's name."""
+        try:
+            return (datetime.strptime(self.until, "%Y-%m-%dT%H:%M:%S.%fZ") - STATE_OVERLAP).isoformat()
+        except ValueError:
+            return ""
 
 
 def run_report(
     files: Sequence[str], *, since: Optional[str], container: Optional[str], pattern: Optional[str], severity: Optional[str],
     json_output: bool, html: bool, fail_on: Optional[str], out: TextIO, err: TextIO, now: Optional[float] = None, secret: Optional[str] = None,
+    state: Optional[str] = None,
 ) -> int:  # fmt: skip
-    """Write the report: 0, 1 where --fail-on found something, 78 for a wrong option, 66 for a file that cannot be read."""
+    """Write the report: 0, 1 where --fail-on found something, 66 for a file that cannot be read, 73 for a state that cannot be written, 78 for a wrong option."""
     now = time.time() if now is None else now
     try:
-        moment = since_timestamp(since, now) if since else ""
+        before = State.read(state) if state else State()
+        moment = since_timestamp(since, now) if since else before.since()
         choice = Choice(moment, container or "", pattern or "", severity_rank("--severity", severity), fingerprint_prefix(secret))
         least = severity_rank("--fail-on", fail_on)
     except ReportError as error:
         err.write(f"dockeraudit report: {error}\n")
         return 78
+    summary = read_logs(files, choice, err)
+    if not state:
+        write_report(summary, out, json_output=json_output, html=html, now=now)
+    else:
+        news = summary.news() - set(before.told)
+        if news or summary.losses["files_unreadable"]:
+            write_report(summary, out, json_output=json_output, html=html, now=now)
+            out.flush()
+        try:
+            State(max(before.until, summary.last), [*before.told, *sorted(news)][-STATE_LIMIT:]).write(state)
+        except OSError as error:
+            err.write(f"dockeraudit report: --state {printable(state)} cannot be written: {error.strerror}; the same will be told again\n")
+            return EXIT_CANNOT_CREATE
+    if least and any(count and SEVERITY_RANK.get(name, 0) >= least for name, count in summary.findings.items()):
+        return EXIT_FOUND_GRAVE
+    return EXIT_NO_INPUT if summary.losses["files_unreadable"] else 0
+
+
+def read_logs(files: Sequence[str], choice: Choice, err: TextIO) -> AuditSummary:
+    """What the files say; those that cannot be read are named, and counted as a loss."""
     summary = AuditSummary(choice)
     for name in files:
         try:
@@ -1163,6 +1232,11 @@ def run_report(
             summary.losses["files_unreadable"] += 1
             err.write(f"dockeraudit report: {printable(name)} cannot be read: {error}\n")
     summary.settle()
+    return summary
+
+
+def write_report(summary: AuditSummary, out: TextIO, *, json_output: bool, html: bool, now: float) -> None:
+    """The report as JSON, as a page or as text."""
     if json_output:
         json.dump(summary.as_dict(), out, ensure_ascii=True, indent=1)
         out.write("\n")
@@ -1171,9 +1245,6 @@ def run_report(
         out.write(render_html(summary, title="dockeraudit report", made=made))
     else:
         out.write(render_text(summary, out.isatty() and not os.environ.get("NO_COLOR")))
-    if least and any(count and SEVERITY_RANK.get(name, 0) >= least for name, count in summary.findings.items()):
-        return EXIT_FOUND_GRAVE
-    return EXIT_NO_INPUT if summary.losses["files_unreadable"] else 0
 
 
 def log_history(path: str, since: Optional[str] = None) -> list[str]:

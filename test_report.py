@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import subprocess
 
 import pytest
 from auditlog import Record, encode_record, printable
@@ -28,6 +29,7 @@ from report import (
 )
 
 import report as report_module
+from conftest import PROGRAM, ROOT
 
 HOSTILE = "<script>alert(1)</script>\u202e'\"\x1b[2J\u2028\u061c"
 DOCKER = {"listener": "unix:///run/d.sock", "uid": 7, "gid": 7, "pid": 99, "command": "docker"}
@@ -434,3 +436,60 @@ def test_the_tail_of_a_log_begins_with_a_whole_line(tmp_path):
     summary = AuditSummary()
     read_tail(summary, path, size=5000)
     assert 5 < summary.records < 12 and not summary.losses
+
+
+# =====================================================================================================================
+# --state: nothing twice
+# =====================================================================================================================
+
+
+def told(tmp_path, *records):
+    return report([write(tmp_path, records)], state=str(tmp_path / "state"))
+
+
+def test_with_a_state_only_news_is_told(tmp_path):
+    later = "2026-01-05T00:00:00.000000Z"
+    assert "What leaked" in told(tmp_path, *RECORDS)[1]
+    assert told(tmp_path, *RECORDS) == (0, "", "")
+    again = [*RECORDS, finding(timestamp=later), stream("stream_close", timestamp=later)]
+    assert told(tmp_path, *again)[1] == ""
+    for news in (
+        finding(timestamp=later, fingerprint="ee" * 8),
+        finding(timestamp=later, container_id=DB),
+        finding(timestamp=later, client={"address": "10.9.9.9"}),
+        {"timestamp": later, "event": "denied", "method": "POST", "path": "/new", "rule": "POST", "client": REMOTE},
+        {"timestamp": later, "event": "gap", "records": 1, "matches": 0},
+    ):
+        again.append(news)
+        out = told(tmp_path, *again)[1]
+        assert out.startswith("2026-01-05 00:00 to "), news
+        assert told(tmp_path, *again)[1] == "", news
+    assert os.stat(tmp_path / "state").st_mode & 0o777 == 0o600
+
+
+def test_a_record_that_waited_for_its_name_is_not_missed(tmp_path):
+    told(tmp_path, *RECORDS)
+    late = finding(timestamp="2026-01-02T23:59:59.200000Z", fingerprint="ee" * 8)
+    assert "eeee" in told(tmp_path, *RECORDS, late)[1]
+
+
+def test_a_state_file_of_something_else_is_kept(tmp_path):
+    (tmp_path / "state").write_text("precious")
+    assert told(tmp_path, *RECORDS)[0] == 78 and (tmp_path / "state").read_text() == "precious"
+
+
+def test_a_state_that_cannot_be_written_is_said(tmp_path):
+    status, out, err = report([write(tmp_path, RECORDS)], state=str(tmp_path / "none" / "state"))
+    assert status == 73 and "What leaked" in out and "cannot be written" in err
+
+
+def test_cron_mails_once(tmp_path):
+    log = write(tmp_path, RECORDS)
+    environment = {**os.environ, "DOCKERAUDIT_AUDIT_LOG": log, "DOCKERAUDIT_PROGRAM": PROGRAM}
+
+    def run():
+        return subprocess.run([str(ROOT / "deploy" / "cron.daily")], env=environment, capture_output=True, timeout=60, check=False)
+
+    first, second = run(), run()
+    assert (first.returncode, second.returncode, second.stdout, second.stderr) == (0, 0, b"", b"")
+    assert b"What leaked" in first.stdout and b"\x1b" not in first.stdout and first.stderr == b""
