@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple, Sequence
 
-LIMIT = 100.0  # seconds for one run of a client: below the tests' own limit, so that it can say what hung
+LIMIT = 110.0  # seconds for one run of a client: below the tests' own limit, so that it can say what hung
 PREFIX = f"da-clients-{os.getpid()}"  # of everything that these tests make on an engine
 
 #: What differs between two runs of the same command, whoever runs it.

@@ -27,6 +27,9 @@ pytestmark = pytest.mark.engine
 CLIS = docker_clis()
 MEGABYTE = 1 << 20
 
+#: an `ssh` that runs its command here: what it is told before the host's name are options
+FAKE_SSH = r"""printf '#!/bin/sh\nuntil [ "$1" = ssh-host ]; do shift; done; shift; [ "$1" = -- ] && shift; DOCKER_HOST=%s exec "$@"\n' "$DOCKER_HOST" > $WORK/ssh; chmod +x $WORK/ssh; PATH=$WORK:$PATH; DOCKER_HOST=ssh://ssh-host; """
+
 #: name, script, and what must be true of what it prints (so that two equal failures do not pass for a success)
 SCRIPTS = [
     ("version", "docker version", rb"Server:"),
@@ -67,6 +70,7 @@ SCRIPTS = [
     ("network", "docker network ls --filter name=none; docker network inspect -f '{{.Driver}}' none host; docker network rm $NAME; echo $?", rb"null\nhost\n"),
     ("system", "until flock $DATA docker system df --format '{{.Type}}' 2>/dev/null; do sleep 0.1; done; until flock $DATA docker container prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done; until flock $DATA docker image prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done; docker plugin ls; docker search --limit 1 127.0.0.1:1/$NAME; docker pull 127.0.0.1:1/$NAME; echo $?", rb"Images\nContainers"),
     ("system dial-stdio", "printf 'GET /_ping HTTP/1.1\\r\\nHost: d\\r\\nConnection: close\\r\\n\\r\\n' | docker system dial-stdio 2>/dev/null | tail -c 2", rb"^OK$"),
+    ("-H ssh://, by way of system dial-stdio", FAKE_SSH + "docker version --format '{{.Server.Version}}'; echo ok | docker run -i --rm --network none busybox cat; docker run -d --name $NAME --network none busybox sh -c 'echo logged; sleep 1000'; until docker logs $NAME | grep logged; do sleep 0.1; done; echo ok | docker exec -i $NAME cat; docker exec $NAME sh -c 'exit 3'; echo $?; docker rm -f $NAME", rb"ok\n(?:.|\n)*logged\nok\n3\n"),
     ("curl", "api GET /v1.41/containers/json?limit=0\\&filters=%7B%22name%22:%5B%22$NAME%22%5D%7D; api HEAD /_ping -I | sed /Date/d; api POST /v1.41/containers/$NAME/start -i | sed /Date/d; api GET /nope; api GET /v9.99/info; id=$(api POST \"/v1.41/containers/create?name=$NAME\" -H 'Content-Type: application/json' -d '{\"Image\": \"busybox\", \"Cmd\": [\"echo\", \"hi\"], \"HostConfig\": {\"NetworkMode\": \"none\"}}' | cut -d'\"' -f4); api POST /v1.41/containers/$id/start -w '%{http_code}'; api POST /v1.41/containers/$id/wait; api GET /v1.41/containers/$id/logs?stdout=1 --output - | xxd; api DELETE /v1.41/containers/$id -w '%{http_code}'", rb"6869 0a"),
     ("curl, an answer before the body's end", "api PUT /v1.41/containers/$NAME/archive?path=/ -T $DATA -w ' %{http_code}'; api POST /v1.41/build?dockerfile=/../../x --data-binary @$DATA -H 'Content-Type: application/x-tar' -w ' %{http_code}'; api POST /v1.41/images/load -T $DATA -w ' %{http_code}'", rb" 404"),
     ("curl, Expect: 100-continue", "docker create --name $NAME --network none busybox; mkdir $WORK/d; head -c 3000000 $DATA > $WORK/d/f; tar -C $WORK -c d > $WORK/t; api PUT /v1.41/containers/$NAME/archive?path=/tmp -T $WORK/t -H 'Expect: 100-continue' -w '%{http_code}\\n'; docker cp $NAME:/tmp/d/f - | tar -xO | sha256sum; docker rm $NAME", rb"200\n"),
@@ -185,6 +189,33 @@ def test_docker(real_engine, ways, place, cli, case, script, holds):
     run_script(("", cli[1]) if client == "curl" else cli, case.replace("curl, ", ""), script, holds, real_engine, ways, place, client=client)
 
 
+#: the same again with much more data; they take a minute
+LARGE = [
+    ("exec -i, 100 MB in and out", "docker run -d --name $NAME --network none busybox sleep 1000; docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) && docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal; docker rm -f $NAME", rb"equal\n"),
+    ("run -i, 100 MB in and out", "docker run -i --rm --network none busybox cat < $DATA | cmp - $DATA && echo equal", rb"equal\n"),
+    ("cp, save, load, import of 100 MB", "docker create --name $NAME --network none busybox; docker cp $DATA $NAME:/data; docker cp $NAME:/data - | tar -xO | cmp - $DATA && echo equal; docker commit $NAME $NAME:8; docker save $NAME:8 > $WORK/i; docker rmi $NAME:8 | grep Untagged; docker load < $WORK/i; docker export $NAME | docker import - $NAME:9; docker run --rm --network none $NAME:9 sha256sum /data; docker rmi $NAME:8 $NAME:9 | grep Untagged; docker rm $NAME", rb"equal\n"),
+    ("build, classic, 200 MB of context", "cp $DATA $WORK/one; cp $DATA $WORK/two; printf 'FROM busybox\\nCOPY one two /\\nRUN sha256sum /one /two\\n' > $WORK/Dockerfile; DOCKER_BUILDKIT=0 docker build --no-cache --network none -t $NAME:10 $WORK | grep one; docker run --rm --network none $NAME:10 sha256sum /two; docker rmi $NAME:10 | grep Untagged", rb"<id>  /one"),
+    ("build, buildx, 200 MB of context", "cp $DATA $WORK/one; cp $DATA $WORK/two; printf 'FROM busybox\\nCOPY one two /\\n' > $WORK/Dockerfile; docker buildx build --no-cache --progress quiet --network none -t $NAME:11 $WORK; docker run --rm --network none $NAME:11 sha256sum /two; docker rmi $NAME:11 | grep Untagged", rb"<id>  /two"),
+]
+
+
+@pytest.fixture(scope="module")
+def large(place):
+    """100 MiB that do not compress."""
+    random_bytes = random.Random(100)
+    with open(os.path.join(place, "large"), "wb") as file:
+        for _ in range(100):
+            file.write(random_bytes.randbytes(MEGABYTE))
+    return "large"
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("case, script, holds", LARGE, ids=[case for case, _, _ in LARGE])
+def test_large_bodies(real_engine, ways, place, large, case, script, holds):
+    run_script(CLIS[0], case, script, holds, real_engine, ways, place, data=large)
+
+
 def plugin_version(name):
     said = subprocess.run(["docker", name, "version"], capture_output=True, text=True, timeout=LIMIT, check=False).stdout
     version = re.search(r"\d+\.\d+\.\d+", said)
@@ -194,8 +225,11 @@ def plugin_version(name):
 
 
 @pytest.mark.parametrize("case, script, holds", BUILDX, ids=[case for case, _, _ in BUILDX])
-def test_buildx(real_engine, ways, place, case, script, holds):
+def test_buildx(real_engine, ways, proxy, place, case, script, holds):
+    tunnels = len(proxy.records("stream_open"))
     run_script((plugin_version("buildx"), CLIS[0][1]), case, script, holds, real_engine, ways, place, client="buildx")
+    opened = proxy.records("stream_open")[tunnels:]
+    assert "tunnel" in {record["endpoint"] for record in opened if not record["audited"]}
 
 
 @pytest.mark.parametrize("case, script, holds", COMPOSE, ids=[case for case, _, _ in COMPOSE])
