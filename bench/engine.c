@@ -149,7 +149,7 @@ static int opaque(int fd, long long bytes, int chunked) {
 static int answer(int fd, const char *path) {
     char name[256], body[1024];
     long number;
-    int hz;
+    int hz, end = 0; /* set only where all of a path's format has matched */
     if (path[0] == '/' && path[1] == 'v' && path[2] >= '0' && path[2] <= '9') path = strchr(path + 1, '/');
     if (!path) return -1;
     if (!strncmp(path, "/_ping", 6))
@@ -160,12 +160,12 @@ static int answer(int fd, const char *path) {
         snprintf(body, sizeof body, "{\"open\": %ld, \"seen\": %ld, \"closed_ns\": %lld}", (long)follow_open, (long)follow_seen, (long long)follow_closed);
         return send_text(fd, "200 OK", "application/json", "", body);
     }
-    if (sscanf(path, "/containers/quiet.%d/logs", &hz) == 1 && hz > 0) return quiet(fd, hz);
+    if (sscanf(path, "/containers/quiet.%d/logs%n", &hz, &end) == 1 && end && hz > 0) return quiet(fd, hz);
     if (!strncmp(path, "/containers/follow/logs", 23)) return follow(fd);
-    if (sscanf(path, "/containers/%255[^./].%ld/logs", name, &number) == 2) return replay(fd, name, number);
-    if (sscanf(path, "/images/%ld/get", &number) == 1) return opaque(fd, number, 0);
-    if (sscanf(path, "/containers/%ld/export", &number) == 1) return opaque(fd, number, 1);
-    if (sscanf(path, "/containers/%200[^/]/json", name) == 1) {
+    if (sscanf(path, "/containers/%255[^./].%ld/logs%n", name, &number, &end) == 2 && end) return replay(fd, name, number);
+    if (sscanf(path, "/images/%ld/get%n", &number, &end) == 1 && end) return opaque(fd, number, 0);
+    if (sscanf(path, "/containers/%ld/export%n", &number, &end) == 1 && end) return opaque(fd, number, 1);
+    if (sscanf(path, "/containers/%200[^/]/json%n", name, &end) == 1 && end) {
         snprintf(body, sizeof body, "{\"Id\":\"%064d\",\"Name\":\"/%s\"}\n", 7, name);
         return send_text(fd, "200 OK", "application/json", "", body);
     }
