@@ -168,6 +168,73 @@ def test_timestamps_and_details_are_left_out_wherever_they_are_cut() -> None:
         assert joined([run for part in parts for run in demuxer.feed(part)]) == {"stdout": b"AKIAIOSF and more\n"}
 
 
+def walked(read: Callable[[bytes], tuple[int, Any]], reader: Any, demuxer: StreamDemuxer, parts: Sequence[bytes]) -> tuple[Any, ...]:
+    """All that `read` makes of a chunked body of frames, up to its end or its first illegal byte."""
+    texts: dict[str, bytes] = {}
+    taken = size = 0
+    for part in parts:
+        try:
+            used, decoded = read(part)
+        except dockeraudit.HTTPError as error:
+            return error.status, str(error)
+        taken, size = taken + used, size + decoded.size
+        for name, data in decoded.runs:
+            texts[name] = texts.get(name, b"") + data
+        if used < len(part):
+            break
+    return texts, taken, size, demuxer.frames, demuxer.framing, demuxer.inside_frame, reader.done
+
+
+def both_ways(parts: Sequence[bytes], framing: Any, prefixes: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What chunks and then frames give, and what the one walk over both gives."""
+    chunks, frames, demuxer = dockeraudit.ChunkedReader(), StreamDemuxer(framing, prefixes), StreamDemuxer(framing, prefixes)
+
+    def one_after_the_other(part: bytes) -> tuple[int, Any]:
+        used, payload = chunks.feed(part)
+        return used, dockeraudit.decode(frames, payload)
+
+    reader = dockeraudit.FrameReader(demuxer)
+    return walked(one_after_the_other, chunks, frames, parts), walked(reader.feed, reader, demuxer, parts)
+
+
+def framed_body(rng: random.Random) -> bytes:
+    """A chunked body of frames: each in a chunk of its own, or chunks that know nothing of frames; damaged, or not."""
+    sizes = rng.choices((0, 1, 3, 8, 92, 100, 247, 248, 249, 300, 4090, 5000), k=rng.randrange(1, 30))
+    frames = [frame(rng.choice((0, 1, 1, 1, 2, 3)), bytes(rng.choices(b"ab \r\n01\0\1", k=size))) for size in sizes]
+    parts, at = frames, 0
+    if rng.random() < 0.4:
+        whole, parts = b"".join(frames), []
+        while at < len(whole):
+            parts.append(whole[at : at + rng.randrange(1, 300)])
+            at += len(parts[-1])
+    lines = (b"%x\r\n", b"%x\r\n", b"%x\r\n", b"%X\r\n", b"0%x\r\n", b"%x;a=b\r\n")
+    body = bytearray(b"".join(rng.choice(lines) % len(part) + part + b"\r\n" for part in parts) + b"0\r\n\r\n" + rng.choice((b"", b"HTTP/1.1")))
+    for _ in range(rng.choice((0, 0, 0, 1, 3))):
+        body[rng.randrange(len(body))] = rng.choice(b"\0\1a\r\n09")
+    return bytes(body)
+
+
+def test_chunks_and_frames_in_one_walk_are_what_they_are_one_after_the_other() -> None:
+    rng = random.Random(7)
+    for _ in range(300):
+        body, framing, prefixes = framed_body(rng), rng.choice(("multiplexed", "multiplexed", None, "raw")), rng.choice((0, 0, 0, 1))
+        cuts = sorted(rng.choices(range(len(body) + 1), k=rng.choice((0, 1, 3, 30))))
+        long_way, walk = both_ways([body[a:b] for a, b in zip([0] + cuts, cuts + [len(body)]) if a < b], framing, prefixes)
+        assert walk == long_way
+    assert dockeraudit.FrameReader.heads
+
+
+def test_the_walk_takes_whole_frames_and_remembers_few_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dockeraudit, "KNOWN_HEADS", 3)
+    monkeypatch.setattr(dockeraudit.FrameReader, "heads", {})
+    lines = [b"x" * size + b"\n" for size in (20, 20, 30, 40, 50, 20, 4096)]
+    reader = dockeraudit.FrameReader(StreamDemuxer("multiplexed"))
+    monkeypatch.setattr(dockeraudit.ChunkedReader, "feed", None)  # the longer way
+    used, decoded = reader.feed(chunked([frame(1, line) for line in lines])[: -len(b"0\r\n\r\n")])
+    assert decoded == (sum(map(len, lines)) + 8 * len(lines), len(lines), [("stdout", b"".join(lines))])
+    assert len(reader.heads) == 3
+
+
 def websocket_frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
     """One WebSocket frame (RFC 6455 §5.2)."""
     size = len(payload)
