@@ -192,7 +192,8 @@ def load_fingerprint_key(path: Optional[str]) -> bytes:
         return os.urandom(32)
     try:
         try:
-            write_key(path, os.urandom(32))
+            if not os.path.exists(path):  # one that is there may lie where nothing can be written: a mounted secret, /etc
+                write_key(path, os.urandom(32))
         except FileExistsError:
             pass
         with open(path, "rb") as file:

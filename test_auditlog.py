@@ -277,6 +277,14 @@ def test_a_crash_while_the_key_is_made_does_not_stop_the_next_start(folder):
     assert len(auditlog.load_fingerprint_key(path)) == 32
 
 
+def test_a_key_is_read_where_nothing_can_be_written(folder: Path, monkeypatch: Any) -> None:
+    """A mounted secret, or /etc for a service that is not root: a shared key lies where it cannot be made."""
+    path = folder / "shared.key"
+    path.write_bytes(b"k" * 32)
+    monkeypatch.setattr(auditlog.os, "open", lambda *arguments: pytest.fail("it was to be written"))
+    assert auditlog.load_fingerprint_key(str(path)) == b"k" * 32
+
+
 def test_a_wrong_key_is_refused(folder):
     (folder / "key").write_bytes(b"short")
     for path in ("key", "no/such/folder/key"):
