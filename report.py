@@ -144,9 +144,35 @@ class Tally:
         if timestamp < self.first or not self.first:
             self.first = timestamp
 
+    def include(self, count: int, other: Tally) -> None:
+        """So many more, from another tally's first to its last."""
+        self.add(0, other.first)
+        self.add(count, other.last)
+
     def times(self) -> dict[str, Any]:
         """For programs."""
         return {"count": self.count, "first_seen": self.first, "last_seen": self.last}
+
+
+class Sighting(Tally):
+    """A secret in a container, as a reader saw it. All other counts of findings are sums of these, made by `settle`."""
+
+    __slots__ = ("place", "reader", "settled")
+
+    def __init__(self, place: Optional[Place], reader: Optional[Reader]) -> None:
+        super().__init__()
+        self.place, self.reader = place, reader
+        self.settled = 0  # of the count
+
+    def settle(self, secret: Secret) -> None:
+        """Add what has come since the last time to the secret, the container and the reader."""
+        more, self.settled = self.count - self.settled, self.count
+        secret.include(more, self)
+        if self.place and self.reader:
+            self.place.include(more, self)
+            self.place.patterns[secret.pattern] += more
+            self.place.severities[secret.severity] += more
+            self.reader.include(more, self)
 
 
 class Secret(Tally):
@@ -157,7 +183,7 @@ class Secret(Tally):
     def __init__(self, fingerprint: str, rule: str, pattern: str, severity: str, redacted: str) -> None:
         super().__init__()
         self.fingerprint, self.rule, self.pattern, self.severity, self.redacted = fingerprint, rule, pattern, severity, redacted
-        self.sightings: dict[tuple[str, str], Tally] = {}
+        self.sightings: dict[tuple[str, str], Sighting] = {}
 
     def by(self, side: int) -> Counter[str]:
         """How often by container (0) or by reader (1), the most first."""
@@ -352,10 +378,13 @@ class AuditSummary:
         self._finding(self._targets(record), client_text(record.get("client")), number_of(record.get("count"), 1), text_of(record.get("timestamp")))
 
     def settle(self) -> None:
-        """All has been read: findings still waiting for an update count as they are, streams without an end as unfinished."""
+        """All has been read: make the sums. Findings still waiting for an update count as they are, streams without an end as unfinished."""
         waiting, self._partial = list(self._partial.values()), {}
         for record in waiting:
             self._settle(record)
+        for secret in self.secrets.values():
+            for sighting in secret.sightings.values():
+                sighting.settle(secret)
         for reader in self.readers.values():
             reader.unfinished = 0
         for stream in self._streams.values():
@@ -385,31 +414,30 @@ class AuditSummary:
         return secret, place
 
     def _finding(self, targets: Optional[tuple[Secret, Place]], client: str, count: int, timestamp: str) -> None:
-        """Count a finding everywhere."""
+        """Count a finding: in the sums of all, and in its sighting."""
         if targets is None or not self._seen(timestamp):
             return
         secret, place = targets
         severity = secret.severity
         self.findings[severity] += count
-        secret.add(count, timestamp)
-        place.add(count, timestamp)
-        place.patterns[secret.pattern] += count
-        place.severities[severity] += count
-        self._reader(client).add(count, timestamp)
-        pair = (place.container_id, client)
-        sighting = secret.sightings.get(pair) or self._sighting(secret, pair)
+        sighting = secret.sightings.get((place.container_id, client)) or self._sighting(secret, place, client, count, timestamp)
         sighting.add(count, timestamp)
         hour = self.hours.get(timestamp[:13]) or self._hour(timestamp[:13])
         if hour is not None:
             hour[severity] += count
         self.recent.append((timestamp, secret, place, client))
 
-    def _sighting(self, secret: Secret, pair: tuple[str, str]) -> Tally:
-        if len(secret.sightings) >= SIGHTING_LIMIT or self._sightings >= SIGHTINGS_IN_ALL:
-            pair = (OTHERS, OTHERS)
-        if pair not in secret.sightings:
+    def _sighting(self, secret: Secret, place: Place, client: str, count: int, timestamp: str) -> Sighting:
+        """A new sighting; beyond the limits the one of all others, while container and reader are counted at once."""
+        reader = self._reader(client)
+        if len(secret.sightings) < SIGHTING_LIMIT and self._sightings < SIGHTINGS_IN_ALL:
             self._sightings += 1
-        return secret.sightings.setdefault(pair, Tally())
+            return secret.sightings.setdefault((place.container_id, client), Sighting(place, reader))
+        place.add(count, timestamp)
+        place.patterns[secret.pattern] += count
+        place.severities[secret.severity] += count
+        reader.add(count, timestamp)
+        return secret.sightings.setdefault((OTHERS, OTHERS), Sighting(None, None))
 
     def _hour(self, hour: str) -> Optional[Counter[str]]:
         """A new hour with findings; None if it is no hour, or one too many."""
