@@ -1058,8 +1058,8 @@ class AuditLog:
             self._diagnose("warning", f"{skipped} audit records were lost; the gap is in the log, with seq {seq}")
         if record.event in ("stats", "stop"):
             self._diagnose("info", f"audit log {self._file.path}: {record.event} is seq {seq} of run {self.run}, its line's hash {self._file.last_hash}")
-        if self._fsync == "always":
-            self._sync(force=True)
+        if self._fsync == "always" or self._file.unsynced >= SYNC_BYTES:
+            self._sync(force=self._fsync == "always")
 
     def _gap_fields(self, overflow: Overflow, seq: int) -> dict[str, Any]:
         fields = {"records": overflow.records, "matches": overflow.matches, "first_seq": seq - overflow.records, "last_seq": seq - 1}

@@ -1354,19 +1354,20 @@ class StreamAuditor:
                 self._text(item[0]).feed(item[1])
         except Exception as error:  # by its kind alone: its text may hold what it choked on
             self.audit.error(type(error).__name__)
-            self._start_afresh()
+            self._start_afresh(item)
             self._on_error()
         self._held = sum(text.held for text in self._texts.values())
         if self._held > OWN_SHARE:
             for text in self._texts.values():
                 text.shrink()
 
-    def _start_afresh(self) -> None:
-        """Scanners without what the failed ones were holding, which is counted."""
-        for stream_type, failed in self._texts.items():
-            self.unscanned += failed.held
-            fresh = self._texts[stream_type] = TextScanner(self._scanner, self.audit, stream_type)
-            fresh.lines = failed.lines
+    def _start_afresh(self, item: Any) -> None:
+        """Scanners without what the failed ones were holding; that, and the item they failed on, is counted."""
+        stream_type, data = item if type(item) is tuple else ("", b"")
+        self.unscanned += max(self._held + len(data), sum(failed.held for failed in self._texts.values()))
+        for name, failed in self._texts.items():
+            fresh = self._texts[name] = TextScanner(self._scanner, self.audit, name)
+            fresh.lines = failed.lines + (data.count(b"\n") if name == stream_type else 0)
 
     def _settle(self) -> None:
         """A silence, or the end of the stream once all before it has been scanned."""
