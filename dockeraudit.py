@@ -2694,7 +2694,7 @@ def live_state(proxy: Proxy) -> dict[str, Any]:
         {
             "stream": exchange.audit.number,
             "endpoint": exchange.route.endpoint,
-            "container": exchange.route.name,
+            "container": exchange.audit.container_name or exchange.route.name,
             "client": exchange.handler.identity,
             "seconds": round(time.monotonic() - exchange.begun),
             "bytes": exchange.auditor.bytes if exchange.auditor else exchange.tunnelled,
@@ -2742,6 +2742,8 @@ class AdminHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")  # the page's own policy cannot say this
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -3663,6 +3665,8 @@ def dispatch(arguments: Sequence[str]) -> int:
         status, text = EXIT_CANNOT_LISTEN, str(error)
     except AuditLogError as error:
         status, text = error.status, str(error)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         return 141  # the reader of our output is gone: as a process that SIGPIPE ended
     sys.stderr.write(f"dockeraudit: {text}\n")

@@ -108,9 +108,9 @@ class Choice(NamedTuple):
 # gathering
 # =====================================================================================================================
 
-DISTINCT_LIMIT = 50_000  # distinct secrets of each severity, containers, readers or refused requests; the rest is counted together
+DISTINCT_LIMIT = 20_000  # distinct secrets of each severity, containers, readers or refused requests; the rest is counted together
 SIGHTING_LIMIT = 1_000  # pairs of container and reader kept for one secret
-SIGHTINGS_IN_ALL = 200_000  # and for all together; about 100 MB with everything else full
+SIGHTINGS_IN_ALL = 200_000  # and for all together; some 200 MB with everything else full
 PARTIAL_LIMIT = 10_000  # findings that wait for the update that completes them
 MEMO_LIMIT = 20_000  # findings and clients recognized by their bytes
 STREAM_LIMIT = 50_000  # streams whose end has not been read

@@ -176,6 +176,8 @@ def test_the_live_page_shows_what_runs_now(browser, folder, start_proxy):
                 browser.open(f"http://127.0.0.1:{port}/", width)
                 assert browser.run("document.documentElement.scrollWidth") <= width
             now, latest = browser.run("document.querySelector('#now').innerText"), browser.run("document.querySelector('#latest').innerText")
+            head = browser.told("Network.responseReceived")[0]["response"]["headers"]
+            assert head["X-Frame-Options"] == "DENY" and head["X-Content-Type-Options"] == "nosniff"
             assert "The engine answers. The audit log is written." in now and "web" in now and "logs" in now
             assert "Password" in latest and "hunter22" not in browser.run("document.documentElement.outerHTML")
             browser.run("document.querySelector('nav a[href=\"\"]').click()")

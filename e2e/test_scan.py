@@ -101,6 +101,14 @@ def test_records_go_to_a_log_of_their_own_and_can_be_reported(folder):
 
 
 @slow
+def test_a_scan_can_be_piped_into_a_report(folder):
+    (folder / "text").write_bytes(AWS + b"\n")
+    with start(folder / "text") as scanning:
+        report = subprocess.run([sys.executable, PROGRAM, "report", "--fail-on", "HIGH", "-"], stdin=scanning.stdout, capture_output=True, timeout=60, check=False)
+    assert report.returncode == 1 and b"AWS Access Key" in report.stdout and str(folder).encode()[:20] in report.stdout
+
+
+@slow
 def test_a_slow_reader_of_the_records_loses_none(folder):
     """More distinct findings than the log's queue holds, while nobody reads them."""
     for number in range(4):
