@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import requests_unixsocket
@@ -98,6 +100,50 @@ def test_complete_integration(proxy, engine):
     assert (found["AWS Access Key"]["stream_type"], found["Email Address"]["stream_type"]) == ("stdout", "stderr")
     assert found["AWS Access Key"]["container_name"] == "web"
     assert AWS_KEY not in proxy.log.read_bytes() and AWS_KEY not in proxy.errors.read_bytes()
+
+
+LARGE = random.Random(3).randbytes(3 << 20)
+
+
+@pytest.mark.parametrize("sent", [len(LARGE), len(LARGE) - 1, 1_500_000])
+def test_a_large_body_with_a_length_arrives_whole_or_cut_where_the_engine_cut_it(proxy, engine, sent):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+
+    def export(sock, request):
+        sock.sendall(head + LARGE[:sent])
+        if sent < len(LARGE):
+            sock.close()
+
+    engine.routes["/images/web/get"] = export
+    for _ in range(2):
+        body = exchange(proxy, b"GET /images/web/get HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").partition(b"\r\n\r\n")[2]
+        assert body == LARGE[:sent]
+    wait_for(lambda: pipes_of(proxy.process) == 0, "the pipes to be closed")
+
+
+def test_a_large_body_keeps_the_connection_and_a_slow_reader_its_pace(proxy, engine):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+    engine.routes["/images/web/get"] = lambda sock, request: sock.sendall(head + LARGE)
+    with connect(proxy) as sock:
+        for size in (1 << 20, 999):  # a reader that takes much at once, and one that takes little
+            sock.sendall(b"GET /images/web/get HTTP/1.1\r\nHost: d\r\n\r\n")
+            body = receive_until(sock, b"\r\n\r\n").partition(b"\r\n\r\n")[2]
+            while len(body) < len(LARGE):
+                body += sock.recv(size)
+            assert body == LARGE
+        sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert receive_until(sock, b"\r\n\r\nOK")
+
+
+def pipes_of(process):
+    """How many ends of pipes a process holds."""
+    count = 0
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        try:
+            count += os.readlink(link).startswith("pipe:")
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return count
 
 
 def test_frame_by_frame_streaming_and_cancellation(proxy, engine):
