@@ -1557,10 +1557,13 @@ def _answer_head(sock: socket.socket, deadline: float) -> tuple[ResponseHead, by
 
 def _receive_before(sock: socket.socket, deadline: float) -> bytes:
     left = deadline - time.monotonic()
-    if left <= 0:
-        raise EngineError("the engine did not answer in time")
-    sock.settimeout(left)
-    return sock.recv(BLOCK)
+    try:
+        sock.settimeout(max(left, 0.001))
+        if left > 0:
+            return sock.recv(BLOCK)
+    except socket.timeout:  # TimeoutError itself only from Python 3.10 on
+        pass
+    raise EngineError("the engine did not answer in time")
 
 
 def engine_stream(connection: UnixHTTPConnection, path: str) -> tuple[ResponseHead, Iterator[bytes]]:

@@ -1,0 +1,160 @@
+"""A proxy between plain sockets and an engine whose every byte is the test's: what the hostile cases are made of.
+
+    with Wire() as wire:
+        wire.engine.serve = lambda sock, data: sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert wire.talk(b"GET / HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 204")
+"""
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Iterable, Iterator
+
+from scripted import ScriptedEngine
+
+from conftest import DEADLINE, ProxyProcess, wait_for
+
+LOOKUPS = (b"/containers/web/json", b"/version", b"/exec/web/json")
+
+
+class RawEngine(ScriptedEngine):
+    """Calls `serve(sock, data)` for each connection with what came first; the proxy's own questions get 404."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.serve: Callable[[socket.socket, bytes], Any] = lambda sock, data: None
+        self.failures: list[BaseException] = []
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(DEADLINE)
+            data = read_until(sock, b"\r\n\r\n")
+            if data.split(b" ", 2)[1] in LOOKUPS:
+                sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            elif data:
+                self.serve(sock, data)
+        except (OSError, IndexError):
+            pass  # the proxy went away, as tests make it do
+        except BaseException as error:  # an assertion in a test's engine: told when the wire is closed
+            self.failures.append(error)
+        finally:
+            with self._lock:
+                self._open.discard(sock)
+            sock.close()
+
+
+class Wire:
+    """The proxy on a Unix and a TCP address, its engine, and how much of it is in use."""
+
+    def __init__(self, *options: str) -> None:
+        self.options = options
+
+    def __enter__(self) -> Wire:
+        self.folder = Path(tempfile.mkdtemp(prefix="da-"))
+        self.engine = RawEngine(str(self.folder / "engine.sock"))
+        self.engine.__enter__()
+        self.port = free_port()
+        self.proxy = ProxyProcess(self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options)
+        self.proxy.ready()
+        self.threads, self.descriptors = self.in_use()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        status = self.proxy.stop()
+        self.engine.__exit__()
+        errors = self.proxy.errors.read_text()
+        shutil.rmtree(self.folder)
+        assert status == 0 and "defect" not in errors, errors
+        assert not self.engine.failures, self.engine.failures
+
+    def in_use(self) -> tuple[int, int]:
+        """Threads and descriptors of the proxy."""
+        process = f"/proc/{self.proxy.process.pid}"
+        return len(os.listdir(process + "/task")), len(os.listdir(process + "/fd"))
+
+    def settled(self) -> None:
+        """Wait until no thread and no descriptor of any connection is left; four workers may have started meanwhile."""
+
+        def nothing_left() -> bool:
+            threads, descriptors = self.in_use()
+            return threads <= self.threads + 4 and descriptors <= self.descriptors
+
+        wait_for(nothing_left, f"threads and descriptors to go back to {self.threads} and {self.descriptors}, now {self.in_use()}")
+
+    def resident(self) -> int:
+        """Bytes of memory in use."""
+        return int(Path(f"/proc/{self.proxy.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def connect(self, tcp: bool = False) -> socket.socket:
+        """A connection to the proxy."""
+        sock = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
+        sock.settimeout(DEADLINE)
+        sock.connect(("127.0.0.1", self.port) if tcp else self.proxy.socket)
+        return sock
+
+    def talk(self, data: bytes, tcp: bool = False) -> bytes:
+        """Send, and read to the end of the connection."""
+        with self.connect(tcp) as sock:
+            sock.sendall(data)
+            return read_all(sock)
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_until(sock: socket.socket, mark: bytes) -> bytes:
+    """Read until a mark has come; what there is at the end of the connection."""
+    data = b""
+    while mark not in data:
+        block = sock.recv(65536)
+        if not block:
+            break
+        data += block
+    return data
+
+
+def read_exactly(sock: socket.socket, size: int, data: bytes = b"") -> bytes:
+    """Read until there are so many bytes, or the end."""
+    while len(data) < size:
+        block = sock.recv(size - len(data))
+        if not block:
+            break
+        data += block
+    return data
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read to the end of the connection; a reset is one."""
+    data = b""
+    try:
+        while True:
+            block = sock.recv(65536)
+            if not block:
+                return data
+            data += block
+    except ConnectionResetError:
+        return data
+
+
+def send_parts(sock: socket.socket, parts: Iterable[bytes]) -> None:
+    """Send in pieces."""
+    for part in parts:
+        sock.sendall(part)
+
+
+def cuts(data: bytes, seed: int, times: int = 3) -> Iterator[list[bytes]]:
+    """The data whole, byte by byte, and cut at seeded random places."""
+    yield [data]
+    yield [data[i : i + 1] for i in range(len(data))]
+    rng = random.Random(seed)
+    for _ in range(times):
+        places = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 9)))
+        yield [data[a:b] for a, b in zip([0] + places, places + [len(data)])]
