@@ -296,7 +296,8 @@ def check_target(target: bytes, method: bytes) -> None:
     path = target.partition(b"?")[0]
     if BAD_ESCAPE.search(path):
         raise HTTPError(400, "the request target holds a '%' that is not followed by two hex digits")
-    if path[:1] == b"/" or SCHEME.match(path):
+    scheme = SCHEME.match(path)
+    if path[scheme.end() if scheme else 0 :][:1] == b"/":
         return
     if (target == b"*" and method == b"OPTIONS") or method == b"CONNECT":
         return
@@ -470,7 +471,9 @@ class ChunkedReader:
                 raise HTTPError(400, "the trailer section has a line that does not end in CR LF")
             self._check_length(MAX_TRAILER, "trailer section")
             return len(block)
-        parse_fields(self.line[: end + 4], 0)
+        for name, _ in parse_fields(self.line[: end + 4], 0):
+            if name.lower() in FIXED_FIELDS:  # RFC 9110 §6.5.1: a reader that merged it would see another message
+                raise HTTPError(400, f"the trailer section of a chunked body holds {name.decode('ascii')}")
         self.done = True
         return pos + end + 4 - kept
 
