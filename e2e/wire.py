@@ -11,13 +11,15 @@ import random
 import shutil
 import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 from scripted import ScriptedEngine
 
-from conftest import DEADLINE, ProxyProcess, wait_for
+from conftest import DEADLINE, ProxyProcess
 
+LAZY_WORKERS = 6  # threads that start when first needed, and stay: they scan, look up names, write and sync the log
 LOOKUPS = (b"/containers/web/json", b"/version", b"/exec/web/json")
 
 
@@ -77,13 +79,20 @@ class Wire:
         return len(os.listdir(process + "/task")), len(os.listdir(process + "/fd"))
 
     def settled(self) -> None:
-        """Wait until no thread and no descriptor of any connection is left; four workers may have started meanwhile."""
+        """Wait until no thread and no descriptor of any connection is left."""
 
-        def nothing_left() -> bool:
+        end = time.monotonic() + DEADLINE
+        while True:
             threads, descriptors = self.in_use()
-            return threads <= self.threads + 4 and descriptors <= self.descriptors
+            if threads <= self.threads + LAZY_WORKERS and descriptors <= self.descriptors:
+                return
+            assert time.monotonic() < end, f"{threads} threads of {self.threads} + {LAZY_WORKERS}, {descriptors} descriptors of {self.descriptors}: {self.open_files()}"
+            time.sleep(0.01)
 
-        wait_for(nothing_left, f"threads and descriptors to go back to {self.threads} and {self.descriptors}, now {self.in_use()}")
+    def open_files(self) -> list[str]:
+        """What the proxy's descriptors are."""
+        folder = f"/proc/{self.proxy.process.pid}/fd"
+        return [os.readlink(f"{folder}/{number}") for number in os.listdir(folder)]
 
     def resident(self) -> int:
         """Bytes of memory in use."""
