@@ -1,0 +1,159 @@
+"""Fuzz the parsers: python3 e2e/fuzz.py [SECONDS], until interrupted without a number.
+
+Head parser, chunk reader, stream demuxer, WebSocket decoder, route classifier: only errors of our own may escape, and
+cutting the bytes elsewhere must change nothing. With atheris (coverage-guided, where it installs) or else with seeded
+random mutations of the tests' own tables; prints the input that broke something, and exits 1.
+"""
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+try:
+    import atheris
+except ImportError:
+    atheris = None
+
+if atheris:
+    with atheris.instrument_imports(include=["dockeraudit"]):
+        import dockeraudit
+else:
+    import dockeraudit
+
+HEADS = (
+    b"GET /v1.43/containers/%61/logs?follow=1 HTTP/1.1\r\nHost: d\r\n\r\n",
+    b"POST http://a/exec/x/start HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nConnection: Upgrade\r\nUpgrade: tcp, h2c\r\n\r\n{}",
+    b"POST /build HTTP/1.1\r\nHost: [::1]:1\r\nTransfer-Encoding: chunked\r\nOrigin: http://a\r\n\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+)
+BODIES = (b"3;a=b\r\nabc\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\n", b"\1\0\0\0\0\0\0\3abc\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\1x", b"\x82\x85\1\2\3\4hello\x81\x7e\0\x03abc")
+
+
+def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call returns, or the status of its refusal; anything else escapes."""
+    try:
+        return call(*arguments)
+    except dockeraudit.HTTPError as error:
+        return error.status
+
+
+def read_request(parts: Sequence[bytes]) -> Any:
+    """A head and its body that come in parts: what was seen, forwarded, and left over."""
+    buffer, seen = b"", 0
+    for number, part in enumerate(parts):
+        buffer += part
+        length = dockeraudit.head_length(buffer, seen) if buffer else 0
+        if length:
+            rest = buffer[length:] + b"".join(parts[number + 1 :])
+            return request_of(buffer[:length], rest)
+        seen = len(buffer)
+    return None
+
+
+def request_of(raw: bytes, rest: bytes) -> Any:
+    """Everything that is asked of one request."""
+    head = dockeraudit.parse_request_head(raw)
+    route = dockeraudit.classify(head.method, head.target)
+    route.flag("follow")
+    framing = dockeraudit.request_framing(head)
+    upgrade = dockeraudit.offered_protocols(head, route, False)
+    assert not any(protocol.lower().startswith(b"h2") for protocol in upgrade) or route.endpoint == "tunnel"
+    forwarded = dockeraudit.forwarded_request_head(head, upgrade, False)
+    again = dockeraudit.parse_request_head(forwarded)
+    assert (again.method, again.target) == (head.method, head.target) and dockeraudit.request_framing(again) == framing
+    dockeraudit.browser_refusal(head, route, True, frozenset())
+    return head.target, head.fields, framing, route, rest
+
+
+def read_chunks(parts: Sequence[bytes]) -> Any:
+    """A chunked body that comes in parts: payload, bytes used, whether it has ended."""
+    reader, payload, used = dockeraudit.ChunkedReader(), b"", 0
+    for part in parts:
+        if part and not reader.done:
+            count, data = reader.feed(part)
+            payload, used = payload + data, used + count
+    return payload, used, reader.done
+
+
+def decoded(decoder: Any, parts: Sequence[bytes]) -> Any:
+    """A stream's texts, its frames, and its framing."""
+    texts: dict[str, bytes] = {}
+    for name, data in [run for part in parts if part for run in decoder.feed(part)] + decoder.end():
+        texts[name] = texts.get(name, b"") + data
+    return {name: text for name, text in texts.items() if text}, decoder.frames, decoder.inside_frame, decoder.framing
+
+
+def check(data: bytes) -> None:
+    """One input, through everything, whole and cut where its own first bytes say."""
+    seeds = data[:2] + b"\0\0"
+    places = sorted({seeds[0] % (len(data) + 1), seeds[1] % (len(data) + 1)})
+    cut = [data[a:b] for a, b in zip([0, *places], [*places, len(data)])]
+    bytewise = [data[i : i + 1] for i in range(len(data))]
+    for parts in (cut, bytewise):
+        assert outcome(read_request, parts) == outcome(read_request, [data])
+        assert outcome(read_chunks, parts) == outcome(read_chunks, [data])
+        for framing in (None, "multiplexed"):
+            whole = decoded(dockeraudit.StreamDemuxer(framing, seeds[0] % 3), [data])
+            assert decoded(dockeraudit.StreamDemuxer(framing, seeds[0] % 3), parts) == whole
+        assert decoded(dockeraudit.WebSocketDecoder("tty"), parts) == decoded(dockeraudit.WebSocketDecoder("tty"), [data])
+    outcome(dockeraudit.parse_response_head, data)
+    outcome(dockeraudit.parse_response_head, b"HTTP/1.1 200 OK\r\n" + data + b"\r\n\r\n")
+    for method in (b"GET", b"POST"):
+        dockeraudit.classify(method, data)
+
+
+def mutate(rng: random.Random) -> bytes:
+    """A table's bytes with a few of them changed, doubled, cut out or exchanged for another table's."""
+    data = bytearray(rng.choice(HEADS + BODIES))
+    for _ in range(rng.randrange(1, 6)):
+        place = rng.randrange(len(data) + 1)
+        kind = rng.randrange(5)
+        if kind == 0:
+            data[place : place + 1] = bytes([rng.randrange(256)])
+        elif kind == 1:
+            data[place:place] = rng.choice([b"\r", b"\n", b"\r\n", b"\0", b" ", b":", b"%", b"0", b"chunked", b"\xff", b"Content-Length: 1\r\n"])
+        elif kind == 2:
+            del data[place : place + rng.randrange(1, 9)]
+        elif kind == 3:
+            data[place:place] = data[place : place + rng.randrange(1, 40)]
+        else:
+            other = rng.choice(HEADS + BODIES)
+            data[place:] = other[rng.randrange(len(other)) :]
+    return bytes(data)
+
+
+def fuzz_by_mutation(seconds: float) -> int:
+    """Mutate until the time is up; returns how many inputs were tried."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"fuzz: seeded mutations, seed {seed}; no atheris here", flush=True)
+    rng, end, tried, data = random.Random(seed), time.monotonic() + seconds, 0, b""
+    try:
+        while time.monotonic() < end:
+            data = mutate(rng)
+            check(data)
+            tried += 1
+    except KeyboardInterrupt:
+        pass
+    except Exception:
+        print(f"fuzz: broken by {data!r}", file=sys.stderr)
+        raise
+    return tried
+
+
+def fuzz_by_coverage(seconds: float) -> None:
+    """atheris, which ends the process itself: 0 when the time is up, with the input on standard error when it breaks."""
+    limit = [] if seconds == float("inf") else [f"-max_total_time={int(seconds)}"]
+    atheris.Setup([sys.argv[0], *limit, "-max_len=400", "-print_final_stats=1"], lambda data: check(bytes(data)))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    SECONDS = float(sys.argv[1]) if len(sys.argv) > 1 else float("inf")
+    if atheris:
+        fuzz_by_coverage(SECONDS)
+    print(f"fuzz: {fuzz_by_mutation(SECONDS)} inputs, nothing but our own errors")
