@@ -41,6 +41,7 @@ bench-detect:  ## detection figures: make bench-detect VECTORS=DIR with vectors.
 	$(PYTHON) bench/detect.py $(VECTORS)
 
 fuzz: $(VENV)/ready  ## parsers and classifiers, until interrupted (SECONDS=N to bound it)
+	-$(VENV)/bin/pip install -q atheris  # coverage-guided where it installs; without it, seeded mutations
 	$(VENV)/bin/python e2e/fuzz.py $(SECONDS)
 
 clean:
