@@ -4,6 +4,7 @@ One proxy serves the whole file; at its end no thread and no descriptor of any o
 """
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -712,21 +713,12 @@ def test_a_stream_outlives_any_silence(folder: Any, monkeypatch: pytest.MonkeyPa
         assert go.wait(20)
         sock.sendall(last)
 
-    with RawEngine(str(folder / "engine.sock")) as engine:
+    with serving(folder) as engine:
         engine.serve = serve
-        arguments = ["--listen", f"unix://{folder}/p.sock", "--upstream", engine.path, "--audit-log", str(folder / "audit.log")]
-        options = dockeraudit.load_settings(arguments, {})
-        quiet = dockeraudit.Diagnostics("error")
-        log = dockeraudit.open_log(options, dockeraudit.load_scanner(options), [], quiet)
-        proxy = dockeraudit.Proxy(options, log, dockeraudit.load_scanner(options), quiet)
-        service = dockeraudit.Service(proxy, dockeraudit.load_listeners(options, {}, quiet.say))
-        service.start()
         monkeypatch.setattr(dockeraudit.select, "poll", clock.poll)
         monkeypatch.setattr(dockeraudit, "time", clock)
         try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(20)
-                sock.connect(f"{folder}/p.sock")
+            with connected(folder) as sock:
                 sock.sendall(head)
                 read_until(sock, b"\r\n\r\n")
                 wait_for(lambda: clock.waits and clock.waits[-1] is None, "the relay to wait without limit")
@@ -738,8 +730,50 @@ def test_a_stream_outlives_any_silence(folder: Any, monkeypatch: pytest.MonkeyPa
         finally:
             go.set()
             monkeypatch.undo()
+
+
+@contextlib.contextmanager
+def serving(folder: Any) -> Iterator[RawEngine]:
+    """A proxy in this process, so that its limits and its clock can be changed; gives its engine."""
+    with RawEngine(str(folder / "engine.sock")) as engine:
+        arguments = ["--listen", f"unix://{folder}/p.sock", "--upstream", engine.path, "--audit-log", str(folder / "audit.log")]
+        options = dockeraudit.load_settings(arguments, {})
+        quiet = dockeraudit.Diagnostics("error")
+        log = dockeraudit.open_log(options, dockeraudit.load_scanner(options), [], quiet)
+        proxy = dockeraudit.Proxy(options, log, dockeraudit.load_scanner(options), quiet)
+        service = dockeraudit.Service(proxy, dockeraudit.load_listeners(options, {}, quiet.say))
+        service.start()
+        try:
+            yield engine
+        finally:
             service.stop(1.0)
             log.close("test", 1.0)
+
+
+def connected(folder: Any) -> socket.socket:
+    """A connection to the proxy in this process."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(f"{folder}/p.sock")
+    return sock
+
+
+def test_a_head_that_does_not_end_is_408_and_no_head_at_all_is_closed_silently(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dockeraudit, "HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(dockeraudit, "FIRST_BYTE_TIMEOUT", 0.2)
+    with serving(folder) as engine:
+        engine.serve = answer(OK)
+        with connected(folder) as sock:
+            assert sock.recv(1) == b""
+        with connected(folder) as sock:
+            sock.sendall(PING[:-2])
+            assert "not complete" in message_of(read_all(sock), 408)
+        with connected(folder) as sock:  # a connection that has served a request may rest for as long as it likes
+            sock.sendall(PING)
+            assert read_exactly(sock, len(OK)) == OK
+            select.select([sock], [], [], 0.4)
+            sock.sendall(PING)
+            assert read_exactly(sock, len(OK)) == OK
 
 
 # =====================================================================================================================
