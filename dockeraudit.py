@@ -1608,7 +1608,7 @@ def receive(sock: socket.socket, size: int = BLOCK) -> Optional[bytes]:
         return sock.recv(size)
     except LATER:
         return None
-    except GONE:
+    except OSError:  # reset, or a host that keep-alive probes no longer reach: as good as ended
         return b""
 
 
@@ -1669,6 +1669,10 @@ def send_some(sock: socket.socket, data: Waiting) -> Waiting:
         sent = sock.send(data)
     except LATER:
         return data
+    except GONE:
+        raise
+    except OSError as error:
+        raise ConnectionAbortedError(error.errno, error.strerror) from error
     return memoryview(data)[sent:] if sent < len(data) else b""
 
 

@@ -5,6 +5,7 @@ One proxy serves the whole file; at its end no thread and no descriptor of any o
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
 import json
@@ -196,6 +197,17 @@ def test_an_upgrade_that_a_log_ignores_is_audited_and_the_length_of_a_101_means_
         assert read_exactly(sock, len(odd) + 10) == odd + b"earlytyped"
 
 
+def test_an_error_reply_to_a_log_keeps_the_client_s_connection(wire: Wire) -> None:
+    reply = b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno"
+    asked: list[bytes] = []
+    wire.engine.serve = lambda sock, data: (asked.append(data), sock.sendall(reply.replace(b"\r\nC", b"\r\nConnection: close\r\nC")))
+    with wire.connect() as sock:
+        for _ in range(3):
+            sock.sendall(LOGS)
+            assert read_exactly(sock, len(reply)) == reply
+    assert [data.count(b"\r\nConnection: close\r\n") for data in asked] == [1, 1, 1]
+
+
 def test_a_detached_exec_is_no_stream_and_keeps_its_connection(wire: Wire) -> None:
     wire.engine.serve = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     with wire.connect() as sock:
@@ -372,6 +384,26 @@ def test_either_side_may_end_first_and_still_hear_the_other(wire: Wire, tcp: boo
         sock.sendall(b"and you")
         sock.shutdown(socket.SHUT_WR)
         wait_for(lambda: heard == [b"and you"], "the client's last words")
+
+
+class BrokenSocket:
+    """A socket whose peer is in trouble."""
+
+    def __init__(self, number: int) -> None:
+        self.error = OSError(number, os.strerror(number))
+
+    def recv(self, size: int) -> bytes:
+        raise self.error
+
+    send = recv
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN])
+def test_however_a_connection_breaks_it_is_gone(number: int) -> None:
+    broken: Any = BrokenSocket(number)
+    assert dockeraudit.receive(broken) == b""
+    with pytest.raises(dockeraudit.GONE):
+        dockeraudit.send_some(broken, b"x")
 
 
 def test_a_slow_reader_holds_the_engine_up_and_not_the_memory(wire: Wire) -> None:
