@@ -1022,9 +1022,10 @@ class KeyBody:
 
 
 class OpenMatch(NamedTuple):
-    """A match reported before its end was known: where it starts in the carry, and its record."""
+    """A match reported before its end was known: where it lies in the carry, and its record."""
 
     start: int
+    end: int
     handle: Any
 
 
@@ -1102,7 +1103,7 @@ class TextScanner:
         if self._open and self._open.start < kept:  # longer than what is kept: nobody will see its end
             self._withdraw()
         if self._open:
-            self._open = self._open._replace(start=self._open.start - kept)
+            self._open = self._open._replace(start=self._open.start - kept, end=self._open.end - kept)
         self._decided = max(decided, self._decided, limit) - kept
         del self.carry[:kept]
 
@@ -1111,14 +1112,14 @@ class TextScanner:
         line, counted, before = self.lines + 1, 0, self._open
         skip = max(self._decided, self._key_body(block, 0, final) if self._key else 0)
         for match in matches:
-            known = before is not None and match.start <= before.start < match.end
+            known = before is not None and match.start < before.end and before.start < match.end
             if match.start < skip and not known:
                 continue
             line += block.count(b"\n", counted, match.start)
             counted = match.start
             closed = final or (match.end < len(block) and not match.rule.multiline)
             handle = before.handle if known and before else self._finding(block, match, line, closed)
-            self._open = None if closed else OpenMatch(match.start, handle)
+            self._open = None if closed else OpenMatch(match.start, match.end, handle)
             if known:
                 before = None
                 if closed and not match.rule.multiline:

@@ -23,9 +23,9 @@ from __future__ import annotations
 import base64
 import binascii
 import bisect
+import functools
 import hashlib
 import json
-import math
 import random
 import re
 import sys
@@ -357,8 +357,8 @@ PAYMENT = (
     token("lob-key", "Lob key", "[live_|test_]{h35} [test_pub_|live_pub_]{h31}", "docs.lob.com/#tag/Authentication"),
     token("flutterwave-key", "Flutterwave key", "FLWSECK-{x32}-X FLWSECK_TEST-{x32}-X FLWPUBK_TEST-{x32}-X FLWSECK_TEST-{x12}", "developer.flutterwave.com/docs/authentication"),
     Rule(
-        "braintree-token", "Braintree access token", "HIGH", (b"$",), rb"(?<=access_token)\$(?:production|sandbox)\$[a-z0-9]{16}\$[0-9a-f]{32}", 0,
-        (shape_sample("access_token$production${l16}${h32}"),), ("access_token$production$short",), "developer.paypal.com/braintree/docs", find="dollar",
+        "braintree-token", "Braintree access token", "HIGH", (b"$pr", b"$sa"), rb"(?<=access_token)\$(?:production|sandbox)\$[a-z0-9]{16}\$[0-9a-f]{32}", 0,
+        (shape_sample("access_token$production${l16}${h32}"),), ("access_token$production$short",), "developer.paypal.com/braintree/docs", find="mark",
     ),
     token("salesforce-token", "Salesforce session or access token", "00D{a12,15}!{f80,120}", "help.salesforce.com/s/articleView?id=sf.remoteaccess_access_tokens.htm"),
     token("pagarme-key", "Pagar.me key", "ak_[live|test]_{a30}", "docs.pagar.me"),
@@ -498,10 +498,10 @@ SERVICES = frozenset(
 )
 
 KEYED = (
-    keyed("aws-secret-key", "AWS secret access key", "aws secretaccess s3 amazon", "{b40}", "docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html", "HIGH"),
+    keyed("aws-secret-key", "AWS secret access key", "aws secretaccess amazon", "{b40}", "docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_access-keys.html", "HIGH"),
     Rule(
-        "azure-entra-secret", "Microsoft Entra client secret", "HIGH", (b"~",), rb"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}(?![A-Za-z0-9_~.-])", 0,
-        (shape_sample("{a3}8Q~{a34}"),), ("~/.ssh/config and 8Q~",), "learn.microsoft.com/entra/identity-platform/quickstart-register-app", find="tilde",
+        "azure-entra-secret", "Microsoft Entra client secret", "HIGH", (b"Q~",), rb"(?<![A-Za-z0-9_~.-])[A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}(?![A-Za-z0-9_~.-])", 0,
+        (shape_sample("{a3}8Q~{a34}"),), ("~/.ssh/config and 8Q~",), "learn.microsoft.com/entra/identity-platform/quickstart-register-app", find="mark",
     ),
     token("azure-devops-token", "Azure DevOps personal access token", "{a52}JQQJ99{a7}AAA{a8,14}AZDO{a4}", "learn.microsoft.com/azure/devops/organizations/accounts/use-personal-access-tokens-to-authenticate")._replace(
         find="inside", keywords=(b"JQQJ9",)
@@ -650,12 +650,12 @@ JSON_WEB_ENCRYPTION = Rule(
 )  # fmt: skip
 MAPBOX_TOKEN = token("mapbox-token", "Mapbox token", "[sk|pk|tk].eyJ{w50,}.{w20,} pk.{l60}.{l22}", "docs.mapbox.com/help/glossary/access-token")
 PASSWORD_HASH = Rule(
-    "password-hash", "Hash of a password (crypt)", "MEDIUM", (b"$",),
+    "password-hash", "Hash of a password (crypt)", "MEDIUM", tuple(b"$2a $2b $2x $2y $1$ $ap $5$ $6$ $y$ $ar $8$ $9$".split()),
     rb"\$(?:2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}|(?:1|apr1)\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}|[56]\$(?:rounds=\d{1,9}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43,86}"
     rb"|y\$[./A-Za-z0-9]{1,12}\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}|argon2(?:id|i|d)\$v=\d{1,3}\$[a-z0-9=,]{4,40}\$[A-Za-z0-9+/]{8,88}\$[A-Za-z0-9+/]{16,172}"
     rb"|[89]\$[./A-Za-z0-9]{14}\$[./A-Za-z0-9]{43})(?![./A-Za-z0-9])", 0,
     ("admin:" + shape_sample("$2y$10${a53}") + ":1:", shape_sample("$6${a16}${a86}")), ("cost $2.50 and $1", "$6$" + "x" * 12 + "$" + "a" * 86),
-    "crypt(5); RFC 9106", find="dollar",
+    "crypt(5); RFC 9106", find="mark",
 )  # fmt: skip
 URL_CREDENTIALS = Rule(
     "url-credentials", "Credentials in a URL", "HIGH", (b"://",),
@@ -722,17 +722,17 @@ RULES: tuple[Rule, ...] = (
 # what is none
 # =====================================================================================================================
 
-#: values that stand for a secret, whole
+#: values, in lower case, that stand for a secret: whole
 PLACEHOLDER = re.compile(
-    rb"(?i)[*x.\-_#?0]{3,}|null|nil|none|true|false|empty|unset|unknown|undefined|default|n/a|void|string|str|text|bytes|bool|int|tests?|user|admin|"
+    rb"[*x.\-_#?0]{3,}|null|nil|none|true|false|empty|unset|unknown|undefined|default|n/a|void|string|str|text|bytes|bool|int|tests?|user|admin|"
     rb"passw(?:or)?d?s?\d?|secrets?|tokens?|keys?|required|failed|failure|success|accepted|optional|auth|basic|bearer|digest|enabled|disabled|"
     rb"%\(?[a-z_]*\)?[sdv]?|\$[a-z_]\w*|[\[<({@%#].*|(?:some|any|my|your|the|our|new|old|enter|super|top)[-_ ]?(?:secret)?[-_ ]?(?:secret|password|passwd|pass|token|api[-_ ]?key|key)s?\W*"
 )
-#: what inside a value tells that it stands for one
-STANDS_FOR = re.compile(
-    rb"(?i)redacted|filtered|\*{3}|x{5}|<[^>]*>|&[lg]t;|\$\{|\{\{|\$\(|#\{|placeholder|change[-_]?me|example|your[-_ ]|dummy|sample|masked|hidden|"
-    rb"removed|secret_?here|insert[-_ ]|replace|undefined|required|incorrect|invalid|expired|missing|fake|not[-_ ](?:a|set|found|valid|real|shown)"
-)
+#: what inside a value, in lower case, tells that it stands for one
+FILLERS = tuple(
+    b"redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me example your- your_ dummy sample masked hidden removed "
+    b"secret_here secrethere insert- insert_ replace undefined required incorrect invalid expired missing fake not-set not_set not-found not_found".split()
+) + (b"your ", b"not set", b"not a ", b"not found", b"not valid", b"not shown")
 #: runs that people type to show a shape
 FILLED_IN = re.compile(rb"(?i)x{6}|\*{3}|\.{4}|#{4}|here$|my-token|example|abcdefghijklmnopqrst|placeholder|your[-_]|redacted|dummy|fake[_-]|0{12}")
 SAME = re.compile(rb"([^A])\1{5}")  # generators hardly ever repeat one character so often (A is zero in base64)
@@ -760,8 +760,13 @@ NO_SECRET_NAME = re.compile(
 def is_placeholder(value: bytes) -> bool:
     """Whether a value stands for a secret rather than being one."""
     value = value[:128].strip(b"\"'")
-    few = len(set(value)) <= max(2, len(value) // 12)
-    return few or PLACEHOLDER.fullmatch(value) is not None or STANDS_FOR.search(value) is not None or CODE.match(value) is not None
+    if len(set(value)) <= max(2, len(value) // 12) or CODE.match(value):
+        return True
+    value = value.lower()
+    for filler in FILLERS:
+        if filler in value:
+            return True
+    return PLACEHOLDER.fullmatch(value) is not None
 
 
 def is_filled_in(value: bytes) -> bool:
@@ -769,15 +774,9 @@ def is_filled_in(value: bytes) -> bool:
     return len(set(value)) < 11 or SAME.search(value) is not None or FILLED_IN.search(value) is not None
 
 
-def entropy(value: bytes) -> float:
-    """Shannon entropy in bits a byte: 32 random hex digits have about 3.6, words about 3."""
-    size = len(value)
-    return -sum(count / size * math.log2(count / size) for count in Counter(value).values())
-
-
 def is_random(value: bytes) -> bool:
     """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word, path or number."""
-    if len(value) < 12 or not KEY_ALPHABET.fullmatch(value) or entropy(value) < 3.0:
+    if len(value) < 12 or len(set(value[:64])) < LEAST_VARIETY or not KEY_ALPHABET.fullmatch(value):
         return False
     return MIXED_PIECE.search(value) is not None or HEX_OR_UUID.fullmatch(value) is not None or len(value) >= 24 and is_many_cased(value + b"0")
 
@@ -789,14 +788,23 @@ def is_mixed(value: bytes) -> bool:
 
 def is_many_cased(value: bytes) -> bool:
     """Whether a value mixes capitals, small letters and digits as generators do, and people's names for things do not."""
-    capitals = sum(65 <= byte <= 90 for byte in value)
-    small = sum(97 <= byte <= 122 for byte in value)
+    capitals = len(value) - len(value.translate(None, CAPITALS))
+    small = len(value) - len(value.translate(None, CAPITALS.lower()))
     return len(value) >= 20 and 3 * capitals >= small and 3 * small >= capitals and len(value) > capitals + small
+
+
+def is_typed(value: bytes) -> bool:
+    """Whether hands typed a value to fill a shape: sequences, or a group again and again."""
+    value = value[:64].lower()
+    for sequence in SEQUENCES:
+        if sequence in value:
+            return True
+    return value.count(value[4:8]) >= 3 or value.count(value[12:16]) >= 3
 
 
 def is_strong(value: bytes) -> bool:
     """Whether a generic value is random beyond doubt: long, of many cases, without a sequence."""
-    return len(value) >= 32 and is_many_cased(value) and BASE64.fullmatch(value) is not None and not REPEATED.search(value) and entropy(value) >= 4.0
+    return len(value) >= 32 and is_many_cased(value) and BASE64.fullmatch(value) is not None and len(set(value[:64])) >= 2 * LEAST_VARIETY and not is_typed(value)
 
 
 def is_words(value: bytes) -> bool:
@@ -827,28 +835,46 @@ def is_jwt(text: bytes) -> bool:
 # scanning
 # =====================================================================================================================
 
-LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = CAPITALS + CAPITALS.lower()
 KEY_ALPHABET = re.compile(rb"[A-Za-z0-9_\-+/=.:~]+")
-TOKEN_CHARACTERS = bytes(120 if chr(c).isalnum() and c < 128 or c in b"_.-!" else 32 for c in range(256))
-LONG_RUN = 75  # tokens that only an inner literal gives away are longer
-TOKEN_LEAST = b"x" * 20  # no prefixed token is shorter; runs of 12 are four times as many
+LEAST_VARIETY = 9  # different characters in a random value: 12 random ones nearly always have as many
+RUN_CHARACTERS = bytes(120 if chr(c).isalnum() and c < 128 or c in b"_-" else 32 for c in range(256))
+RUN_LEAST = b"x" * 20  # no prefixed token is shorter; runs of 12 are five times as many
+#: what may stand before a run and yet belong to its token, or to an escape that is glued to it
+GLUE = b".!\\%["
+TOKEN_START = 32  # bytes before a run in which its token may begin: pat.XXXXXXXXXXXXXXXXXXXXXX.
+LONG_RUN = 50  # tokens that only an inner literal gives away have a longer run
+TOKEN_SIGNS = LETTERS + b"0123456789._-!"
 LOCAL_PART = LETTERS + b"0123456789._%+-"
+#: rules matched where their literal stands: finder, whether in the lower-case copy, literal, its offset in the pattern
+ANCHORS = (
+    ("aws", False, b"AKIA", 0), ("pem", False, b"-----BEGIN", 0), 
+    ("password", True, b"pass", 0), ("bearer", True, b"bearer", 0), ("basic", True, b"basic ", 0),
+)  # fmt: skip
 DOMAIN = re.compile(rb"@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
-URL_HOST = re.compile(rb"[a-z0-9.\-]{1,255}")
+MARK_WINDOW = 4096  # bytes in which, after a mark that was none, the next real one is searched at C speed: texts full of them
+MARK_LONGEST = 512  # bytes of the longest token that a mark gives away
+MARK_OFFSET = 5  # bytes before the ~ in a Microsoft Entra secret
+URL_AUTHORITY = 400  # bytes behind a :// in which its host ends
+HOST_TAIL = 8  # bytes of a host's end by which rules for it are looked up
 NAME_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789_.-"
-SECRET_WORDS = (b"key", b"token", b"secret", b"pass", b"pwd", b"auth", b"cred")
+#: the words that make a name a secret's, and what may follow them at once: `author` and `keyboard` are sorted out here
+NAME_GOES_ON = b"_-.\"'`]:=,>| \t\\s0123456789"
+SECRET_WORDS = {b"key": NAME_GOES_ON + b"tvpdl", b"token": NAME_GOES_ON + b"kvpd", b"secret": NAME_GOES_ON + b"kvpdt", b"pass": NAME_GOES_ON + b"wpc", b"pwd": NAME_GOES_ON, b"auth": NAME_GOES_ON + b"o"}
+SPACED_WORDS = (b"key", b"token", b"secret")
 PASSWORD_NAME = re.compile(rb"pass(?:w|phrase|code|$|\d|[_.\-])|pwd|pswd")
 NAME_SIZE = 48  # bytes of a key's name that are looked at, to each side of the secret word
 CONTEXT_SIZE = 48  # bytes before the name in which a service's word counts
 #: from behind the secret word: the name's rest, what closes it, the operator, what opens the value
 ASSIGNMENT = re.compile(
-    rb"([\w.\-]{0,48})(?![\w.\-])(?:"
-    rb"(?:\\{0,2}[\"'`])?\]?[ \t]{0,16}(=>|:=|===?|!=|==?|:(?![:/])|\|\|)[ \t]{0,16}"  # name = value, "name": "value"
-    rb"|(?:\\{0,2}[\"'])[ \t]{0,4}(,)[ \t]{0,16}(?=\\{0,2}[\"'`])"  # ("name", "value")
-    rb"|(?:\\{0,2}[\"'])[ \t]{0,4},?[ \t]{0,4}(?:\\{0,2}[\"'])?value(?:\\{0,2}[\"'])?[ \t]{0,4}(?:[:=])[ \t]{0,4}(?=\\{0,2}[\"'])"  # "name", "value": "value"
-    rb"|(>)(?=[^<>\s])"  # <name>value</name>
-    rb"|[ \t]{1,3}(-?)[ \t]{0,3}(?=[\"'])"  # name 'value', name - 'value'
-    rb")(\\{0,2}(?:\"{3}|'{3}|[\"'`])|)"
+    rb"(?=([\w.\-]{0,48}))\1(?=[=:\"'`\]\\,>| \t!])(?:"  # the name's rest, taken whole: a lookahead gives nothing back
+    rb"(?:\\{0,2}[\"'`])?\]?[ \t]{0,16}(?P<assigned>=>|:=|===?|!=|==?|:(?![:/])|\|\|)[ \t]{0,16}"  # name = value, "name": "value"
+    rb"|\\{0,2}[\"'][ \t]{0,4},?[ \t]{0,4}(?:\\{0,2}[\"'])?value(?:\\{0,2}[\"'])?[ \t]{0,4}(?P<member>[:=])[ \t]{0,4}(?=\\{0,2}[\"'])"  # "name", "value": "value"
+    rb"|\\{0,2}[\"'][ \t]{0,4}(?P<listed>,)[ \t]{0,16}(?=\\{0,2}[\"'`])"  # ("name", "value")
+    rb"|(?P<element>>)(?=[^<>\s])"  # <name>value</name>
+    rb"|[ \t]{1,3}-?[ \t]{0,3}(?=[\"'])"  # name 'value', name - 'value'
+    rb")(?P<quote>\\{0,2}(?:\"{3}|'{3}|[\"'`])|)"
 )
 #: `SERVICE KEY value`, `service-secret-value`: what stands between the secret word and a value, where a service is named
 SPACED = re.compile(rb"(?:[ _\-]?(?:access|secret|private|api|token|key|pat)(?![a-z])){0,3}(?:[ \t_\-.:]{1,3}|[ ](?:is|was|=)[ ])[\"']?([a-z0-9_\-+/=.]{12,512})")
@@ -870,18 +896,18 @@ KEY_OWNER = re.compile(
 #: eight letters and digits in a row that are both: what generated keys have and names, dates and paths do not
 MIXED_PIECE = re.compile(rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}")
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+=*")
-#: what hands type: the alphabet, numbers in order, a group again and again
-REPEATED = re.compile(rb"(?i)abcdef|bcdefg|cdefgh|ghijkl|klmnop|mnopqr|uvwxyz|123456|987654|(.{3,8}?)\1{2}|(.)\2{5}")
+#: what hands type, in lower case: the alphabet, numbers in order
+SEQUENCES = tuple(b"abcdef bcdefg ghijkl klmnop mnopqr uvwxyz 123456 987654 000000 111111 aaaaaa".split())
 JOINED_WORDS = re.compile(rb"(?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4})(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4}))*")
 HEX_OR_UUID = re.compile(rb"[0-9a-fA-F]{24,}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 WORD = re.compile(rb"[a-z0-9]+")
 #: what stands beside a service's name in one word: hubspotapi, awssecretaccess
 NAME_AFFIX = re.compile(rb"^(?:x|my)(?=[a-z]{4})|(?:api|app|client|access|secret|private|auth|oauth|prod|live|test|dev|admin|user|server|account|service|refresh|personal|bot|sms|io|sdk|crm|write|read)+$")
+NO_WORD = re.compile(rb"[0-9!@#$%^&*]")
 NAMES_SECRET = re.compile(rb"secret|token")
 CURL_WINDOW = 128  # bytes before a URL in which curl and its options are looked for
-GLUE = b"\\%["  # what a run of token characters may follow as the rest of an escape
 #: finders of rules whose matches may be placeholders; the six originals report whatever they match
-ADDED_FINDS = frozenset(("token", "inside", "tilde", "dollar", "url", "curl", "basic", "hook"))
+ADDED_FINDS = frozenset(("token", "inside", "mark", "url", "curl", "basic", "hook"))
 LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, where lines are endless
 
@@ -913,7 +939,14 @@ class Key(NamedTuple):
         return self.prefix + self.word + self.rest
 
 
-Found = list[Candidate]
+class Found(list):  # type: ignore[type-arg]
+    """The candidates found so far in one block, and how far each visitor of a shared literal has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: dict[Any, int] = {}
+
+
 #: (block, its lower-case copy, where the anchor is, whether lines stand for themselves, what is found) → where to go on
 Visitor = Callable[[bytes, bytes, int, bool, Found], int]
 
@@ -930,34 +963,39 @@ class Scanner:
         self._heads: dict[bytes, list[Anchored]] = {}
         self._services: dict[bytes, list[Anchored]] = {}
         self._hosts: dict[bytes, list[Anchored]] = {}
+        self._marks: dict[bytes, list[Anchored]] = {}
         for rank, rule in enumerate(self.rules):
             on_line = rule.pattern.replace(rb"\s*", LINE_SPACE + b"*").replace(rb"\s+", LINE_SPACE + b"+")
             anchored = Anchored(rank, rule, re.compile(rule.pattern), re.compile(on_line))
             self._by_find.setdefault(rule.find, []).append(anchored)
-            table = {"token": self._heads, "service": self._services, "hook": self._hosts}.get(rule.find, {})
+            table = {"token": self._heads, "service": self._services, "hook": self._hosts, "mark": self._marks}.get(rule.find, {})
             for keyword in rule.keywords:
-                table.setdefault(b".".join(keyword.rsplit(b".", 2)[-2:]) if rule.find == "hook" else keyword, []).append(anchored)
+                table.setdefault(keyword[-HOST_TAIL:] if rule.find == "hook" else keyword, []).append(anchored)
         self._generic = {anchored.rule.id: anchored for anchored in self._by_find.get("keyed", ())}
         self._in_block, self._in_lower = self._anchors()
 
     def _anchors(self) -> tuple[list[tuple[bytes, Visitor]], list[tuple[bytes, Visitor]]]:
         """The literals to look for, in the block and in its lower-case copy, each with what to do there."""
-        has = self._by_find.__contains__
-        in_block: list[tuple[bytes, Visitor]] = []
-        in_lower: list[tuple[bytes, Visitor]] = []
-        for find, literal, offset in (("aws", b"AKIA", 0), ("pem", b"-----BEGIN", 0), ("tilde", b"~", 5), ("dollar", b"$", 0)):
-            in_block += [(literal, self._literal(anchored, offset)) for anchored in self._by_find.get(find, ())]
-        if has("email"):
-            in_block.append((b"@", self._email(self._by_find["email"][0])))
-        for find, literal in (("api", b"api"), ("password", b"password"), ("bearer", b"bearer"), ("basic", b"basic ")):
-            in_lower += [(literal, self._literal(anchored)) for anchored in self._by_find.get(find, ())]
-        if has("url") or has("hook") or has("curl"):
-            in_lower.append((b"://", self._visit_url))
-        if has("keyed") or has("service"):
-            in_lower += [(word, self._keyed(word)) for word in SECRET_WORDS]
+        in_block: dict[bytes, list[Visitor]] = {}
+        in_lower: dict[bytes, list[Visitor]] = {}
+        for find, lowered, literal, offset in ANCHORS:
+            for anchored in self._by_find.get(find, ()):
+                (in_lower if lowered else in_block).setdefault(literal, []).append(self._literal(anchored, offset))
+        if "mark" in self._by_find:
+            in_block.update({b"~": [self._mark(1, 1)], b"$": [self._mark(0, 3)]})
+        for anchored in self._by_find.get("email", ()):
+            in_block.setdefault(b"@", []).append(self._email(anchored))
+        for anchored in self._by_find.get("api", ()):
+            in_lower.setdefault(b"key", []).append(self._api(anchored))
+        if any(map(self._by_find.__contains__, ("url", "hook", "curl"))):
+            in_lower.setdefault(b"://", []).append(self._visit_url)
+        if "keyed" in self._by_find or "service" in self._by_find:
+            for word in SECRET_WORDS:
+                in_lower[word] = [self._keyed(word, in_lower.get(word, ()))]
         for anchored in self._by_find.get("line", ()):
-            in_lower += [(keyword.lower(), self._in_line(anchored)) for keyword in anchored.rule.keywords]
-        return in_block, in_lower
+            for keyword in anchored.rule.keywords:
+                in_lower.setdefault(keyword.lower(), []).append(self._in_line(anchored))
+        return [(literal, together(visits)) for literal, visits in in_block.items()], [(literal, together(visits)) for literal, visits in in_lower.items()]
 
     def scan(self, block: bytes) -> list[Match]:
         """All matches in the block, sorted by start, no two secrets overlapping."""
@@ -968,7 +1006,7 @@ class Scanner:
         return self._scan(block, True)
 
     def _scan(self, block: bytes, lines: bool) -> list[Match]:
-        found: Found = []
+        found = Found()
         lower = block.lower()
         for literal, visit in self._in_block:
             at = block.find(literal)
@@ -987,19 +1025,18 @@ class Scanner:
     def _find_tokens(self, block: bytes, lower: bytes, found: Found) -> None:
         """Prefixed tokens: jump from run to run of token characters, look the first three bytes up."""
         heads, infixes = self._heads, self._by_find.get("inside")
-        ends: dict[int, int] = {}
-        runs = block.translate(TOKEN_CHARACTERS)
-        at = runs.find(TOKEN_LEAST)
+        runs = block.translate(RUN_CHARACTERS)
+        at = runs.find(RUN_LEAST)
         while at >= 0:
-            if block[at : at + 3] in heads:
-                self._token(block, at, ends, found)
             if at and block[at - 1] in GLUE:
-                for start in glued_starts(block, at):
-                    self._token(block, start, ends, found)
+                for start in token_starts(block, at):
+                    self._token(block, start, found)
+            elif block[at : at + 3] in heads:
+                self._token(block, at, found)
             end = runs.find(b" ", at)
             if infixes and (end < 0 or end - at > LONG_RUN):
-                self._infixed(block, at, len(block) if end < 0 else end, found)
-            at = runs.find(TOKEN_LEAST, end) if end >= 0 else -1
+                self._infixed(block, max(0, at - TOKEN_START), len(block) if end < 0 else end + TOKEN_START, found)
+            at = runs.find(RUN_LEAST, end) if end >= 0 else -1
 
     def _infixed(self, block: bytes, at: int, end: int, found: Found) -> None:
         """Match the rules whose literal stands inside a long token."""
@@ -1009,14 +1046,14 @@ class Scanner:
                     for match in anchored.whole.finditer(block, at, end):
                         accept(anchored, block, match, found)
 
-    def _token(self, block: bytes, at: int, ends: dict[int, int], found: Found) -> None:
+    def _token(self, block: bytes, at: int, found: Found) -> None:
         """Match the rules whose tokens begin so."""
         for anchored in self._heads.get(block[at : at + 3], ()):
-            if at < ends.get(anchored.rank, 0):
+            if at < found.ends.get(anchored.rank, 0):
                 continue  # inside the rule's own last match: never retried there, which would be quadratic
             match = anchored.whole.match(block, at)
             if match:
-                ends[anchored.rank] = match.end()
+                found.ends[anchored.rank] = match.end()
                 accept(anchored, block, match, found)
 
     # ---- literals ----
@@ -1031,6 +1068,36 @@ class Scanner:
                 return at + 1
             accept(anchored, block, match, found)
             return match.end()
+
+        return visit
+
+    def _mark(self, before: int, after: int) -> Visitor:
+        """A visitor for a byte that is rare in logs and stands in some tokens: looked up with its neighbours."""
+        marks = self._marks
+
+        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+            rules = marks.get(block[at - before : at + after])
+            if not rules:
+                return at + 1
+            for anchored in rules:
+                match = anchored.whole.match(block, max(0, at - MARK_OFFSET * before))
+                if match:
+                    accept(anchored, block, match, found)
+                    return int(match.end())
+            nearby = (anchored.whole.search(block, at + 1, at + MARK_WINDOW) for anchored in self._by_find["mark"])
+            return min((match.start() for match in nearby if match), default=at + MARK_WINDOW - MARK_LONGEST)
+
+        return visit
+
+    def _api(self, anchored: Anchored) -> Visitor:
+        """A visitor at `key` for the pattern that begins with `api`: the rarer half is looked for."""
+        match_here = self._literal(anchored)
+
+        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+            start = lower.rfind(b"api", max(0, at - 4), at)
+            if start < 0 or at - start == 4 and lower[at - 1 : at] not in b"_-":
+                return at + 1
+            return max(at + 1, match_here(block, lower, start, lines, found))
 
         return visit
 
@@ -1071,11 +1138,10 @@ class Scanner:
 
     def _visit_url(self, block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
         """At a ://: credentials in the URL, URLs that are credentials, curl's options before it."""
-        rules = self._by_find.get("url", ())
-        host = URL_HOST.match(lower, at + 3)
-        if host and self._hosts:
-            labels = host.group().rsplit(b".", 2)
-            rules = [*rules, *self._hosts.get(b".".join(labels[-2:]), ())]
+        host_end = lower.find(b"/", at + 3, at + URL_AUTHORITY)
+        rules = self._hosts.get(lower[host_end - HOST_TAIL : host_end], ())
+        if block.find(b"@", at + 3, at + URL_AUTHORITY) >= 0:
+            rules = [*self._by_find.get("url", ()), *rules]
         for anchored in rules:
             match = anchored.whole.match(block, at)
             if match:
@@ -1089,24 +1155,35 @@ class Scanner:
 
     # ---- keyed secrets ----
 
-    def _keyed(self, word: bytes) -> Visitor:
-        """A visitor for NAME = VALUE, where the name holds this word."""
+    def _keyed(self, word: bytes, others: Sequence[Visitor]) -> Visitor:
+        """A visitor for NAME = VALUE, where the name holds this word; `others` share the literal and the first look behind it."""
+
+        goes_on, spaced, size = SECRET_WORDS[word], word in SPACED_WORDS, len(word)
 
         def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
-            behind = at + len(word)
+            behind = at + size
+            if lower[behind : behind + 1] not in goes_on:
+                return behind
+            for other in others:
+                if found.ends.get(other, 0) <= at:
+                    found.ends[other] = other(block, lower, at, lines, found)
             assignment = ASSIGNMENT.match(lower, behind)
             if assignment is None:
-                return self._spaced(block, lower, at, behind, found)
+                return self._spaced(block, lower, at, behind, found) if spaced else behind
             rest = assignment.group(1)
             inner = rest.rfind(word)
             if inner >= 0:  # the word stands twice in the name: the last one counts
                 at, rest = behind + inner, rest[inner + len(word) :]
-            quote = assignment.group(6)
-            operator = assignment[2] or assignment[3] or assignment[4] or b" "
+            quote = assignment["quote"]
+            operator = assignment["assigned"] or assignment["member"] or assignment["listed"] or assignment["element"] or b" "
+            if operator == b"=" and assignment["member"]:
+                operator = b"value="  # <add key="Password" value="x"/>: configuration, seldom in use
             values = ELEMENT_VALUE if operator == b">" else QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE
             value = values.match(block, assignment.end())
             if value is None or operator == b"," and NEXT_NAME.match(block, value.end()):
                 return behind
+            if operator == b":" and not quote and value.group().isalpha():
+                return int(value.end())  # prose: the commonest case, and never a secret
             self._assigned(block, lower, at, Key(*self._before(lower, at), word, rest, operator, bool(quote)), value, found)
             return int(value.end())
 
@@ -1136,49 +1213,51 @@ class Scanner:
         value = block[start:end]
         context, prefix = self._before(lower, at)
         if is_random(value) and not is_placeholder(value) and not NO_SECRET_NAME.search(prefix):
-            anchored = self._service(context + prefix, value)
+            anchored = self._service(context + prefix, value, random=True)
             if anchored:
                 found.append((anchored.rank, Match(anchored.rule, at - len(prefix), end, start, end)))
         return int(end)
 
     def _judge(self, key: Key, value: bytes) -> Optional[Anchored]:
         """The rule under which this value is a secret, or None."""
-        if NAME_REST.fullmatch(key.rest) is None or NO_SECRET_NAME.search(key.name) or key.context.endswith(b"/") or key.operator == b">" and not key.context.endswith(b"<"):
+        kind = name_kind(key.prefix, key.word, key.rest)
+        if kind == "none" or key.context.endswith(b"/") or key.operator == b">" and not key.context.endswith(b"<"):
             return None
-        if is_placeholder(value):
+        if kind == "password":
+            return None if is_placeholder(value) else self._generic.get(password_rule(key, value))
+        if key.operator == b" " or len(value) < 8 or len(value) < 24 and not NO_WORD.search(value) or is_placeholder(value):
             return None
-        if PASSWORD_NAME.match(key.word + key.rest):
-            return self._generic.get(password_rule(key, value))
-        if key.word == b"pass" or key.operator == b" ":
-            return None
-        anchored = self._service(key.context + key.prefix, value)
-        return anchored or self._generic.get(secret_rule(key, value))
+        random = is_random(value)
+        return self._service(key.context + key.prefix, value, random) or self._generic.get(secret_rule(kind, key, value, random))
 
-    def _service(self, before: bytes, value: bytes) -> Optional[Anchored]:
-        """The rule of a service that is named before a value of its shape, or the rule for known services' secrets."""
+    def _service(self, before: bytes, value: bytes, random: bool) -> Optional[Anchored]:
+        """The rule of a service that is named before a value of its shape, or of any random value behind a known name."""
         known = False
         for name in service_names(before):
             rules = self._services.get(name, ())
             known = known or bool(rules) or name in SERVICES
             for anchored in rules:
                 if anchored.whole.fullmatch(value):
-                    return self._generic.get("keyed-secret-weak") if REPEATED.search(value) else anchored
-        if known and is_random(value):
+                    return self._generic.get("keyed-secret-weak") if is_typed(value) else anchored
+        if known and random:
             return self._generic.get("keyed-secret" if is_strong(value) else "keyed-secret-weak")
         return None
 
 
-def service_names(text: bytes) -> Iterator[bytes]:
+@functools.lru_cache(maxsize=4096)
+def service_names(text: bytes) -> tuple[bytes, ...]:
     """The words of a text by which a service may be known, the last first: single, joined with their neighbour, bare of api and the like."""
     words = WORD.findall(text)
+    names: list[bytes] = []
     for number in range(len(words) - 1, -1, -1):
         word = words[number]
-        yield word
+        names.append(word)
         if number:
-            yield words[number - 1] + word
+            names.append(words[number - 1] + word)
         bare = NAME_AFFIX.sub(b"", word)
         if bare and bare != word:
-            yield bare
+            names.append(bare)
+    return tuple(names)
 
 
 def password_rule(key: Key, value: bytes) -> str:
@@ -1190,29 +1269,60 @@ def password_rule(key: Key, value: bytes) -> str:
         return "keyed-secret-weak" if assigned and len(value) >= 6 and key.operator != b" " else ""
     if b" " in value and not key.quoted:
         return ""
-    return "keyed-password" if assigned and key.operator != b" " and is_mixed(value) and len(value) >= 6 else "keyed-secret-weak"
+    return "keyed-password" if assigned and key.operator not in (b" ", b"value=") and is_mixed(value) and len(value) >= 6 else "keyed-secret-weak"
 
 
-def secret_rule(key: Key, value: bytes) -> str:
+def secret_rule(kind: str, key: Key, value: bytes, random: bool) -> str:
     """The id of the rule under which a generic secret's value counts, or nothing."""
-    if key.word in (b"auth", b"cred") and not key.rest or key.rest == b"s":
-        return "keyed-secret-weak" if is_random(value) and not HEX_OR_UUID.fullmatch(value) else ""
-    bare = key.word == b"key" and not NAMES_SECRET.search(key.rest) and not KEY_OWNER.search(key.prefix)
-    if bare:
-        return "keyed-secret-weak" if is_random(value) and is_many_cased(value) and not HEX_OR_UUID.fullmatch(value) else ""
-    if is_random(value):
+    if kind == "bare":
+        return "keyed-secret-weak" if random and is_many_cased(value) and not HEX_OR_UUID.fullmatch(value) else ""
+    if random:
         return "keyed-secret" if is_strong(value) else "keyed-secret-weak"
-    return "keyed-secret-weak" if len(value) >= 8 and (key.quoted or key.operator != b":") and is_mixed(value) and not is_words(value) else ""
+    return "keyed-secret-weak" if (key.quoted or key.operator != b":") and is_mixed(value) and not is_words(value) else ""
 
 
-def glued_starts(block: bytes, start: int) -> Iterator[int]:
-    """Where a token may begin in a run that begins with an escape's end: JSON's \\n, percent-encoding, an ANSI colour."""
-    before = block[start - 1 : start]
-    if before == b"\\":
-        yield start + (5 if block[start : start + 1] == b"u" else 1)
-    elif before == b"%":
+@functools.lru_cache(maxsize=4096)
+def name_kind(prefix: bytes, word: bytes, rest: bytes) -> str:
+    """What a name that holds a secret word is the name of: a password, a secret, a bare key, or none of these."""
+    if NAME_REST.fullmatch(rest) is None or NO_SECRET_NAME.search(prefix + word + rest):
+        return "none"
+    if PASSWORD_NAME.match(word + rest):
+        return "password"
+    if word == b"pass":
+        return "none"
+    if word == b"auth" and not rest or rest == b"s":
+        return "bare"
+    return "bare" if word == b"key" and not NAMES_SECRET.search(rest) and not KEY_OWNER.search(prefix) else "secret"
+
+
+def together(visits: Sequence[Visitor]) -> Visitor:
+    """One visitor for all that share a literal, each going on where it said."""
+    if len(visits) == 1:
+        return visits[0]
+
+    def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+        ends = found.ends
+        for one in visits:
+            if ends.get(one, 0) <= at:
+                ends[one] = one(block, lower, at, lines, found)
+        return at + 1
+
+    return visit
+
+
+def token_starts(block: bytes, start: int) -> Iterator[int]:
+    """Where else the token of a run may begin: before a dot, or behind JSON's \\n, percent-encoding, an ANSI colour."""
+    before = block[start - 1]
+    if before in b".!":
+        lead = block[max(0, start - TOKEN_START) : start]
+        yield start - len(lead) + len(lead.rstrip(TOKEN_SIGNS))
+        return
+    yield start
+    if before == 92:
+        yield start + (5 if block[start] == 117 else 1)
+    elif before == 37:
         yield start + 2
-    elif before == b"[":
+    else:
         yield block.find(b"m", start, start + 12) + 1
 
 
@@ -1238,15 +1348,26 @@ def stands_up(rule: Rule, secret: bytes) -> bool:
 
 def without_overlaps(candidates: list[Candidate]) -> list[Match]:
     """The candidates whose secrets do not overlap one of an earlier rule, sorted by start."""
+    if len(candidates) > 1:
+        candidates.sort(key=lambda candidate: candidate[1].secret_start)
+        if any(one[1].secret_end > other[1].secret_start for one, other in zip(candidates, candidates[1:])):
+            candidates = first_ranked(candidates)
+        return sorted((match for _, match in candidates), key=lambda match: match.start)
+    return [match for _, match in candidates]
+
+
+def first_ranked(candidates: list[Candidate]) -> list[Candidate]:
+    """Of candidates that overlap, those of the earlier rules of the table, and of one rule the first."""
     starts: list[int] = []
-    taken: list[tuple[int, int, Match]] = []
-    for _, match in sorted(candidates, key=lambda candidate: (candidate[0], candidate[1].start)):
+    taken: list[Candidate] = []
+    for candidate in sorted(candidates, key=lambda candidate: (candidate[0], candidate[1].start)):
+        match = candidate[1]
         at = bisect.bisect_left(starts, match.secret_start)
-        if at < len(taken) and taken[at][0] < match.secret_end or at and taken[at - 1][1] > match.secret_start:
+        if at < len(taken) and starts[at] < match.secret_end or at and taken[at - 1][1].secret_end > match.secret_start:
             continue
         starts.insert(at, match.secret_start)
-        taken.insert(at, (match.secret_start, match.secret_end, match))
-    return sorted((match for _, _, match in taken), key=lambda match: match.start)
+        taken.insert(at, candidate)
+    return taken
 
 
 DEFAULT_SCANNER = Scanner()
