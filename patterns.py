@@ -639,6 +639,10 @@ OTHER_PRIVATE_KEY = Rule(
     "RFC 7468; RFC 5958; openssh PROTOCOL.key; RFC 9580", multiline=True, find="pem",
 )  # fmt: skip
 PEM_BASE64 = token("private-key-base64", "Private key, base64 of PEM", "LS0tLS1CRUdJTi{b40,}", "RFC 7468 inside RFC 4648")
+JWT_BASE64 = token("json-web-token-base64", "JSON Web Token, base64", "ZXlK{b60,}", "RFC 7519 inside RFC 4648", "MEDIUM")._replace(
+    examples=(base64.b64encode(b"eyJ" + b"hbGciOiJIUzI1NiJ9.eyJ" + b"zdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N").decode(),),
+    negatives=("ZXlK" + "a2" * 40,),
+)
 JSON_WEB_TOKEN = Rule(
     "json-web-token", "JSON Web Token", "MEDIUM", (b"eyJ",), rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{0,2048}", 0,
     ("eyJ" + "hbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9" + ".eyJ" + "zdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",),
@@ -689,8 +693,8 @@ HOOKS = (
     hook("telegram-bot-url", "Telegram bot token in a URL", "api.telegram.org", r"/(?:file/)?bot[0-9]{8,10}:[A-Za-z0-9_-]{35}", "/bot" + shape_sample("{d10}:{w35}"), "core.telegram.org/bots/api"),
     hook("google-chat-webhook", "Google Chat webhook", "chat.googleapis.com", r"/v1/spaces/[A-Za-z0-9_-]{8,}/messages\?key=[A-Za-z0-9_-]{20,}(?:&|\\u0026)token=[A-Za-z0-9_%-]{20,}", "/v1/spaces/" + shape_sample("{a11}/messages?key={w39}&token={w43}"), "developers.google.com/workspace/chat/quickstart/webhooks"),
     hook("sentry-dsn", "Sentry DSN with secret", "sentry.io", r"/[0-9]{1,20}\?key=[a-f0-9]{32}", "/" + shape_sample("{d6}?key={h32}"), "docs.sentry.io/concepts/key-terms/dsn-explainer"),
-    hook("azure-sas", "Azure shared access signature", "core.windows.net", r"/[^\s\"'<>]{0,200}[?&]sig=[A-Za-z0-9%+/]{40,100}", "/c/b?sv=2022-11-02&sig=" + shape_sample("{a44}"), "learn.microsoft.com/azure/storage/common/storage-sas-overview"),
-    hook("aws-presigned-url", "AWS presigned URL", "amazonaws.com", r"/[^\s\"'<>]{0,600}[?&]X-Amz-Signature=[a-f0-9]{64}", "/o?X-Amz-Signature=" + shape_sample("{h64}"), "docs.aws.amazon.com/AmazonS3/latest/userguide/ShareObjectPreSignedURL.html"),
+    hook("azure-sas", "Azure shared access signature", "core.windows.net", r"/[^\s\"'<>:]{0,200}[?&]sig=[A-Za-z0-9%+/]{40,100}", "/c/b?sv=2022-11-02&sig=" + shape_sample("{a44}"), "learn.microsoft.com/azure/storage/common/storage-sas-overview"),
+    hook("aws-presigned-url", "AWS presigned URL", "amazonaws.com", r"/[^\s\"'<>:]{0,600}[?&]X-Amz-Signature=[a-f0-9]{64}", "/o?X-Amz-Signature=" + shape_sample("{h64}"), "docs.aws.amazon.com/AmazonS3/latest/userguide/ShareObjectPreSignedURL.html"),
 )  # fmt: skip
 
 KEYED_PASSWORD = Rule(
@@ -712,7 +716,7 @@ WEAK_SECRET = Rule(
 
 #: The table. Where two matches overlap in their secrets, the earlier rule reports.
 RULES: tuple[Rule, ...] = (
-    *HOOKS, AWS_ACCESS_KEY, PEM_BASE64, INLINE_KEY, PRIVATE_KEY, OTHER_PRIVATE_KEY,
+    *HOOKS, AWS_ACCESS_KEY, PEM_BASE64, JWT_BASE64, INLINE_KEY, PRIVATE_KEY, OTHER_PRIVATE_KEY,
     *CLOUDS, *FORGES, *REGISTRIES, *CHAT, *PAYMENT, *MONITORING, *AI, MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION,
     *KEYED, URL_CREDENTIALS, PASSWORD_HASH, BASIC_AUTH, CURL_USER,
     GENERIC_API_KEY, BEARER_TOKEN, PASSWORD, KEYED_PASSWORD, KEYED_SECRET, WEAK_SECRET, EMAIL_ADDRESS,
@@ -812,22 +816,25 @@ def is_words(value: bytes) -> bool:
     return JOINED_WORDS.fullmatch(value) is not None
 
 
-def decodes_to_pair(text: bytes) -> bool:
-    """Whether base64 text holds printable `user:password` (RFC 7617)."""
+def decoded(text: bytes) -> bytes:
+    """What base64 text holds, of either alphabet and without its padding too; nothing if it is none."""
+    text = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
     try:
-        raw = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
-        return False
-    return b":" in raw and raw.isascii() and raw.decode("ascii").isprintable() and len(raw) > 3
+        return b""
+
+
+def decodes_to_pair(text: bytes) -> bool:
+    """Whether base64 text holds a printable `user:password` (RFC 7617) that is no placeholder."""
+    raw = decoded(text)
+    password = raw.partition(b":")[2]
+    return bool(password) and raw.isascii() and raw.decode("ascii").isprintable() and not is_placeholder(password)
 
 
 def is_jwt(text: bytes) -> bool:
     """Whether the first part of a JSON Web Token decodes to a header with an algorithm (RFC 7515 §4.1)."""
-    head = text.partition(b".")[0]
-    try:
-        raw = base64.urlsafe_b64decode(head + b"=" * (-len(head) % 4))
-    except (binascii.Error, ValueError):
-        return False
+    raw = decoded(text.partition(b".")[0])
     return raw.startswith(b"{") and (b'"alg"' in raw or b'"typ"' in raw or b'"enc"' in raw)
 
 
@@ -860,7 +867,7 @@ URL_AUTHORITY = 400  # bytes behind a :// in which its host ends
 HOST_TAIL = 8  # bytes of a host's end by which rules for it are looked up
 NAME_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789_.-"
 #: the words that make a name a secret's, and what may follow them at once: `author` and `keyboard` are sorted out here
-NAME_GOES_ON = b"_-.\"'`]:=,>| \t\\s0123456789"
+NAME_GOES_ON = b"_-.\"'`]:=,>| \t\\%\x1bs0123456789"
 SECRET_WORDS = {b"key": NAME_GOES_ON + b"tvpdl", b"token": NAME_GOES_ON + b"kvpd", b"secret": NAME_GOES_ON + b"kvpdt", b"pass": NAME_GOES_ON + b"wpc", b"pwd": NAME_GOES_ON, b"auth": NAME_GOES_ON + b"o"}
 SPACED_WORDS = (b"key", b"token", b"secret")
 PASSWORD_NAME = re.compile(rb"pass(?:w|phrase|code|$|\d|[_.\-])|pwd|pswd")
@@ -868,8 +875,8 @@ NAME_SIZE = 48  # bytes of a key's name that are looked at, to each side of the 
 CONTEXT_SIZE = 48  # bytes before the name in which a service's word counts
 #: from behind the secret word: the name's rest, what closes it, the operator, what opens the value
 ASSIGNMENT = re.compile(
-    rb"(?=([\w.\-]{0,48}))\1(?=[=:\"'`\]\\,>| \t!])(?:"  # the name's rest, taken whole: a lookahead gives nothing back
-    rb"(?:\\{0,2}[\"'`])?\]?[ \t]{0,16}(?P<assigned>=>|:=|===?|!=|==?|:(?![:/])|\|\|)[ \t]{0,16}"  # name = value, "name": "value"
+    rb"(?=([\w.\-]{0,48}))\1(?=[=:\"'`\]\\,>| \t!%\x1b])(?:"  # the name's rest, taken whole: a lookahead gives nothing back
+    rb"(?:\\{0,2}[\"'`]|\x1b\[[\d;]{0,8}m)?\]?[ \t]{0,16}(?P<assigned>=>|:=|===?|!=|==?|:(?![:/])|\|\||%3[ad])[ \t]{0,16}(?:\x1b\[[\d;]{0,8}m)?"  # name = value
     rb"|\\{0,2}[\"'][ \t]{0,4},?[ \t]{0,4}(?:\\{0,2}[\"'])?value(?:\\{0,2}[\"'])?[ \t]{0,4}(?P<member>[:=])[ \t]{0,4}(?=\\{0,2}[\"'])"  # "name", "value": "value"
     rb"|\\{0,2}[\"'][ \t]{0,4}(?P<listed>,)[ \t]{0,16}(?=\\{0,2}[\"'`])"  # ("name", "value")
     rb"|(?P<element>>)(?=[^<>\s])"  # <name>value</name>
@@ -878,10 +885,12 @@ ASSIGNMENT = re.compile(
 )
 #: `SERVICE KEY value`, `service-secret-value`: what stands between the secret word and a value, where a service is named
 SPACED = re.compile(rb"(?:[ _\-]?(?:access|secret|private|api|token|key|pat)(?![a-z])){0,3}(?:[ \t_\-.:]{1,3}|[ ](?:is|was|=)[ ])[\"']?([a-z0-9_\-+/=.]{12,512})")
-BARE_VALUE = re.compile(rb"[^\s\"'`,;<>&)}\]\\]{4,512}")
+BARE_VALUE = re.compile(rb"[^\s\"'`,;<>&)}\]\\\x1b]{4,512}")
 NEXT_NAME = re.compile(rb"\\{0,2}[\"'][ \t]{0,4}:")  # behind `"password", "name` it was a list, or the next member
-ELEMENT_VALUE = re.compile(rb"[^\r\n<>]{4,512}(?=</)")
 QUOTED_VALUE = {quote: re.compile(rb"[^\r\n\\" + quote + rb"]{4,512}(?=[\\" + quote + rb"])") for quote in (b'"', b"'", b"`")}
+ENCODED_VALUE = re.compile(rb"[A-Za-z0-9_.~\-]{4,512}")  # as far as percent-encoding leaves it as it is
+ELEMENT_VALUE = re.compile(rb"[^\r\n<>]{4,512}(?=</)")
+VALUES = {b">": ELEMENT_VALUE, b"%3d": ENCODED_VALUE, b"%3a": ENCODED_VALUE}
 #: what may follow a secret word in a name that still names a secret
 NAME_REST = re.compile(
     rb"(?:ord|d|wd|word|code|phrase|ential|entials|orization)?s?(?:[_.\-]?(?:key|token|secret|value|val|base64|base|b64|text|string|plain|data|prod|live|dev|test|"
@@ -1166,7 +1175,9 @@ class Scanner:
                 return behind
             for other in others:
                 if found.ends.get(other, 0) <= at:
-                    found.ends[other] = other(block, lower, at, lines, found)
+                    end = found.ends[other] = other(block, lower, at, lines, found)
+                    if word == b"pass" and end > behind:
+                        return end  # the original password rule, which comes before those for keyed ones
             assignment = ASSIGNMENT.match(lower, behind)
             if assignment is None:
                 return self._spaced(block, lower, at, behind, found) if spaced else behind
@@ -1178,7 +1189,7 @@ class Scanner:
             operator = assignment["assigned"] or assignment["member"] or assignment["listed"] or assignment["element"] or b" "
             if operator == b"=" and assignment["member"]:
                 operator = b"value="  # <add key="Password" value="x"/>: configuration, seldom in use
-            values = ELEMENT_VALUE if operator == b">" else QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE
+            values = VALUES.get(operator) or (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE)
             value = values.match(block, assignment.end())
             if value is None or operator == b"," and NEXT_NAME.match(block, value.end()):
                 return behind
@@ -1227,6 +1238,8 @@ class Scanner:
             return None if is_placeholder(value) else self._generic.get(password_rule(key, value))
         if key.operator == b" " or len(value) < 8 or len(value) < 24 and not NO_WORD.search(value) or is_placeholder(value):
             return None
+        if key.word == b"auth" and decodes_to_pair(value):  # Docker's config.json, .npmrc
+            return self._generic.get("keyed-secret")
         random = is_random(value)
         return self._service(key.context + key.prefix, value, random) or self._generic.get(secret_rule(kind, key, value, random))
 
@@ -1343,24 +1356,31 @@ def stands_up(rule: Rule, secret: bytes) -> bool:
         return decodes_to_pair(secret)
     if rule in (JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION):
         return is_jwt(secret)
+    if rule is JWT_BASE64:
+        return is_jwt(decoded(secret))
     return not is_filled_in(secret) and (rule.id != "google-api-key" or hashlib.sha256(secret).hexdigest()[:12] not in PUBLISHED)
 
 
 def without_overlaps(candidates: list[Candidate]) -> list[Match]:
     """The candidates whose secrets do not overlap one of an earlier rule, sorted by start."""
-    if len(candidates) > 1:
-        candidates.sort(key=lambda candidate: candidate[1].secret_start)
-        if any(one[1].secret_end > other[1].secret_start for one, other in zip(candidates, candidates[1:])):
-            candidates = first_ranked(candidates)
-        return sorted((match for _, match in candidates), key=lambda match: match.start)
-    return [match for _, match in candidates]
+    kept: list[Candidate] = []
+    crowd: list[Candidate] = []  # candidates of which each overlaps another
+    reach = -1
+    for candidate in sorted(candidates, key=SECRET_START):
+        if crowd and candidate[1].secret_start >= reach:
+            kept += crowd if len(crowd) == 1 else first_ranked(crowd)
+            crowd = []
+        crowd.append(candidate)
+        reach = max(reach, candidate[1].secret_end)
+    kept += first_ranked(crowd)
+    return sorted((match for _, match in kept), key=MATCH_START)
 
 
-def first_ranked(candidates: list[Candidate]) -> list[Candidate]:
+def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
     """Of candidates that overlap, those of the earlier rules of the table, and of one rule the first."""
-    starts: list[int] = []
     taken: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda candidate: (candidate[0], candidate[1].start)):
+    starts: list[int] = []
+    for candidate in sorted(crowd, key=lambda candidate: (candidate[0], candidate[1].start)):
         match = candidate[1]
         at = bisect.bisect_left(starts, match.secret_start)
         if at < len(taken) and starts[at] < match.secret_end or at and taken[at - 1][1].secret_end > match.secret_start:
@@ -1368,6 +1388,10 @@ def first_ranked(candidates: list[Candidate]) -> list[Candidate]:
         starts.insert(at, match.secret_start)
         taken.insert(at, candidate)
     return taken
+
+
+SECRET_START: Callable[[Candidate], int] = lambda candidate: candidate[1].secret_start
+MATCH_START: Callable[[Match], int] = lambda match: match.start
 
 
 DEFAULT_SCANNER = Scanner()
@@ -1405,7 +1429,7 @@ class RuleError(ValueError):
 
 
 def load_rules(path: str) -> list[Rule]:
-    """The rules of a JSON file: a list of objects with id, name, severity, keywords, regex, and maybe group, examples.
+    """The rules of a JSON file: a list of objects with id, name, severity, keywords, regex, examples, and maybe group.
 
     Raises RuleError for a file that cannot be read and for a rule that is wrong, misses its examples or is slow.
     """
@@ -1428,8 +1452,8 @@ def user_rule(row: dict[str, Any], where: str) -> Rule:
     keywords, examples, group = row.get("keywords"), row.get("examples", []), row.get("group", 0)
     if not (isinstance(keywords, list) and keywords and all(isinstance(word, str) and len(word) > 1 for word in keywords)):
         raise RuleError(f"{where} needs keywords: literals of two or more characters of which one is in every match")
-    if not (isinstance(examples, list) and all(isinstance(example, str) for example in examples)):
-        raise RuleError(f"{where}: examples must be a list of texts")
+    if not (isinstance(examples, list) and examples and all(isinstance(example, str) for example in examples)):
+        raise RuleError(f"{where} needs examples: a list of one or more texts that it finds, each with one of the keywords")
     if severity not in SEVERITIES or rule_id in {rule.id for rule in RULES}:
         raise RuleError(f"{where}: severity must be HIGH, MEDIUM or LOW, and the id must not be one of ours")
     try:
@@ -1473,22 +1497,45 @@ def select_rules(rules: Sequence[Rule], *, only: Iterable[str] = (), disable: It
     return [rule for rule in rules if (not wanted or rule.id in wanted) and rule.id not in unwanted]
 
 
+RULES_PAGE = """# What dockeraudit finds
+
+{count} rules, in the order in which they win where the secrets of two overlap; the one that wins reports, once. Generated from
+the table in `patterns.py` (`dockeraudit rules --markdown`); `dockeraudit rules` lists the rules of a configuration.
+
+- **HIGH**: a provider's token by its documented shape, a private key, a credential in a URL, and what the six original
+  patterns match, whatever it is. **MEDIUM**: a value of a service's shape behind that service's name, a password behind
+  a password's name, a random value beyond doubt behind a secret's name, a token that decodes. **LOW**: what may well be a
+  secret but has no shape of its own, and e-mail addresses.
+- A secret's name is one with *key*, *token*, *secret*, *pass*, *pwd* or *auth* right before the operator: `client_secret=`,
+  `"password": `, `--token `, `<secret>`, `{{"name": "DB_PASSWORD", "value": `. Names of identifiers are none (`token_id`,
+  `cache_key`, `public_key`, `password_hash`), nor are placeholders (`REDACTED`, `****`, `<...>`, `${{...}}`, `changeme`), paths, code,
+  and words. A bare `key` counts behind what owns keys (`api_key`) or one of {services} known services (`weatherstack_key`).
+- Escapes are seen through where they are glued to a secret: JSON's, percent-encoding, colours, and base64 of private keys,
+  JSON Web Tokens and `user:password`.
+- `--rules FILE` adds your own: a JSON list of objects with `id`, `name`, `severity`, `keywords` (literals of which one is in every
+  match), `regex` (Python's, over bytes), `examples` (texts that it finds) and maybe `group` (which of the regex's groups is
+  the secret). A rule that misses its examples, or is slow on some input, is refused at start with a sentence.
+  `--disable-rule ID`, `--only-rules ID,...` choose; `--allow-secret FINGERPRINT` silences one known secret.
+
+| id | name | severity | reference |
+|---|---|---|---|
+"""
+
+
 def rules_markdown(rules: Sequence[Rule]) -> str:
     """The table as a document."""
-    lines = ["# What dockeraudit finds", "", f"{len(rules)} rules, in the order in which they win where two overlap.", ""]
-    lines += ["| id | name | severity | reference |", "|---|---|---|---|"]
-    lines += [f"| `{rule.id}` | {rule.name} | {rule.severity} | {rule.reference} |" for rule in rules]
-    return "\n".join(lines) + "\n"
+    rows = "".join(f"| `{rule.id}` | {rule.name} | {rule.severity} | {rule.reference} |\n" for rule in rules)
+    return RULES_PAGE.format(count=len(rules), services=len(SERVICES)) + rows
 
 
 def rule_problems(rule: Rule) -> Iterator[str]:
     """What is wrong with a rule by its own examples and negatives."""
     scanner = Scanner([rule])
     for example in rule.examples:
-        if not scanner.scan(example.encode()):
-            yield f"{rule.id}: example {example!r} is not found"
         if not any(keyword.lower() in example.lower().encode() for keyword in rule.keywords):
             yield f"{rule.id}: example {example!r} holds none of the keywords"
+        elif not scanner.scan(example.encode()):
+            yield f"{rule.id}: example {example!r} is not found"
     for negative in rule.negatives:
         if scanner.scan(negative.encode()):
             yield f"{rule.id}: negative {negative!r} is found"

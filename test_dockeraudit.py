@@ -261,7 +261,7 @@ def test_websocket_messages_are_unmasked_wherever_they_are_cut(mask: bytes) -> N
 def scanned(parts: Sequence[bytes], settle: bool = False) -> tuple[RecordedStream, TextScanner]:
     """A text fed to a scanner in parts, with a silence after each if `settle`."""
     audit = RecordedStream()
-    text = TextScanner(patterns.Scanner(), audit, "stdout")
+    text = TextScanner(patterns.DEFAULT_SCANNER, audit, "stdout")
     for part in parts:
         text.feed(part)
         if settle:
@@ -316,12 +316,47 @@ def test_a_secret_in_an_endless_line_is_found_once_at_any_offset(offset: int) ->
 
 def test_memory_stays_flat_without_a_newline() -> None:
     audit = RecordedStream()
-    text = TextScanner(patterns.Scanner(), audit, "tty")
+    text = TextScanner(patterns.DEFAULT_SCANNER, audit, "tty")
     for _ in range(200):
         text.feed(b"x y" * 10_000)
         assert text.held <= dockeraudit.CARRY_LIMIT
     text.end()
     assert audit.findings == []
+
+
+def framed(parts: Sequence[bytes], prefix: bytes) -> RecordedStream:
+    """What is reported of a stream of these frames, each beginning with the prefix (of timestamps=1)."""
+    audit = RecordedStream()
+    text = TextScanner(patterns.DEFAULT_SCANNER, audit, "stdout")
+    demuxer = StreamDemuxer("multiplexed", 1 if prefix else 0)
+    for part in parts:
+        for _, data in demuxer.feed(frame(1, prefix + part)):
+            text.feed(data)
+    text.end()
+    return audit
+
+
+ONE_OF_EACH_KIND = {rule.find: rule for rule in patterns.RULES}.values()
+CUT_RULES = [pytest.param(rule, id=rule.id, marks=() if rule in ONE_OF_EACH_KIND else pytest.mark.full) for rule in patterns.RULES]
+
+
+@pytest.mark.parametrize("rule", CUT_RULES)
+def test_a_rules_secret_is_found_once_wherever_a_frame_cuts_it(rule: Any) -> None:
+    text = b"before\nline " + rule.examples[0].encode() + b" end\nafter\n"
+    whole = seen(framed([text], b""))
+    assert whole
+    for cut in range(1, len(text)):
+        parts = [text[:cut], text[cut:]]
+        assert seen(framed(parts, b"")) == whole, cut
+        assert seen(framed(parts, b"2026-01-02T03:04:05.678901234Z ")) == whole, cut
+
+
+def test_a_match_that_another_rule_completes_after_a_silence_is_one_finding() -> None:
+    value = patterns.shape_sample("live_{g40}")
+    text = b"gocardless_api_key = " + value.encode() + b" end\n"
+    for cut in range(1, len(text)):
+        audit, _ = scanned([text[:cut], text[cut:]], settle=True)
+        assert [f["secret"] for f in audit.findings] == [value.encode()], cut
 
 
 KEY_LINES = [b"-----BEGIN RSA " + b"PRIVATE KEY-----"] + [bytes([65 + i % 26]) * 64 for i in range(10)] + [b"QQ==", b"-----END RSA " + b"PRIVATE KEY-----"]
@@ -501,7 +536,7 @@ def test_audit_log_round_trip(tmp_path: Any) -> None:
     log.open()
     audit = log.open_stream("logs", "web", {"listener": "test"}, False, True)
     audit.named("c0ffee", "web")
-    text = TextScanner(patterns.Scanner(), audit, "stdout")
+    text = TextScanner(patterns.DEFAULT_SCANNER, audit, "stdout")
     text.feed(SECRET)
     text.end()
     audit.close(framing="multiplexed", nbytes=len(SECRET), frames=1, lines=text.lines, unscanned=0, reason="end")

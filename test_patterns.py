@@ -4,6 +4,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
+import timeit
+from pathlib import Path
 
 import pytest
 
@@ -104,8 +107,12 @@ def test_users_rules_are_found(tmp_path):
     "changes, message",
     [
         ({"regex": "("}, "regex is wrong"),
-        ({"examples": ["other"]}, "is not found"),
+        ({"examples": ["ours-x"]}, "is not found"),
         ({"keywords": []}, "needs keywords"),
+        ({"keywords": ["absent"]}, "none of the keywords"),
+        ({"examples": []}, "needs examples"),
+        ({"severity": None}, "needs the texts"),
+        ({"examples": "ours-123456"}, "needs examples"),
         ({"severity": "LOUD"}, "severity"),
         ({"id": "password"}, "one of ours"),
         ({"group": 3}, "group 3"),
@@ -115,6 +122,106 @@ def test_users_rules_are_found(tmp_path):
 def test_a_wrong_users_rule_is_one_sentence(tmp_path, changes, message):
     with pytest.raises(RuleError, match=message):
         load_rules(user_rules(tmp_path, **changes))
+
+
+def made(shape, seed=3):
+    """A made-up value, so that nothing token-shaped stands in this file."""
+    return patterns.shape_sample(shape, seed)
+
+
+VALUE = made("{a40}")
+HEX = made("{h32}")
+FOUND = [
+    ("password in JSON", '{"user":"app","password":"Zq8x-W2mK"}', "keyed-password"),
+    ("password in JSON in JSON", '{"msg":"{\\"password\\": \\"Zq8x-W2mK\\"}"}', "keyed-password"),
+    ("password in YAML", "  db_passwd: Zq8x-W2mK", "keyed-password"),
+    ("password in an option", "mysqldump --password='Zq8x W2mK'", "keyed-secret-weak"),
+    ("password in an element", "<dbPassword>Zq8x-W2mK</dbPassword>", "keyed-password"),
+    ("environment as names and values", '[{"name":"DB_PASSWORD","value":"Zq8x-W2mK"}]', "keyed-password"),
+    ("arguments", f'setenv("APP_CLIENT_SECRET", "{VALUE}")', "keyed-secret"),
+    ("logfmt", f"level=info client_secret={VALUE} took=3ms", "keyed-secret"),
+    ("colours", f"\x1b[36mclient_secret\x1b[0m=\x1b[33m{VALUE}\x1b[0m", "keyed-secret"),
+    ("percent-encoding", f"GET /?q=client_secret%3D{VALUE}%26a", "keyed-secret"),
+    ("a service's shape", f"DATADOG_API_KEY={made('{a40}')}", "datadog-key"),
+    ("a known service", f"weatherstack_key={made('{l32}')}", "keyed-secret-weak"),
+    ("a known service without an operator", f"using todoist token {made('{h40}')} now", "keyed-secret-weak"),
+    ("Docker's config.json", '{"auths":{"r.example":{"auth":"' + "cm9ib3Q6" + "WnE4eC1XMm1L" + '"}}}', "keyed-secret"),
+    ("a URL's credential", "amqp://app:Zq8x-W2mK@queue.internal:5672/", "url-credentials"),
+    ("a hook", "POST https://hooks.slack.com/services/" + made("T{u9}/B{u9}/{a24}"), "slack-webhook"),
+    ("curl", "+ curl -s -u deploy:Zq8xW2mK https://r.example/v2/", "curl-user"),
+    ("a token before a dot", "key SG." + made("{a22}.{a43}") + " used", "sendgrid-key"),
+    ("a mark inside", "value " + made("{a3}8Q~{a34}"), "azure-entra-secret"),
+    ("a password's hash", "root:" + made("$6${a16}${a86}") + ":19000:", "password-hash"),
+    ("a key on one line", patterns.INLINE_KEY.examples[0], "private-key-inline"),
+]
+NOTHING = [
+    "component=cache-key id=0f8fad5b-d9cb-469f-a165-70867728950e took=3ms",
+    f'"cache_key":"user:7:{HEX}" trace_id={HEX} etag="{HEX}" digest=sha256:{HEX}{HEX}',
+    f"partition_key={HEX} idempotency-key: 0f8fad5b-d9cb-469f-a165-70867728950e key=exports/0f8fad5b-d9cb-469f-a165-70867728950e",
+    "token_type=bearer expires_in=3600 token_id=0f8fad5b-d9cb-469f-a165-70867728950e",
+    'secret "db-credentials-2" not found in namespace "prod"',
+    "PASSWORD_FILE=/run/secrets/db_password API_KEY=${API_KEY} PWD=/home/app TOKEN=$TOKEN",
+    '"password":"__REDACTED__","token":"***","secret":"[FILTERED]","api_token":"<your token>"',
+    "Bad activity token: android.os.BinderProxy@2bd79ce",
+    "no auth provider for key AuthorizationKey@2bd79ce",
+    "raise InvalidTokenError('token expired') at auth/tokens.py:17",
+    '{"metric_name":"login.failed_invalid_password","auth_method":"password","auth_args":{}}',
+    "--- PASS: test_login_2 (0.01s)",
+    f"public_key=ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA{made('{a43}')}",
+    "authentication failure; logname= uid=0 user=root; check pass; user unknown",
+    f"GET /img/box.ico-{HEX}.png HTTP/1.1",
+    "sshd: Failed password for invalid user admin from 10.0.0.7 port 22 ssh2",
+]
+
+
+@pytest.mark.parametrize("text, rule", [row[1:] for row in FOUND], ids=[row[0] for row in FOUND])
+def test_secrets_as_logs_show_them_are_found_once(text, rule):
+    assert [match.rule.id for match in scan(text.encode())] == [rule]
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_what_only_looks_like_a_secret_is_left_alone(text):
+    assert [(match.rule.id, text[match.start : match.end]) for match in scan(text.encode())] == []
+
+
+def test_severities_follow_what_is_known():
+    severity = {rule.id: rule.severity for rule in RULES}
+    assert {severity[rule.id] for rule in ORIGINAL_RULES} == {"HIGH", "LOW"}
+    assert severity["email-address"] == severity["keyed-secret-weak"] == "LOW"
+    assert severity["keyed-secret"] == severity["keyed-password"] == severity["json-web-token"] == "MEDIUM"
+    assert severity["github-token"] == severity["url-credentials"] == severity["private-key-other"] == "HIGH"
+
+
+def test_published_keys_are_no_secrets():
+    key = "AI" + "za" + "SyAO_FJ2SlqU8Q4STEHLGCilw_Y9_11qcW8"
+    assert scan(key.encode()) == []
+    assert [match.rule.id for match in scan((key[:-1] + "9").encode())] == ["google-api-key"]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("rule", ORIGINAL_RULES, ids=lambda rule: rule.id)
+def test_originals_are_identical_to_plain_finditer_at_length(rule):
+    scanner, plain = Scanner([rule]), re.compile(rule.pattern)
+    for text in strings(500_000, rule.id):
+        assert [tuple(match[1:]) for match in scanner.scan(text)] == [match.span() + match.span(rule.group) for match in plain.finditer(text)], text
+
+
+STORMS = [b"key=", b"password=", b"token: '", b"@a.bc", b"://a:b@", b"eyJ", b"$6$", b"~", b"-----BEGIN", b"sk-proj-", b"_sk-proj-", b"a1", b"todoist token ", b"<secret>", b'"key": "']
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", STORMS, ids=repr)
+def test_any_input_costs_in_proportion_to_its_length(seed):
+    def seconds(size):
+        text = (seed * size)[:size]
+        return min(timeit.repeat(lambda: scan(text), number=1, repeat=3, timer=time.process_time))
+
+    assert seconds(1 << 20) < 40 * (seconds(1 << 16) + 0.002)
+
+
+def test_document_is_current():
+    document = Path(__file__).parent / "docs" / "rules.md"
+    assert document.read_text() == patterns.rules_markdown(RULES), "run `make docs`"
 
 
 def test_document_lists_every_rule():
