@@ -2306,9 +2306,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if not self.proxy.join(self):
                 self._overfull()
                 return
-            self._begin()
-            while self._serve():
-                self.served += 1
+            if self._begin():
+                while self._serve():
+                    self.served += 1
         except GONE:
             pass  # the client is gone, and nothing of it is left
         except (TimeoutError, socket.timeout):  # two classes before Python 3.10
@@ -2324,15 +2324,32 @@ class ProxyHandler(BaseHTTPRequestHandler):
             half_close(self.connection)  # without it a client takes the end for a cut
         self.connection.close()
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
+        """Learn who it is, and shake hands where the listener speaks TLS; whether requests may follow."""
         self.identity = peer_identity(self.connection, self.client_address, self.listener)
-        if self.listener.tls:
-            self.connection.settimeout(HEAD_TIMEOUT)
-            self.connection = self.listener.tls.wrap_socket(self.connection, server_side=True)
-            certificate = self.connection.getpeercert()
-            if certificate:
-                self.identity["certificate"] = certificate_subject(certificate)
+        encrypted = self.listener.tls is None or self._shake_hands(self.listener.tls)
         self.connection.setblocking(False)
+        if not encrypted:
+            self._refuse(400, "this listener speaks TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH", b"GET")
+        return encrypted
+
+    def _shake_hands(self, context: ssl.SSLContext) -> bool:
+        """TLS, within HEAD_TIMEOUT in all; False for a client whose first byte begins no handshake (RFC 8446 §5.1)."""
+        deadline = time.monotonic() + HEAD_TIMEOUT
+        self.connection.settimeout(HEAD_TIMEOUT)
+        if self.connection.recv(1, socket.MSG_PEEK) not in (b"\x16", b""):
+            return False
+        self.connection.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            self.connection = context.wrap_socket(self.connection, server_side=True)
+        except ssl.SSLError as error:
+            who = self.identity.get("address")
+            self.proxy.diagnostics.say("debug", f"{self.listener.name}: no TLS with {who}: {error.reason}")
+            raise
+        certificate = self.connection.getpeercert()
+        if certificate:
+            self.identity["certificate"] = certificate_subject(certificate)
+        return True
 
     def _overfull(self) -> None:
         if self.proxy.stopping:
@@ -2536,12 +2553,6 @@ def command_of(pid: int) -> Optional[str]:
         return None
 
 
-def certificate_subject(certificate: Mapping[str, Any]) -> str:
-    """A client certificate's subject as a string (RFC 4514): CN=ci,O=Example."""
-    names = [[f"{RDN_NAMES.get(key, key)}={RDN_SPECIAL.sub(RDN_ESCAPE, value)}" for key, value in part] for part in certificate.get("subject", ())]
-    return ",".join("+".join(part) for part in reversed(names))
-
-
 # RFC 4514 §3: the short names of attributes, and what is escaped in their values (§2.4)
 RDN_NAMES = {
     "commonName": "CN",
@@ -2556,6 +2567,13 @@ RDN_NAMES = {
 }
 RDN_SPECIAL = re.compile(r'["+,;<>\\]|^[ #]| $')
 RDN_ESCAPE = r"\\\g<0>"
+
+
+def certificate_subject(certificate: Mapping[str, Any]) -> str:
+    """A client certificate's subject as a string (RFC 4514): CN=ci,O=Example."""
+    names = [[f"{RDN_NAMES.get(key, key)}={RDN_SPECIAL.sub(RDN_ESCAPE, value)}" for key, value in part] for part in certificate.get("subject", ())]
+    return ",".join("+".join(part) for part in reversed(names))
+
 
 
 class RelayServer(ThreadingHTTPServer):
