@@ -3760,7 +3760,7 @@ def ask_listener(listener: Listener) -> Optional[int]:
     address = listener.address
     target = address.target
     if address.family != socket.AF_UNIX:
-        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(target[0], target[0])
+        local = {"0.0.0.0": "127.0.0.1", "::": "::ffff:127.0.0.1"}.get(target[0], target[0])  # ::1 can be off where :: is not
         target = (local,) + tuple(target[1:])
     with socket.socket(address.family, socket.SOCK_STREAM) as sock:
         sock.settimeout(HEALTHCHECK_TIMEOUT)
