@@ -2111,6 +2111,8 @@ class Exchange:
 PEER_CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT"})
 MASKED_PATH = 512  # bytes of a path in a record
+DENIAL_INTERVAL = 60.0  # seconds between two records of the same denial: a client that retries must not fill the log
+MAX_DENIALS = 1000  # different ones that are told apart; beyond, counting starts afresh
 LEVELS = {"debug": 0, "info": 1, "notice": 1, "warning": 2, "warn": 2, "error": 3, "err": 3, "crit": 3, "alert": 3, "emerg": 3}
 
 
@@ -2173,6 +2175,31 @@ class Denied(HTTPError):
         self.rule = rule
 
 
+class DenialCounts:
+    """Counts equal denials, so that each is written at most once a minute and none is forgotten; bounded."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[Any, ...], list[Any]] = {}  # key → when it was written, how often since, what
+
+    def add(self, key: tuple[Any, ...], denial: tuple[Any, ...], now: float) -> list[tuple[tuple[Any, ...], int]]:
+        """One more; returns what is to be written now, with counts."""
+        entry = self._entries.get(key)
+        if entry and now - entry[0] < DENIAL_INTERVAL:
+            entry[1] += 1
+            return []
+        due = [(denial, 1 + (entry[1] if entry else 0))]
+        if entry is None and len(self._entries) >= MAX_DENIALS:
+            due = self.drain() + due
+        self._entries[key] = [now, 0, denial]
+        return due
+
+    def drain(self) -> list[tuple[tuple[Any, ...], int]]:
+        """What has not been written yet."""
+        due = [(denial, count) for _, count, denial in self._entries.values() if count]
+        self._entries.clear()
+        return due
+
+
 class Proxy:
     """What all connections share: settings, the log, the executors, the counters, and the connections themselves."""
 
@@ -2189,7 +2216,7 @@ class Proxy:
         self.denied = 0
         self.refusing = 0  # threads that tell a client beyond MAX_CONNECTIONS so
         self.connections: set[ProxyHandler] = set()
-        self._denials: dict[tuple[Any, ...], list[Any]] = {}
+        self._denials = DenialCounts()
         self._lock = threading.Lock()
         if settings.on_audit_failure == "deny":
             log.add_failure_listener(self._audit_failure)
@@ -2233,18 +2260,15 @@ class Proxy:
         """Write a `denied` or `would_deny` record, the same one at most once a minute with its count."""
         who = client.get("address", client.get("uid"))
         key = (event, method, path, client["listener"], who, rule)
-        now = time.monotonic()
         with self._lock:
             self.denied += event == "denied"
-            entry = self._denials.setdefault(key, [now - 61.0, 0])
-            entry[1] += 1
-            if now - entry[0] < 60.0 and len(self._denials) < 1000:
-                return
-            count, entry[0], entry[1] = entry[1], now, 0
-            if len(self._denials) >= 1000:
-                self._denials.clear()
-        fields = {"method": method, "path": self.masked(path), "client": client, "rule": rule, "count": count}
-        self.log.accept(event, fields)
+            due = self._denials.add(key, (event, method, path, client, rule), time.monotonic())
+        self._write_denials(due)
+
+    def _write_denials(self, due: Iterable[tuple[tuple[Any, ...], int]]) -> None:
+        for (event, method, path, client, rule), count in due:
+            fields = {"method": method, "path": self.masked(path), "client": client, "rule": rule, "count": count}
+            self.log.accept(event, fields)
 
     def _audit_failure(self, failed: bool) -> None:
         """With --on-audit-failure deny: what would go unrecorded is cut; all other requests go on."""
@@ -2269,6 +2293,9 @@ class Proxy:
             if not handlers or time.monotonic() > deadline + 0.5:
                 break
             time.sleep(0.02)
+        with self._lock:
+            due = self._denials.drain()
+        self._write_denials(due)
         self.resolver.stop()
         finish_executor(self.scanning, deadline + 0.5)
 
@@ -3312,6 +3339,8 @@ def command_serve(arguments: Sequence[str]) -> int:
     service.start()
     if admin:
         threading.Thread(target=admin.serve_forever, name="admin", daemon=True).start()
+        if not settings.admin_listen.loopback:
+            diagnostics.say("warning", f"{settings.admin_listen.url} tells whoever reaches it the names of containers and clients")
     announce(settings, listeners, diagnostics)
     notify_systemd("READY=1")
     number = wait_for_end(signals, service, diagnostics)

@@ -462,6 +462,8 @@ def test_denied_records_say_who_what_and_how_often(scripted, start_proxy, folder
         assert ask(f"{folder}/proxy.sock", "GET", "/v1.41/containers/json?all=1")[0] == 403
     denied = proxy.wait_records("denied")
     assert [(r["method"], r["path"], r["rule"], r["count"]) for r in denied] == [("GET", "/containers/json", "CONTAINERS=0", 1)]
+    assert proxy.stop() == 0
+    assert [record["count"] for record in proxy.records("denied")] == [1, 2], "what was counted is written at the end"
     client = denied[0]["client"]
     assert (client["uid"], client["pid"]) == (os.getuid(), os.getpid()) and client["command"]
 
