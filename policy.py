@@ -25,7 +25,7 @@ import ipaddress
 import posixpath
 import pwd
 import re
-from typing import Any, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Iterable, Mapping, NamedTuple, Optional, Sequence
 
 # =====================================================================================================================
 # decisions
