@@ -26,7 +26,7 @@ class Authority:
         self.folder, self.name = folder, name
         self.certificate = str(folder / f"{name}.pem")
         self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-                      "-keyout", folder / f"{name}-key.pem", "-out", self.certificate)  # fmt: skip
+                      "-addext", "keyUsage=critical,keyCertSign", "-keyout", folder / f"{name}-key.pem", "-out", self.certificate)  # fmt: skip
 
     def _openssl(self, *arguments):
         subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30)
@@ -41,8 +41,9 @@ class Authority:
         return str(certificate), str(key)
 
 
-SERVER = "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n"
-CLIENT = "extendedKeyUsage=clientAuth\n"
+BOTH = "basicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\nkeyUsage=critical,digitalSignature\n"
+SERVER = BOTH + "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n"
+CLIENT = BOTH + "extendedKeyUsage=clientAuth\n"
 
 
 @pytest.fixture(scope="module")
