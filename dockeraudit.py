@@ -2158,13 +2158,15 @@ class Address(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """One listener's settings. `tls`: makes a context, or None; `policy`, `clients`: None admit everything."""
+    """One listener's settings. `tls`: None is plain; `policy`, `clients`: None admit everything."""
 
     name: str
     address: Address
     policy: Optional[Policy] = None
     clients: Optional[ClientFilter] = None
     tls: Optional[ssl.SSLContext] = None
+    socket_mode: int = 0o660
+    socket_group: Optional[int] = None
 
 
 class Denied(HTTPError):
@@ -2638,16 +2640,15 @@ class RelayServer(ThreadingHTTPServer):
 
     def _bind_unix(self, path: str) -> None:
         """Bind so that the socket is never open to others, not even for a moment, and replace only a dead one."""
-        settings = self.proxy.settings
         remove_dead_socket(path)
         before = os.umask(0o177)
         try:
             self.socket.bind(path)
         finally:
             os.umask(before)
-        if settings.socket_group is not None:
-            os.chown(path, -1, settings.socket_group)
-        os.chmod(path, settings.socket_mode)
+        if self.listener.socket_group is not None:
+            os.chown(path, -1, self.listener.socket_group)
+        os.chmod(path, self.listener.socket_mode)
         self._inode = os.stat(path).st_ino
         self.server_address = (path, 0)
 
@@ -3201,7 +3202,9 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str], parser: 
 
 # variables without our prefix, which other socket proxies take too
 SHARED_VARIABLES = {"log-level": "LOG_LEVEL", "upstream": "SOCKET_PATH"}
-LISTENER_KEYS = ("listen", "policy", "allow", "deny", "allow-from", "allow-uid", "allow-gid", "tls-cert", "tls-key", "tls-client-ca")
+LISTENER_KEYS = (
+    "listen", "policy", "allow", "deny", "allow-from", "allow-uid", "allow-gid", "tls-cert", "tls-key", "tls-client-ca", "socket-mode", "socket-group"
+)  # fmt: skip
 
 
 def load_listeners(settings: Settings, environ: Mapping[str, str], say: Callable[[str, str], None]) -> list[Listener]:
@@ -3267,7 +3270,7 @@ def make_listener(name: str, address: Address, own: Mapping[str, Any], warnings:
     tls = tls_context(own) if tcp and (own["tls-cert"] or own["tls-key"] or own["tls-client-ca"]) else None
     if not address.loopback and tls is None and clients is None:
         warnings[f"{address.url} is open to the network: whoever reaches an open Docker port is root on this host"] = None
-    return Listener(name, address, policy, clients, tls)
+    return Listener(name, address, policy, clients, tls, own["socket-mode"], own["socket-group"])
 
 
 def listener_policy(chosen: Optional[str], rules: Sequence[str], variables: Mapping[str, str]) -> tuple[Optional[Policy], Sequence[str]]:

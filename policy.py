@@ -264,7 +264,7 @@ def policy_from_environment(environ: Mapping[str, str], mode: str) -> tuple[Opti
         warning = f"{used[0]} is set but no policy is on: everything passes; DOCKERAUDIT_POLICY=auto makes the variables count" if used else ""
         return None, [warning] if warning else []
     if mode == "auto" and not used:
-        return None, []
+        return None, ["no variable is set, so everything passes and is audited; DOCKERAUDIT_POLICY=tecnativa refuses all but events, ping and version"]
     foreign = [name for name in used if name in LINUXSERVER_ONLY]
     linuxserver = mode == "linuxserver" or mode == "auto" and bool(foreign)
     warnings = [

@@ -200,8 +200,9 @@ def test_the_table_names_each_variable_once() -> None:
     ],
 )
 def test_auto(words: str, title: Any) -> None:
-    chosen, _ = policy_from_environment(variables(words), "auto")
+    chosen, warnings = policy_from_environment(variables(words), "auto")
     assert (chosen and chosen.title) == title
+    assert ("everything passes" in "".join(warnings)) is (chosen is None)
 
 
 def test_off_with_a_variable_warns_once() -> None:
@@ -397,7 +398,7 @@ def test_each_listener_has_its_own_policy(folder: Any) -> None:
         f"[listener traefik]\nlisten = unix://{folder}/a.sock\nallow = GET /containers/json\n"
         f"[listener ci]\nlisten = unix://{folder}/b.sock\npolicy = off\nallow-uid = 0\n"
         f"[listener dozzle]\nlisten = unix://{folder}/c.sock\nCONTAINERS = 1\nALLOW_LOGS = 1\n"
-        f"[listener rest]\nlisten = unix://{folder}/d.sock\n",
+        f"[listener rest]\nlisten = unix://{folder}/d.sock\nsocket-mode = 0600\nsocket-group = 0\n",
         {"IMAGES": "1"},
     )
     traefik, ci, dozzle, rest = found
@@ -407,6 +408,7 @@ def test_each_listener_has_its_own_policy(folder: Any) -> None:
     assert dozzle.policy.title == "linuxserver" and dozzle.policy.decide("GET", "/containers/x/logs").allowed
     assert not dozzle.policy.decide("GET", "/images/json").allowed, "its own variables, not the environment's"
     assert rest.policy.title == "tecnativa" and rest.policy.decide("GET", "/images/json").allowed
+    assert (rest.socket_mode, rest.socket_group, ci.socket_mode, ci.socket_group) == (0o600, 0, 0o660, None)
     assert len(said) == 1, said
 
 
