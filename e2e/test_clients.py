@@ -5,15 +5,16 @@ names that keep the ways apart. No case needs a network but the loopback one: en
 """
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
 import random
 import re
 import shutil
-import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.parse
@@ -478,3 +479,73 @@ def test_requests(real_engine, ways):
 
     outcome = compared("requests", "create, start, wait, logs, delete", real_engine, ways, run)
     assert outcome[:4] == (201, 204, 0, b"\x01\0\0\0\0\0\0\x03hi\n")
+
+
+# -- aiodocker, testcontainers, dockerode: what a program does with each of them
+
+
+async def aio_program(host, name):
+    aiodocker = pytest.importorskip("aiodocker", reason="aiodocker is not installed: e2e/run does it")
+    config = {"Image": "busybox", "HostConfig": {"NetworkMode": "none"}}
+    seen = []
+    async with aiodocker.Docker(url=host) as docker:
+        seen.append((await docker.version())["ApiVersion"])
+        script = "for i in 1 2 3; do echo $i; sleep 0.1; done; echo err >&2; exit 3"
+        container = await docker.containers.run({**config, "Cmd": ["sh", "-c", script]}, name=name)
+        seen.append([line async for line in container.log(stdout=True, stderr=True, follow=True)])
+        seen.append((await container.wait())["StatusCode"])
+        await container.delete()
+        container = await docker.containers.create({**config, "Cmd": ["cat"], "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}, name=name)
+        async with container.attach(stdin=True, stdout=True, stderr=True) as stream:
+            await container.start()
+            await stream.write_in(b"typed\n")
+            seen.append((await stream.read_out())[:2])
+        await container.delete(force=True)
+        container = await docker.containers.run({**config, "Cmd": ["sleep", "1000"]}, name=name)
+        execution = await container.exec(["sh", "-c", "read x; echo got $x; exit 4"], stdin=True)
+        async with execution.start() as stream:
+            await stream.write_in(b"typed\n")
+            seen.append((await stream.read_out())[:2])
+            await stream.read_out()
+        seen.append((await execution.inspect())["ExitCode"])
+        seen.append([sample["name"].replace(name, "") for sample in await container.stats(stream=False)])
+        await container.delete(force=True)
+    return seen
+
+
+def test_aiodocker(real_engine, ways):
+    outcome = compared("aiodocker", "run, log, attach, exec, stats", real_engine, ways, lambda way: asyncio.run(aio_program(way.host, f"{PREFIX}-aio-{way.letter}")))
+    assert outcome[1:] == [["1\n", "2\n", "3\n", "err\n"], 3, (1, b"typed\n"), (1, b"got typed\n"), 4, ["/"]]
+
+
+def test_testcontainers(real_engine, ways, monkeypatch):
+    monkeypatch.setenv("TESTCONTAINERS_RYUK_DISABLED", "true")  # its reaper is an image of a public registry
+    core = pytest.importorskip("testcontainers.core.container", reason="testcontainers is not installed: e2e/run does it")
+
+    def run(way):
+        script = "sleep 0.2; echo ready; echo err >&2; sleep 1000"
+        container = core.DockerContainer("busybox", docker_client_kw={"environment": {"DOCKER_HOST": way.host}}, network_mode="none", command=["sh", "-c", script])
+        with container.with_name(f"{PREFIX}-testcontainers-{way.letter}") as started:
+            wait_for(lambda: started.get_logs()[0], "the log line")
+            done = started.exec(["sh", "-c", "echo inside; exit 4"])
+            wait_for(lambda: started.get_logs()[1], "the error line")
+            return done.exit_code, done.output, started.get_logs()
+
+    outcome = compared("testcontainers", "start, wait for a log line, exec, stop", real_engine, ways, run)
+    assert outcome == (4, b"inside\n", (b"ready\n", b"err\n"))
+
+
+def test_dockerode(real_engine, ways):
+    modules = os.path.join(sys.prefix, "node", "node_modules")
+    if not (shutil.which("node") and os.path.isdir(os.path.join(modules, "dockerode"))):
+        pytest.skip("node or dockerode is not installed: e2e/run does it")
+    program = os.path.join(os.path.dirname(__file__), "dockerode.js")
+
+    def run(way):
+        return way.shell(f"node {program} $NAME", f"{PREFIX}-dockerode-{way.letter}", CLIS[0][1], NODE_PATH=modules)
+
+    outcome = compared("dockerode", "run, attach, exec, logs, stats", real_engine, ways, run)
+    assert outcome.code == 0, outcome
+    seen = json.loads(outcome.stdout)
+    assert seen["attach"] == [0, "got typed\n", ""] and seen["run"] == [3, "out\n", "err\n"]
+    assert seen["execAndLogs"] == [0, "typed\n", "1\n2\n3\n", True] and seen["gone"][0] == 404
