@@ -29,60 +29,518 @@ CLIS = docker_clis()
 MEGABYTE = 1 << 20
 
 #: an `ssh` that runs its command here: what it is told before the host's name are options
-FAKE_SSH = r"""printf '#!/bin/sh\nuntil [ "$1" = ssh-host ]; do shift; done; shift; [ "$1" = -- ] && shift; DOCKER_HOST=%s exec "$@"\n' "$DOCKER_HOST" > $WORK/ssh; chmod +x $WORK/ssh; PATH=$WORK:$PATH; DOCKER_HOST=ssh://ssh-host; """
+FAKE_SSH = """
+        printf '#!/bin/sh\\nuntil [ "$1" = ssh-host ]; do shift; done\\nshift\\n[ "$1" = -- ] && shift\\n' > $WORK/ssh
+        echo "DOCKER_HOST=$DOCKER_HOST exec \\"\\$@\\"" >> $WORK/ssh
+        chmod +x $WORK/ssh
+        PATH=$WORK:$PATH
+        DOCKER_HOST=ssh://ssh-host
+"""
 
 #: name, script, and what must be true of what it prints (so that two equal failures do not pass for a success)
 SCRIPTS = [
-    ("version", "docker version", rb"Server:"),
-    ("info", "docker info --format '{{.ServerVersion}} {{.Driver}} {{.NCPU}} {{.MemTotal}} {{json .Plugins}} {{json .Swarm}}'", rb"overlay|vfs"),
-    ("ps", "docker run -d --name $NAME --network none -l a=b busybox sleep 1000; docker ps -a --no-trunc --filter name=$NAME | tr -s ' '; docker ps -q --filter label=nope; docker rm -f $NAME", rb"sleep 1000"),
-    ("images, history, inspect", "docker images --digests busybox; docker history --no-trunc busybox; docker inspect --type image busybox; docker inspect $NAME-none", rb"RepoTags"),
-    ("run --rm", "docker run --rm --network none busybox sh -c 'echo out; sleep 0.1; echo err >&2; exit 3'; echo $?", rb"out\n3\n"),
-    ("run -i", "echo ok | docker run -i --rm --network none busybox cat", rb"^ok\n$"),
-    ("run -i, large input and output", "head -c 3000000 $DATA | docker run -i --rm --network none busybox cat | sha256sum", rb"<id>"),
-    ("run, command not found", "docker run --rm --network none busybox $NAME-nope; echo $?", rb"127\n"),
-    ("run, image not found", "docker run --rm --pull never $NAME-image; echo $?", rb"125\n"),
-    ("run -d, wait", "docker run -d --name $NAME --network none busybox sh -c 'sleep 0.5; exit 42'; docker wait $NAME; docker wait $NAME; docker rm $NAME", rb"42\n42\n"),
-    ("create, start -a -i", "docker create -i --name $NAME --network none busybox sh -c 'read x; echo got $x; exit 6'; echo word | docker start -a -i $NAME; echo $?; docker rm $NAME", rb"got word\n6\n"),
-    ("exec", "docker run -d --name $NAME --network none busybox sleep 1000; docker exec $NAME sh -c 'echo out; sleep 0.1; echo err >&2; exit 7'; echo $?; docker exec -e A=b -w /tmp $NAME sh -c 'echo $A; pwd'; docker exec $NAME nope; echo $?; docker rm -f $NAME", rb"out\n7\nb\n/tmp\n"),
-    ("exec -i", "docker run -d --name $NAME --network none busybox sleep 1000; echo ok | docker exec -i $NAME cat; head -c 3000000 $DATA | docker exec -i $NAME sha256sum; docker rm -f $NAME", rb"ok\n<id>"),
-    ("exec -d", "docker run -d --name $NAME --network none busybox sleep 1000; docker exec -d $NAME sh -c 'echo done > /tmp/x'; until docker exec $NAME cat /tmp/x 2>/dev/null; do sleep 0.05; done; docker rm -f $NAME", rb"done\n"),
-    ("attach", "docker run -di --name $NAME --network none busybox sh -c 'read x; echo got $x; exit 4'; (echo hello; docker wait $NAME >&2) | docker attach $NAME; echo $?; docker rm $NAME", rb"got hello\n4\n"),
-    ("attach --no-stdin", "docker run -d --name $NAME --network none busybox sh -c 'until [ -e /go ]; do sleep 0.05; done; sleep 0.5; echo out; echo err >&2; exit 5'; (sleep 0.2; docker exec $NAME touch /go) & docker attach --no-stdin $NAME; echo $?; docker rm $NAME; wait", rb"out\n5\n"),
-    ("logs", "docker run --name $NAME --network none busybox sh -c 'for i in 1 2 3; do echo out $i; sleep 0.2; echo err $i >&2; sleep 0.2; done' >/dev/null 2>&1; docker logs $NAME; docker logs --tail 1 $NAME; docker logs --details $NAME; docker rm $NAME", rb"out 1\nout 2"),
-    ("logs --timestamps, --since, --until", "docker run --name $NAME --network none busybox sh -c 'for i in 1 2 3; do echo out $i; sleep 1.1; done' >/dev/null; docker logs -t $NAME; t=$(docker logs -t $NAME | sed -n 's/ out 2//p'); docker logs --since $t $NAME; docker logs --until $t $NAME; docker rm $NAME", rb"<time> out 1\n<time> out 2"),
-    ("logs -f", "docker run -d --name $NAME --network none busybox sh -c 'for i in 1 2 3 4 5; do echo out $i; sleep 0.2; done'; docker logs -f $NAME; docker rm $NAME", rb"out 1\nout 2\nout 3\nout 4\nout 5\n"),
-    ("logs -f, interrupted", "docker run -d --name $NAME --network none busybox sh -c 'echo out; sleep 1000'; timeout -s INT 1.5 docker logs -f $NAME; echo $?; docker rm -f $NAME", rb"out\n"),
-    ("logs, TTY container", "docker run -t --name $NAME --network none busybox sh -c 'echo out; echo err >&2'; docker logs $NAME; docker logs -t --tail 1 $NAME; docker rm $NAME", rb"out\r\nerr\r\n"),
-    ("cp in, cp out", "cd $WORK; mkdir d; echo one > d/a; head -c 2000000 $DATA > d/b; docker create --name $NAME --network none busybox; docker cp d $NAME:/tmp/; docker cp $NAME:/tmp/d e; diff -r d e && echo equal; docker cp $NAME:/tmp/d/a - | tar -xO; docker cp $NAME:/nope . ; echo $?; tar -c d | docker cp - $NAME:/root; docker cp $NAME:/root/d/b - | tar -xO | sha256sum; docker diff $NAME | sort; docker rm $NAME", rb"equal\n"),
-    ("save, load", "docker tag busybox $NAME:1; docker save $NAME:1 | tar -xO manifest.json; docker save -o $WORK/i.tar $NAME:1; docker rmi $NAME:1; docker load -i $WORK/i.tar; docker load < $WORK/i.tar; docker run --rm --network none $NAME:1 echo runs; docker rmi $NAME:1", rb"runs\n"),
-    ("export, import", "docker create --name $NAME --network none busybox; docker export $NAME | docker import -c 'CMD [\"echo\", \"imported\"]' - $NAME:2; docker run --rm --network none $NAME:2; docker rmi $NAME:2 | grep Untagged; docker rm $NAME", rb"imported\n"),
-    ("commit, tag, rmi", "docker run --name $NAME --network none busybox touch /new; docker commit -m m -c 'ENV A=b' $NAME $NAME:3; docker tag $NAME:3 $NAME:4; docker run --rm --network none $NAME:4 sh -c 'ls /new; echo $A'; docker rmi $NAME:3 $NAME:4 | grep Untagged; docker rm $NAME", rb"/new\nb\n"),
-    ("build, classic", "printf 'FROM busybox\\nARG A\\nRUN echo built with $A\\nCOPY f /f\\nCMD [\"cat\", \"/f\"]\\n' > $WORK/Dockerfile; head -c 20 $DATA | base64 > $WORK/f; DOCKER_BUILDKIT=0 docker build --no-cache --network none --build-arg A=arg -t $NAME:5 $WORK; docker run --rm --network none $NAME:5; docker rmi $NAME:5 | grep Untagged", rb"built with arg"),
-    ("build, failing", "printf 'FROM busybox\\nRUN exit 9\\n' > $WORK/Dockerfile; DOCKER_BUILDKIT=0 docker build --no-cache --network none $WORK; echo $?; echo 'NONSENSE' > $WORK/Dockerfile; DOCKER_BUILDKIT=0 docker build $WORK; echo $?", rb"9?"),
-    ("build, from standard input", "printf 'FROM busybox\\nCMD [\"echo\", \"piped\"]\\n' | DOCKER_BUILDKIT=0 docker build --no-cache -q -t $NAME:6 -; docker run --rm --network none $NAME:6; docker rmi $NAME:6 | grep Untagged", rb"piped\n"),
-    ("events", "t=$(date +%s); docker run --rm --name $NAME --network none busybox true; docker events --since $t --until $(($(date +%s) + 2)) --filter container=$NAME --format '{{.Type}} {{.Action}}'", rb"container create\ncontainer attach\ncontainer start\ncontainer die"),
-    ("events, live, interrupted", "touch $WORK/e; docker events --filter container=$NAME --format '{{.Action}}' > $WORK/e & p=$!; until grep -q start $WORK/e; do docker run --rm --name $NAME --network none busybox true; done; kill -INT $p; wait $p; sed -n 1,3p $WORK/e", rb"create\nattach\nstart\n"),
-    ("stats", "docker run -d --name $NAME --network none busybox sleep 1000; docker stats --no-stream --format '{{.Name}} {{.PIDs}}' $NAME; api GET /containers/$NAME/stats | head -n 1 | wc -l; docker rm -f $NAME", rb" 1\n1\n"),
-    ("top, port, inspect, update, rename", "docker run -d --name $NAME --network none busybox sleep 1000; docker top $NAME -eo pid,args | sed 's/^ *[0-9]* *//'; docker port $NAME; docker update --memory 64m --memory-swap 64m $NAME; docker inspect -f '{{.HostConfig.Memory}} {{.Name}}' $NAME; docker rename $NAME $NAME-2; docker rm -f $NAME-2", rb"sleep 1000"),
-    ("pause, unpause, restart, stop, kill", "docker run -d --name $NAME --network none busybox sleep 1000; docker pause $NAME; docker inspect -f '{{.State.Status}}' $NAME; docker unpause $NAME; docker restart -t 0 $NAME; docker stop -t 0 $NAME; docker start $NAME; docker kill -s KILL $NAME; docker wait $NAME; docker rm $NAME", rb"paused\n"),
-    ("signals to run", "touch $WORK/o; docker run --name $NAME --network none busybox sh -c 'trap \"echo caught; exit 5\" INT; echo ready; while :; do sleep 0.05; done' > $WORK/o & p=$!; until grep -q ready $WORK/o; do sleep 0.05; done; kill -INT $p; wait $p; echo $?; cat $WORK/o; docker rm $NAME", rb"5\nready\ncaught\n"),
-    ("volume", "docker volume create --label a=b $NAME; docker run --rm --network none -v $NAME:/v busybox sh -c 'echo kept > /v/f'; docker run --rm --network none -v $NAME:/v busybox cat /v/f; docker volume ls -q --filter name=$NAME; docker volume inspect -f '{{json .Labels}}' $NAME; docker volume rm $NAME; docker volume rm $NAME; echo $?", rb"kept\n"),
-    ("network", "docker network ls --filter name=none; docker network inspect -f '{{.Driver}}' none host; docker network rm $NAME; echo $?", rb"null\nhost\n"),
-    ("system", "until flock $DATA docker system df --format '{{.Type}}' 2>/dev/null; do sleep 0.1; done; until flock $DATA docker container prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done; until flock $DATA docker image prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done; docker plugin ls; docker search --limit 1 127.0.0.1:1/$NAME; docker pull 127.0.0.1:1/$NAME; echo $?", rb"Images\nContainers"),
-    ("system dial-stdio", "printf 'GET /_ping HTTP/1.1\\r\\nHost: d\\r\\nConnection: close\\r\\n\\r\\n' | docker system dial-stdio 2>/dev/null | tail -c 2", rb"^OK$"),
-    ("-H ssh://, by way of system dial-stdio", FAKE_SSH + "docker version --format '{{.Server.Version}}'; echo ok | docker run -i --rm --network none busybox cat; docker run -d --name $NAME --network none busybox sh -c 'echo logged; sleep 1000'; until docker logs $NAME | grep logged; do sleep 0.1; done; echo ok | docker exec -i $NAME cat; docker exec $NAME sh -c 'exit 3'; echo $?; docker rm -f $NAME", rb"ok\n(?:.|\n)*logged\nok\n3\n"),
-    ("curl", "api GET /v1.41/containers/json?limit=0\\&filters=%7B%22name%22:%5B%22$NAME%22%5D%7D; api HEAD /_ping -I | sed /Date/d; api POST /v1.41/containers/$NAME/start -i | sed /Date/d; api GET /nope; api GET /v9.99/info; id=$(api POST \"/v1.41/containers/create?name=$NAME\" -H 'Content-Type: application/json' -d '{\"Image\": \"busybox\", \"Cmd\": [\"echo\", \"hi\"], \"HostConfig\": {\"NetworkMode\": \"none\"}}' | cut -d'\"' -f4); api POST /v1.41/containers/$id/start -w '%{http_code}'; api POST /v1.41/containers/$id/wait; api GET /v1.41/containers/$id/logs?stdout=1 --output - | xxd; api DELETE /v1.41/containers/$id -w '%{http_code}'", rb"6869 0a"),
-    ("curl, an answer before the body's end", "api PUT /v1.41/containers/$NAME/archive?path=/ -T $DATA -w ' %{http_code}'; api POST /v1.41/build?dockerfile=/../../x --data-binary @$DATA -H 'Content-Type: application/x-tar' -w ' %{http_code}'; api POST /v1.41/images/load -T $DATA -w ' %{http_code}'", rb" 404"),
-    ("curl, Expect: 100-continue", "docker create --name $NAME --network none busybox; mkdir $WORK/d; head -c 3000000 $DATA > $WORK/d/f; tar -C $WORK -c d > $WORK/t; api PUT /v1.41/containers/$NAME/archive?path=/tmp -T $WORK/t -H 'Expect: 100-continue' -w '%{http_code}\\n'; docker cp $NAME:/tmp/d/f - | tar -xO | sha256sum; docker rm $NAME", rb"200\n"),
-    ("exec -i, much in and out", "docker run -d --name $NAME --network none busybox sleep 1000; docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) && docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal; docker rm -f $NAME", rb"equal\n"),
+    (
+        "version",
+        """
+        docker version
+        """,
+        rb"Server:",
+    ),
+    (
+        "info",
+        """
+        docker info --format '{{.ServerVersion}} {{.Driver}} {{.NCPU}} {{.MemTotal}} {{json .Plugins}} {{json .Swarm}}'
+        """,
+        rb"overlay|vfs",
+    ),
+    (
+        "ps",
+        """
+        docker run -d --name $NAME --network none -l a=b busybox sleep 1000
+        docker ps -a --no-trunc --filter name=$NAME | tr -s ' '
+        docker ps -q --filter label=nope
+        docker rm -f $NAME
+        """,
+        rb"sleep 1000",
+    ),
+    (
+        "images, history, inspect",
+        """
+        docker images --digests busybox
+        docker history --no-trunc busybox
+        docker inspect --type image busybox
+        docker inspect $NAME-none
+        """,
+        rb"RepoTags",
+    ),
+    (
+        "run --rm",
+        """
+        docker run --rm --network none busybox sh -c 'echo out; sleep 0.1; echo err >&2; exit 3'
+        echo $?
+        """,
+        rb"out\n3\n",
+    ),
+    (
+        "run -i",
+        """
+        echo ok | docker run -i --rm --network none busybox cat
+        """,
+        rb"^ok\n$",
+    ),
+    (
+        "run -i, large input and output",
+        """
+        head -c 3000000 $DATA | docker run -i --rm --network none busybox cat | sha256sum
+        """,
+        rb"<id>",
+    ),
+    (
+        "run, command not found",
+        """
+        docker run --rm --network none busybox $NAME-nope
+        echo $?
+        """,
+        rb"127\n",
+    ),
+    (
+        "run, image not found",
+        """
+        docker run --rm --pull never $NAME-image
+        echo $?
+        """,
+        rb"125\n",
+    ),
+    (
+        "run -d, wait",
+        """
+        docker run -d --name $NAME --network none busybox sh -c 'sleep 0.5; exit 42'
+        docker wait $NAME
+        docker wait $NAME
+        docker rm $NAME
+        """,
+        rb"42\n42\n",
+    ),
+    (
+        "create, start -a -i",
+        """
+        docker create -i --name $NAME --network none busybox sh -c 'read x; echo got $x; exit 6'
+        echo word | docker start -a -i $NAME
+        echo $?
+        docker rm $NAME
+        """,
+        rb"got word\n6\n",
+    ),
+    (
+        "exec",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        docker exec $NAME sh -c 'echo out; sleep 0.1; echo err >&2; exit 7'
+        echo $?
+        docker exec -e A=b -w /tmp $NAME sh -c 'echo $A; pwd'
+        docker exec $NAME nope
+        echo $?
+        docker rm -f $NAME
+        """,
+        rb"out\n7\nb\n/tmp\n",
+    ),
+    (
+        "exec -i",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        echo ok | docker exec -i $NAME cat
+        head -c 3000000 $DATA | docker exec -i $NAME sha256sum
+        docker rm -f $NAME
+        """,
+        rb"ok\n<id>",
+    ),
+    (
+        "exec -d",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        docker exec -d $NAME sh -c 'echo done > /tmp/x'
+        until docker exec $NAME cat /tmp/x 2>/dev/null; do sleep 0.05; done
+        docker rm -f $NAME
+        """,
+        rb"done\n",
+    ),
+    (
+        "attach",
+        """
+        docker run -di --name $NAME --network none busybox sh -c 'read x; echo got $x; exit 4'
+        (echo hello; docker wait $NAME >&2) | docker attach $NAME
+        echo $?
+        docker rm $NAME
+        """,
+        rb"got hello\n4\n",
+    ),
+    (
+        "attach --no-stdin",
+        """
+        docker run -d --name $NAME --network none busybox sh -c 'until [ -e /go ]; do sleep 0.05; done; sleep 0.5; echo out; echo err >&2; exit 5'
+        (sleep 0.2; docker exec $NAME touch /go) & docker attach --no-stdin $NAME
+        echo $?
+        docker rm $NAME
+        wait
+        """,
+        rb"out\n5\n",
+    ),
+    (
+        "logs",
+        """
+        docker run --name $NAME --network none busybox sh -c 'for i in 1 2 3; do echo out $i; sleep 0.2; echo err $i >&2; sleep 0.2; done' >/dev/null 2>&1
+        docker logs $NAME
+        docker logs --tail 1 $NAME
+        docker logs --details $NAME
+        docker rm $NAME
+        """,
+        rb"out 1\nout 2",
+    ),
+    (
+        "logs --timestamps, --since, --until",
+        """
+        docker run --name $NAME --network none busybox sh -c 'for i in 1 2 3; do echo out $i; sleep 1.1; done' >/dev/null
+        docker logs -t $NAME
+        t=$(docker logs -t $NAME | sed -n 's/ out 2//p')
+        docker logs --since $t $NAME
+        docker logs --until $t $NAME
+        docker rm $NAME
+        """,
+        rb"<time> out 1\n<time> out 2",
+    ),
+    (
+        "logs -f",
+        """
+        docker run -d --name $NAME --network none busybox sh -c 'for i in 1 2 3 4 5; do echo out $i; sleep 0.2; done'
+        docker logs -f $NAME
+        docker rm $NAME
+        """,
+        rb"out 1\nout 2\nout 3\nout 4\nout 5\n",
+    ),
+    (
+        "logs -f, interrupted",
+        """
+        docker run -d --name $NAME --network none busybox sh -c 'echo out; sleep 1000'
+        timeout -s INT 1.5 docker logs -f $NAME
+        echo $?
+        docker rm -f $NAME
+        """,
+        rb"out\n",
+    ),
+    (
+        "logs, TTY container",
+        """
+        docker run -t --name $NAME --network none busybox sh -c 'echo out; echo err >&2'
+        docker logs $NAME
+        docker logs -t --tail 1 $NAME
+        docker rm $NAME
+        """,
+        rb"out\r\nerr\r\n",
+    ),
+    (
+        "cp in, cp out",
+        """
+        cd $WORK
+        mkdir d
+        echo one > d/a
+        head -c 2000000 $DATA > d/b
+        docker create --name $NAME --network none busybox
+        docker cp d $NAME:/tmp/
+        docker cp $NAME:/tmp/d e
+        diff -r d e && echo equal
+        docker cp $NAME:/tmp/d/a - | tar -xO
+        docker cp $NAME:/nope . 
+        echo $?
+        tar -c d | docker cp - $NAME:/root
+        docker cp $NAME:/root/d/b - | tar -xO | sha256sum
+        docker diff $NAME | sort
+        docker rm $NAME
+        """,
+        rb"equal\n",
+    ),
+    (
+        "save, load",
+        """
+        docker tag busybox $NAME:1
+        docker save $NAME:1 | tar -xO manifest.json
+        docker save -o $WORK/i.tar $NAME:1
+        docker rmi $NAME:1
+        docker load -i $WORK/i.tar
+        docker load < $WORK/i.tar
+        docker run --rm --network none $NAME:1 echo runs
+        docker rmi $NAME:1
+        """,
+        rb"runs\n",
+    ),
+    (
+        "export, import",
+        """
+        docker create --name $NAME --network none busybox
+        docker export $NAME | docker import -c 'CMD ["echo", "imported"]' - $NAME:2
+        docker run --rm --network none $NAME:2
+        docker rmi $NAME:2 | grep Untagged
+        docker rm $NAME
+        """,
+        rb"imported\n",
+    ),
+    (
+        "commit, tag, rmi",
+        """
+        docker run --name $NAME --network none busybox touch /new
+        docker commit -m m -c 'ENV A=b' $NAME $NAME:3
+        docker tag $NAME:3 $NAME:4
+        docker run --rm --network none $NAME:4 sh -c 'ls /new; echo $A'
+        docker rmi $NAME:3 $NAME:4 | grep Untagged
+        docker rm $NAME
+        """,
+        rb"/new\nb\n",
+    ),
+    (
+        "build, classic",
+        r"""
+        printf 'FROM busybox\nARG A\nRUN echo built with $A\nCOPY f /f\nCMD ["cat", "/f"]\n' > $WORK/Dockerfile
+        head -c 20 $DATA | base64 > $WORK/f
+        DOCKER_BUILDKIT=0 docker build --no-cache --network none --build-arg A=arg -t $NAME:5 $WORK
+        docker run --rm --network none $NAME:5
+        docker rmi $NAME:5 | grep Untagged
+        """,
+        rb"built with arg",
+    ),
+    (
+        "build, failing",
+        r"""
+        printf 'FROM busybox\nRUN exit 9\n' > $WORK/Dockerfile
+        DOCKER_BUILDKIT=0 docker build --no-cache --network none $WORK
+        echo $?
+        echo 'NONSENSE' > $WORK/Dockerfile
+        DOCKER_BUILDKIT=0 docker build $WORK
+        echo $?
+        """,
+        rb"^9$",
+    ),
+    (
+        "build, from standard input",
+        r"""
+        printf 'FROM busybox\nCMD ["echo", "piped"]\n' | DOCKER_BUILDKIT=0 docker build --no-cache -q -t $NAME:6 -
+        docker run --rm --network none $NAME:6
+        docker rmi $NAME:6 | grep Untagged
+        """,
+        rb"piped\n",
+    ),
+    (
+        "events",
+        """
+        t=$(date +%s)
+        docker run --rm --name $NAME --network none busybox true
+        docker events --since $t --until $(($(date +%s) + 2)) --filter container=$NAME --format '{{.Type}} {{.Action}}'
+        """,
+        rb"container create\ncontainer attach\ncontainer start\ncontainer die",
+    ),
+    (
+        "events, live, interrupted",
+        """
+        touch $WORK/e
+        docker events --filter container=$NAME --format '{{.Action}}' > $WORK/e & p=$!
+        until grep -q start $WORK/e; do docker run --rm --name $NAME --network none busybox true; done
+        kill -INT $p
+        wait $p
+        sed -n 1,3p $WORK/e
+        """,
+        rb"create\nattach\nstart\n",
+    ),
+    (
+        "stats",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        docker stats --no-stream --format '{{.Name}} {{.PIDs}}' $NAME
+        api GET /containers/$NAME/stats | head -n 1 | wc -l
+        docker rm -f $NAME
+        """,
+        rb" 1\n1\n",
+    ),
+    (
+        "top, port, inspect, update, rename",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        docker top $NAME -eo pid,args | sed 's/^ *[0-9]* *//'
+        docker port $NAME
+        docker update --memory 64m --memory-swap 64m $NAME
+        docker inspect -f '{{.HostConfig.Memory}} {{.Name}}' $NAME
+        docker rename $NAME $NAME-2
+        docker rm -f $NAME-2
+        """,
+        rb"sleep 1000",
+    ),
+    (
+        "pause, unpause, restart, stop, kill",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        docker pause $NAME
+        docker inspect -f '{{.State.Status}}' $NAME
+        docker unpause $NAME
+        docker restart -t 0 $NAME
+        docker stop -t 0 $NAME
+        docker start $NAME
+        docker kill -s KILL $NAME
+        docker wait $NAME
+        docker rm $NAME
+        """,
+        rb"paused\n",
+    ),
+    (
+        "signals to run",
+        """
+        touch $WORK/o
+        docker run --name $NAME --network none busybox sh -c 'trap "echo caught; exit 5" INT; echo ready; while :; do sleep 0.05; done' > $WORK/o & p=$!
+        until grep -q ready $WORK/o; do sleep 0.05; done
+        kill -INT $p
+        wait $p
+        echo $?
+        cat $WORK/o
+        docker rm $NAME
+        """,
+        rb"5\nready\ncaught\n",
+    ),
+    (
+        "volume",
+        """
+        docker volume create --label a=b $NAME
+        docker run --rm --network none -v $NAME:/v busybox sh -c 'echo kept > /v/f'
+        docker run --rm --network none -v $NAME:/v busybox cat /v/f
+        docker volume ls -q --filter name=$NAME
+        docker volume inspect -f '{{json .Labels}}' $NAME
+        docker volume rm $NAME
+        docker volume rm $NAME
+        echo $?
+        """,
+        rb"kept\n",
+    ),
+    (
+        "network",
+        """
+        docker network ls --filter name=none
+        docker network inspect -f '{{.Driver}}' none host
+        docker network rm $NAME
+        echo $?
+        """,
+        rb"null\nhost\n",
+    ),
+    (
+        "system",
+        """
+        until flock $DATA docker system df --format '{{.Type}}' 2>/dev/null; do sleep 0.1; done
+        until flock $DATA docker container prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done
+        until flock $DATA docker image prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done
+        docker plugin ls
+        docker search --limit 1 127.0.0.1:1/$NAME
+        docker pull 127.0.0.1:1/$NAME
+        echo $?
+        """,
+        rb"Images\nContainers",
+    ),
+    (
+        "system dial-stdio",
+        r"""
+        printf 'GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n' | docker system dial-stdio 2>/dev/null | tail -c 2
+        """,
+        rb"^OK$",
+    ),
+    (
+        "-H ssh://, by way of system dial-stdio",
+        FAKE_SSH + """
+        docker version --format '{{.Server.Version}}'
+        echo ok | docker run -i --rm --network none busybox cat
+        docker run -d --name $NAME --network none busybox sh -c 'echo logged; sleep 1000'
+        until docker logs $NAME | grep logged; do sleep 0.1; done
+        echo ok | docker exec -i $NAME cat
+        docker exec $NAME sh -c 'exit 3'
+        echo $?
+        docker rm -f $NAME
+        """,
+        rb"ok\n(?:.|\n)*logged\nok\n3\n",
+    ),
+    (
+        "curl",
+        r"""
+        api GET /v1.41/containers/json?limit=0\&filters=%7B%22name%22:%5B%22$NAME%22%5D%7D
+        api HEAD /_ping -I | sed /Date/d
+        api POST /v1.41/containers/$NAME/start -i | sed /Date/d
+        api GET /nope
+        api GET /v9.99/info
+        id=$(api POST "/v1.41/containers/create?name=$NAME" -H 'Content-Type: application/json' -d '{"Image": "busybox", "Cmd": ["echo", "hi"], "HostConfig": {"NetworkMode": "none"}}' | cut -d'"' -f4)
+        api POST /v1.41/containers/$id/start -w '%{http_code}'
+        api POST /v1.41/containers/$id/wait
+        api GET /v1.41/containers/$id/logs?stdout=1 --output - | xxd
+        api DELETE /v1.41/containers/$id -w '%{http_code}'
+        """,
+        rb"6869 0a",
+    ),
+    (
+        "curl, an answer before the body's end",
+        """
+        api PUT /v1.41/containers/$NAME/archive?path=/ -T $DATA -w ' %{http_code}'
+        api POST /v1.41/build?dockerfile=/../../x --data-binary @$DATA -H 'Content-Type: application/x-tar' -w ' %{http_code}'
+        api POST /v1.41/images/load -T $DATA -w ' %{http_code}'
+        """,
+        rb" 404",
+    ),
+    (
+        "curl, Expect: 100-continue",
+        r"""
+        docker create --name $NAME --network none busybox
+        mkdir $WORK/d
+        head -c 3000000 $DATA > $WORK/d/f
+        tar -C $WORK -c d > $WORK/t
+        api PUT /v1.41/containers/$NAME/archive?path=/tmp -T $WORK/t -H 'Expect: 100-continue' -w '%{http_code}\n'
+        docker cp $NAME:/tmp/d/f - | tar -xO | sha256sum
+        docker rm $NAME
+        """,
+        rb"200\n",
+    ),
+    (
+        "exec -i, much in and out",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) && docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal
+        docker rm -f $NAME
+        """,
+        rb"equal\n",
+    ),
 ]
 
 #: for engines with BuildKit in the form that buildx drives: /session and /grpc, as h2c
 BUILDX = [
-    ("buildx build", "printf 'FROM busybox\\nRUN echo $((6 * 7)) > /made\\nCOPY f /f\\nCMD cat /made /f\\n' > $WORK/Dockerfile; echo $NAME > $WORK/f; docker buildx build --no-cache --progress quiet --network none -t $NAME:7 $WORK; docker run --rm --network none $NAME:7; docker rmi $NAME:7 | grep Untagged", rb"42\n<own>\n"),
-    ("buildx build, failing", "printf 'FROM busybox\\nRUN exit 9\\n' > $WORK/Dockerfile; docker buildx build --no-cache --progress plain --network none $WORK > $WORK/o 2>&1; echo $?; grep -c 'exit code: 9' $WORK/o", rb"1\n[1-9]"),
-    ("buildx build, with a secret and --output", "printf 'FROM busybox AS a\\nRUN --mount=type=secret,id=s cat /run/secrets/s > /copy\\nFROM scratch\\nCOPY --from=a /copy /\\n' > $WORK/Dockerfile; echo kept > $WORK/s; docker buildx build --no-cache --progress quiet --network none --secret id=s,src=$WORK/s -o $WORK/out $WORK; cat $WORK/out/copy", rb"kept\n"),
+    (
+        "buildx build",
+        r"""
+        printf 'FROM busybox\nRUN echo $((6 * 7)) > /made\nCOPY f /f\nCMD cat /made /f\n' > $WORK/Dockerfile
+        echo $NAME > $WORK/f
+        docker buildx build --no-cache --progress quiet --network none -t $NAME:7 $WORK
+        docker run --rm --network none $NAME:7
+        docker rmi $NAME:7 | grep Untagged
+        """,
+        rb"42\n<own>\n",
+    ),
+    (
+        "buildx build, failing",
+        r"""
+        printf 'FROM busybox\nRUN exit 9\n' > $WORK/Dockerfile
+        docker buildx build --no-cache --progress plain --network none $WORK > $WORK/o 2>&1
+        echo $?
+        grep -c 'exit code: 9' $WORK/o
+        """,
+        rb"1\n[1-9]",
+    ),
+    (
+        "buildx build, with a secret and --output",
+        r"""
+        printf 'FROM busybox AS a\nRUN --mount=type=secret,id=s cat /run/secrets/s > /copy\nFROM scratch\nCOPY --from=a /copy /\n' > $WORK/Dockerfile
+        echo kept > $WORK/s
+        docker buildx build --no-cache --progress quiet --network none --secret id=s,src=$WORK/s -o $WORK/out $WORK
+        cat $WORK/out/copy
+        """,
+        rb"kept\n",
+    ),
 ]
 
 COMPOSE_FILE = """
@@ -99,9 +557,42 @@ services:
     command: [sh, -c, "echo from two; sleep 0.2; exit 3"]
 """
 COMPOSE = [
-    ("compose up, ps, logs, exec, down", "cp $COMPOSE_FILE $WORK/compose.yml; c=\"docker compose -p $NAME -f $WORK/compose.yml\"; $c --progress quiet up -d; until $c logs two | grep -q from; do sleep 0.1; done; $c logs --no-color | sort; $c ps --format '{{.Service}}'; echo in | $c exec -T one cat; $c top one | tail -n 1 | grep -o 'sleep 1000'; $c --progress quiet down -t 0; docker ps -aq --filter name=$NAME", rb"from one\n"),
-    ("compose up, attached", "cp $COMPOSE_FILE $WORK/compose.yml; docker compose -p $NAME -f $WORK/compose.yml --progress quiet up --no-color --exit-code-from two -t 0 > $WORK/o 2>/dev/null; echo $?; grep -o 'from .*' $WORK/o | sort; docker compose -p $NAME -f $WORK/compose.yml --progress quiet down -t 0", rb"3\nfrom one\nfrom two\n"),
-    ("compose run", "cp $COMPOSE_FILE $WORK/compose.yml; echo piped | docker compose -p $NAME -f $WORK/compose.yml --progress quiet run --rm -T one cat; docker compose -p $NAME -f $WORK/compose.yml --progress quiet down -t 0", rb"piped\n"),
+    (
+        "compose up, ps, logs, exec, down",
+        """
+        cp $COMPOSE_FILE $WORK/compose.yml
+        c="docker compose -p $NAME -f $WORK/compose.yml"
+        $c --progress quiet up -d
+        until $c logs two | grep -q from; do sleep 0.1; done
+        $c logs --no-color | sort
+        $c ps --format '{{.Service}}'
+        echo in | $c exec -T one cat
+        $c top one | tail -n 1 | grep -o 'sleep 1000'
+        $c --progress quiet down -t 0
+        docker ps -aq --filter name=$NAME
+        """,
+        rb"from one\n",
+    ),
+    (
+        "compose up, attached",
+        """
+        cp $COMPOSE_FILE $WORK/compose.yml
+        docker compose -p $NAME -f $WORK/compose.yml --progress quiet up --no-color --exit-code-from two -t 0 > $WORK/o 2>/dev/null
+        echo $?
+        grep -o 'from .*' $WORK/o | sort
+        docker compose -p $NAME -f $WORK/compose.yml --progress quiet down -t 0
+        """,
+        rb"3\nfrom one\nfrom two\n",
+    ),
+    (
+        "compose run",
+        """
+        cp $COMPOSE_FILE $WORK/compose.yml
+        echo piped | docker compose -p $NAME -f $WORK/compose.yml --progress quiet run --rm -T one cat
+        docker compose -p $NAME -f $WORK/compose.yml --progress quiet down -t 0
+        """,
+        rb"piped\n",
+    ),
 ]
 
 
@@ -179,7 +670,7 @@ def run_script(cli, case, script, holds, engine, ways, place, data="data", clien
     slug = re.sub(r"[^a-z0-9]+", "-", case.lower()).strip("-")
     more = {"DATA": os.path.join(place, data), "COMPOSE_FILE": os.path.join(place, "compose.yml")}
     outcome = compared(f"{client} {version}".strip(), case, engine, ways, lambda way: way.shell(script, f"{PREFIX}-{slug}-{way.letter}", path, **more))
-    assert re.search(holds, outcome.stdout), outcome
+    assert re.search(holds, outcome.stdout, re.M), outcome
     return outcome
 
 
@@ -192,11 +683,63 @@ def test_docker(real_engine, ways, place, cli, case, script, holds):
 
 #: the same again with much more data; they take a minute
 LARGE = [
-    ("exec -i, 100 MB in and out", "docker run -d --name $NAME --network none busybox sleep 1000; docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) && docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal; docker rm -f $NAME", rb"equal\n"),
-    ("run -i, 100 MB in and out", "docker run -i --rm --network none busybox cat < $DATA | cmp - $DATA && echo equal", rb"equal\n"),
-    ("cp, save, load, import of 100 MB", "docker create --name $NAME --network none busybox; docker cp $DATA $NAME:/data; docker cp $NAME:/data - | tar -xO | cmp - $DATA && echo equal; docker commit $NAME $NAME:8; docker save $NAME:8 > $WORK/i; docker rmi $NAME:8 | grep Untagged; docker load < $WORK/i; docker export $NAME | docker import - $NAME:9; docker run --rm --network none $NAME:9 sha256sum /data; docker rmi $NAME:8 $NAME:9 | grep Untagged; docker rm $NAME", rb"equal\n"),
-    ("build, classic, 200 MB of context", "cp $DATA $WORK/one; cp $DATA $WORK/two; printf 'FROM busybox\\nCOPY one two /\\nRUN sha256sum /one /two\\n' > $WORK/Dockerfile; DOCKER_BUILDKIT=0 docker build --no-cache --network none -t $NAME:10 $WORK | grep one; docker run --rm --network none $NAME:10 sha256sum /two; docker rmi $NAME:10 | grep Untagged", rb"<id>  /one"),
-    ("build, buildx, 200 MB of context", "cp $DATA $WORK/one; cp $DATA $WORK/two; printf 'FROM busybox\\nCOPY one two /\\n' > $WORK/Dockerfile; docker buildx build --no-cache --progress quiet --network none -t $NAME:11 $WORK; docker run --rm --network none $NAME:11 sha256sum /two; docker rmi $NAME:11 | grep Untagged", rb"<id>  /two"),
+    (
+        "exec -i, 100 MB in and out",
+        """
+        docker run -d --name $NAME --network none busybox sleep 1000
+        docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) && docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal
+        docker rm -f $NAME
+        """,
+        rb"equal\n",
+    ),
+    (
+        "run -i, 100 MB in and out",
+        """
+        docker run -i --rm --network none busybox cat < $DATA | cmp - $DATA && echo equal
+        """,
+        rb"equal\n",
+    ),
+    (
+        "cp, save, load, import of 100 MB",
+        """
+        docker create --name $NAME --network none busybox
+        docker cp $DATA $NAME:/data
+        docker cp $NAME:/data - | tar -xO | cmp - $DATA && echo equal
+        docker commit $NAME $NAME:8
+        docker save $NAME:8 > $WORK/i
+        docker rmi $NAME:8 | grep Untagged
+        docker load < $WORK/i
+        docker export $NAME | docker import - $NAME:9
+        docker run --rm --network none $NAME:9 sha256sum /data
+        docker rmi $NAME:8 $NAME:9 | grep Untagged
+        docker rm $NAME
+        """,
+        rb"equal\n",
+    ),
+    (
+        "build, classic, 200 MB of context",
+        r"""
+        cp $DATA $WORK/one
+        cp $DATA $WORK/two
+        printf 'FROM busybox\nCOPY one two /\nRUN sha256sum /one /two\n' > $WORK/Dockerfile
+        DOCKER_BUILDKIT=0 docker build --no-cache --network none -t $NAME:10 $WORK | grep one
+        docker run --rm --network none $NAME:10 sha256sum /two
+        docker rmi $NAME:10 | grep Untagged
+        """,
+        rb"<id>  /one",
+    ),
+    (
+        "build, buildx, 200 MB of context",
+        r"""
+        cp $DATA $WORK/one
+        cp $DATA $WORK/two
+        printf 'FROM busybox\nCOPY one two /\n' > $WORK/Dockerfile
+        docker buildx build --no-cache --progress quiet --network none -t $NAME:11 $WORK
+        docker run --rm --network none $NAME:11 sha256sum /two
+        docker rmi $NAME:11 | grep Untagged
+        """,
+        rb"<id>  /two",
+    ),
 ]
 
 
@@ -467,7 +1010,8 @@ def test_requests(real_engine, ways):
         base = "http+unix://" + urllib.parse.quote(way.host[7:], safe="") if way.host.startswith("unix") else way.host.replace("tcp", "http")
         name = f"{PREFIX}-requests-{way.letter}"
         with requests_unixsocket.Session() as session:
-            made = session.post(f"{base}/containers/create?name={name}", json={"Image": "busybox", "Cmd": ["echo", "hi"], "HostConfig": {"NetworkMode": "none"}})
+            body = {"Image": "busybox", "Cmd": ["echo", "hi"], "HostConfig": {"NetworkMode": "none"}}
+            made = session.post(f"{base}/containers/create?name={name}", json=body)
             path = f"{base}/v1.41/containers/{made.json()['Id']}"
             started = session.post(path + "/start").status_code
             code = session.post(path + "/wait").json()["StatusCode"]
@@ -514,7 +1058,10 @@ async def aio_program(host, name):
 
 
 def test_aiodocker(real_engine, ways):
-    outcome = compared("aiodocker", "run, log, attach, exec, stats", real_engine, ways, lambda way: asyncio.run(aio_program(way.host, f"{PREFIX}-aio-{way.letter}")))
+    def run(way):
+        return asyncio.run(aio_program(way.host, f"{PREFIX}-aio-{way.letter}"))
+
+    outcome = compared("aiodocker", "run, log, attach, exec, stats", real_engine, ways, run)
     assert outcome[1:] == [["1\n", "2\n", "3\n", "err\n"], 3, (1, b"typed\n"), (1, b"got typed\n"), 4, ["/"]]
 
 
@@ -524,7 +1071,8 @@ def test_testcontainers(real_engine, ways, monkeypatch):
 
     def run(way):
         script = "sleep 0.2; echo ready; echo err >&2; sleep 1000"
-        container = core.DockerContainer("busybox", docker_client_kw={"environment": {"DOCKER_HOST": way.host}}, network_mode="none", command=["sh", "-c", script])
+        where = {"environment": {"DOCKER_HOST": way.host}}
+        container = core.DockerContainer("busybox", docker_client_kw=where, network_mode="none", command=["sh", "-c", script])
         with container.with_name(f"{PREFIX}-testcontainers-{way.letter}") as started:
             wait_for(lambda: started.get_logs()[0], "the log line")
             done = started.exec(["sh", "-c", "echo inside; exit 4"])
