@@ -21,7 +21,7 @@ from typing import Any, Callable, NamedTuple, Sequence
 LIMIT = 110.0  # seconds for one run of a client: below the tests' own limit, so that it can say what hung
 PREFIX = f"da-clients-{os.getpid()}"  # of everything that these tests make on an engine
 
-#: What differs between two runs of the same command, whoever runs it.
+#: What differs between two runs of the same command, whoever runs it. The docker CLI 20.10 says the last, or not.
 VOLATILE = (
     (re.compile(rb"(?:sha256:)?\b[0-9a-f]{64}\b"), b"<id>"),
     (re.compile(rb"\b[0-9a-f]{12}\b"), b"<id>"),
@@ -29,6 +29,7 @@ VOLATILE = (
     (re.compile(rb"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"), b"<time>"),
     (re.compile(rb"(?:Less than a|About an?|\d+) (?:second|minute|hour)s?(?: ago)?"), b"<time>"),
     (re.compile(rb"\b\d+\.\d+s\b"), b"<time>"),
+    (re.compile(rb'time="[^"]*" level=error msg="error waiting for container: context canceled"\n'), b""),
 )
 
 

@@ -337,12 +337,12 @@ SCRIPTS = [
         rb"container create\ncontainer attach\ncontainer start\ncontainer die",
     ),
     (
-        "events, live, interrupted",
+        "events, live, ended by a signal",
         """
         touch $WORK/e
         docker events --filter container=$NAME --format '{{.Action}}' > $WORK/e & p=$!
         until grep -q start $WORK/e; do docker run --rm --name $NAME --network none busybox true; done
-        kill -INT $p
+        kill -TERM $p
         wait $p
         sed -n 1,3p $WORK/e
         """,
