@@ -828,8 +828,10 @@ def size_text(size: int) -> str:
 
 PAGE_ROWS = 200  # rows of each table of the page
 PAGE_NAMES = 8  # containers or readers named in a cell
-PAGE_TEXT = 96  # characters of a name that are shown; all of them are in its title
+PAGE_TEXT = 96  # characters of a name that are shown
+PAGE_TITLE = 1000  # and that its title has
 BARS = 72  # bars of a chart: narrower ones cannot be told apart on a telephone
+LEAST_BARS = 24  # hours before the last one that are drawn at least, so that a single bar does not fill the page
 STEPS = (1, 3, 6, 12, 24, 168, 720)  # hours a bar may stand for
 HEAT_ROWS, HEAT_COLUMNS = 15, 8
 PAGE_TAIL = 4 << 20  # bytes of the audit log's end that the live page reads; more is the report's work
@@ -866,6 +868,7 @@ thead th{font-size:.8125rem;color:var(--soft);font-weight:600;white-space:nowrap
 th.n,td.n{padding-right:1.25rem}
 caption{text-align:left}
 .t{display:inline-block;max-width:100%;font-variant-numeric:tabular-nums}
+.whole{white-space:nowrap}
 code{font:.875rem ui-monospace,"SFMono-Regular","DejaVu Sans Mono",Consolas,monospace}
 .names{margin:0;padding:0;list-style:none}
 .names bdi,td bdi{unicode-bidi:isolate}
@@ -913,7 +916,8 @@ def render_html(summary: AuditSummary, *, title: str, live: Optional[Mapping[str
         readers_section(summary),
         refusals_section(summary),
     ]
-    links = "".join(f"<a href='#{name}'>{text}</a>" for name, (text, _) in PAGE_SECTIONS.items() if any(section.startswith(f"<section id={name} ") for section in sections))
+    present = [name for name in PAGE_SECTIONS if any(text.startswith(f"<section id={name} ") for text in sections)]
+    links = "".join(f"<a href='#{name}'>{PAGE_SECTIONS[name][0]}</a>" for name in present)
     reload = "<a href=''>Reload</a>" if live else ""
     return "".join(
         (
@@ -949,11 +953,11 @@ def safe(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A text from a record: isolated from its neighbours' direction, a long one shortened with all of it in the title."""
+    """A text from a record: isolated from its neighbours' direction, a long one shortened with more of it in the title."""
     text = text_of(value)
     if len(text) <= PAGE_TEXT:
         return f"<bdi>{safe(text)}</bdi>"
-    return f"<bdi title='{safe(text)}'>{safe(text[:PAGE_TEXT])}…</bdi>"
+    return f"<bdi title='{safe(text[:PAGE_TITLE])}'>{safe(text[:PAGE_TEXT])}…</bdi>"
 
 
 def names_list(names: Sequence[str], total: int) -> str:
@@ -971,6 +975,13 @@ def time_cell(timestamp: str, size: int = 16) -> str:
     return f"<span class=t>{day}</span> <span class=t>{clock}</span>"
 
 
+def fingerprint_cell(fingerprint: str) -> str:
+    """A fingerprint, unbroken, so that it can be copied."""
+    if re.fullmatch("[0-9a-f]{16}", fingerprint):
+        return f"<code class='soft whole'>{fingerprint}</code>"
+    return f"<code class=soft>{shown(fingerprint or 'end not seen')}</code>"
+
+
 def badge(severity: str) -> str:
     """A severity, in words and colour."""
     return f"<span class='badge {severity}'>{severity}</span>" if severity in SEVERITY_RANK else shown(severity)
@@ -980,7 +991,8 @@ def tiles(summary: AuditSummary) -> str:
     """The key figures."""
     distinct = Counter(secret.severity for secret in summary.secrets.values())
     counts = [(name, distinct[name], f"{name} secrets<br><span class=soft>seen {summary.findings[name]:,} times</span>") for name in SEVERITY_RANK]
-    counts += [("", len(summary.places), "containers that leak"), ("", len(summary.all_readers()), "readers")]
+    readers = len(summary.all_readers())
+    counts += [("", len(summary.places), "containers that leak"), ("", readers, "reader" if readers == 1 else "readers")]
     return "<ul class=tiles>" + "".join(f"<li class='{kind}'><b>{count:,}</b>{text}</li>" for kind, count, text in counts) + "</ul>"
 
 
@@ -1002,10 +1014,8 @@ def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str, 
         return ""
     split = [head.rpartition(":")[::2] for head in heads]
     head = "".join(f"<th scope=col role=columnheader{f' class={kind}' if kind else ''}>{name}</th>" for kind, name in split)
-    body = "".join(
-        "<tr role=row>" + "".join(f"<td role=cell{f' class={kind}' if kind else ''} data-label='{name}'><div>{cell}</div></td>" for (kind, name), cell in zip(split, row)) + "</tr>\n"
-        for row in rows
-    )
+    cells = [f"<td role=cell{f' class={kind}' if kind else ''} data-label='{name}'><div>" for kind, name in split]
+    body = "".join("<tr role=row>" + "".join(f"{begin}{cell}</div></td>" for begin, cell in zip(cells, row)) + "</tr>\n" for row in rows)
     more = f"<p class=soft>and {total - len(rows):,} more; <code>report --json</code> has them all</p>" if total > len(rows) else ""
     return (
         f"<table class=cards role=table aria-label='{label}'><thead role=rowgroup><tr role=row>{head}</tr></thead>"
@@ -1030,7 +1040,7 @@ def secrets_section(summary: AuditSummary) -> str:
         rows.append(
             (
                 badge(secret.severity),
-                f"{shown(secret.pattern)}<br><code>{shown(secret.redacted)}</code> <code class='soft t'>{shown(secret.fingerprint[:16] or 'end not seen')}</code>",
+                f"{shown(secret.pattern)}<br><code>{shown(secret.redacted)}</code> {fingerprint_cell(secret.fingerprint)}",
                 f"{secret.count:,}",
                 names_list([summary.label_of(container) for container, _ in places.most_common(PAGE_NAMES)], len(places)),
                 names_list([client for client, _ in readers.most_common(PAGE_NAMES)], len(readers)),
@@ -1039,16 +1049,17 @@ def secrets_section(summary: AuditSummary) -> str:
             )
         )
     heads = ("severity", "secret", "n:times", "containers", "read by", "first seen", "last seen")
-    return page_section("secrets", html_table(heads, rows, "Distinct secrets", len(secrets)), "One row for each credential, with its fingerprint: the same fingerprint is the same credential everywhere.")
+    note = "One row for each credential, with its fingerprint: the same fingerprint is the same credential everywhere."
+    return page_section("secrets", html_table(heads, rows, "Distinct secrets", len(secrets)), note)
 
 
 def readers_section(summary: AuditSummary) -> str:
     """Who read, and how much."""
     readers = summary.all_readers()
-    rows = [
-        (shown(r.client), f"{r.streams:,}" + (f" ({r.unfinished} open)" if r.unfinished else ""), size_text(r.bytes), f"{len(r.containers):,}", f"{r.count:,}", time_cell(r.last))
-        for r in readers[:PAGE_ROWS]
-    ]
+    rows = []
+    for reader in readers[:PAGE_ROWS]:
+        streams = f"{reader.streams:,}" + (f" ({reader.unfinished} open)" if reader.unfinished else "")
+        rows.append((shown(reader.client), streams, size_text(reader.bytes), f"{len(reader.containers):,}", f"{reader.count:,}", time_cell(reader.last)))
     return page_section("readers", html_table(("client", "n:streams", "n:read", "n:containers", "n:findings", "last"), rows, "Readers", len(readers)))
 
 
@@ -1089,7 +1100,8 @@ def heat_section(summary: AuditSummary) -> str:
         return ""
     head = "".join(f"<th scope=col>{shown(pattern)}</th>" for pattern in patterns)
     more = f"<p class=soft>and {len(places) - HEAT_ROWS:,} more containers</p>" if len(places) > HEAT_ROWS else ""
-    body = f"<table class=heat><caption>Findings by container and pattern</caption><thead><tr><th scope=col>container</th>{head}<th scope=col class=n>all</th></tr></thead><tbody>\n{''.join(rows)}</tbody></table>"
+    head = f"<thead><tr><th scope=col>container</th>{head}<th scope=col class=n>all</th></tr></thead>"
+    body = f"<table class=heat><caption>Findings by container and pattern</caption>{head}<tbody>\n{''.join(rows)}</tbody></table>"
     return page_section("containers", f"<div class=scroll tabindex=0 role=region aria-labelledby=containers-title>{body}</div>{more}")
 
 
@@ -1107,7 +1119,8 @@ def hours_section(summary: AuditSummary) -> str:
     if not hours:
         return ""
     known = sorted(number for number in {*hours, *gaps} if number is not None)
-    first, step = known[0], bar_hours(known[-1] - known[0] + 1)
+    first = min(known[0], known[-1] - LEAST_BARS + 1)
+    step = bar_hours(known[-1] - first + 1)
     bars: dict[int, Counter[str]] = {}
     for number, counts in hours.items():
         bars.setdefault((number - first) // step, Counter()).update(counts)
@@ -1142,7 +1155,10 @@ def severity_chart(severity: str, bars: Mapping[int, Mapping[str, int]], gaps: S
     """One severity's bars; where something is missing the ground is red."""
     counts = {place: bar.get(severity, 0) for place, bar in bars.items() if bar.get(severity)}
     top = max(counts.values(), default=0)
-    shapes = [f"<rect class=gap x={place} y=0 width=1 height=100><title>{hour_text(first + step * place)}: not all recorded or scanned</title></rect>" for place in gaps]
+    shapes = []
+    for place in gaps:
+        when = hour_text(first + step * place)
+        shapes.append(f"<rect class=gap x={place} y=0 width=1 height=100><title>{when}: not all recorded or scanned</title></rect>")
     for place, count in sorted(counts.items()):
         height = max(2.0, 100.0 * count / top)
         shapes.append(
@@ -1150,7 +1166,7 @@ def severity_chart(severity: str, bars: Mapping[int, Mapping[str, int]], gaps: S
             f"<title>{hour_text(first + step * place)}: {count:,} {severity}</title></rect>"
         )
     label = f"{severity}: {sum(counts.values()):,} findings" + (f", at most {top:,} in {counted(step, 'hour')}" if top else "")
-    axis = f"<div class=axis><span>{top:,}</span><span>{badge(severity)}</span><span>0</span></div>" if top else f"<div class=axis><span></span><span>{badge(severity)}</span><span>0</span></div>"
+    axis = f"<div class=axis><span>{f'{top:,}' if top else ''}</span><span>{badge(severity)}</span><span>0</span></div>"
     return f"<div class=chart>{axis}<svg viewBox='0 0 {width} 100' preserveAspectRatio=none role=img aria-label='{label}'>{''.join(shapes)}</svg></div>\n"
 
 
@@ -1160,10 +1176,10 @@ def live_section(live: Mapping[str, Any]) -> str:
     counters = counters if isinstance(counters, dict) else {}
     engine = "The engine answers." if live.get("engine_up") else "<b class='badge HIGH'>The engine does not answer.</b>"
     log = "<b class='badge HIGH'>The audit log cannot be written.</b>" if counters.get("degraded") else "The audit log is written."
-    rows = [
-        (shown(s.get("container")), shown(s.get("endpoint")), shown(client_text(s.get("client"))), size_text(number_of(s.get("bytes"))), f"{number_of(s.get('seconds')):,} s")
-        for s in live.get("streams", ())
-    ]
+    rows = []
+    for stream in live.get("streams", ()):
+        read, age = size_text(number_of(stream.get("bytes"))), f"{number_of(stream.get('seconds')):,} s"
+        rows.append((shown(stream.get("container")), shown(stream.get("endpoint")), shown(client_text(stream.get("client"))), read, age))
     streams = html_table(("container", "endpoint", "client", "n:read", "n:open for"), rows[:PAGE_ROWS], "Open streams", len(rows)) or "<p>No stream is open.</p>"
     plain = [f"{safe(name).replace('_', ' ')} {value:,}" for name, value in counters.items() if isinstance(value, int) and not isinstance(value, bool)]
     return page_section("now", f"<p>{engine} {log}</p><p class=soft>{' · '.join(plain)}</p>{streams}")

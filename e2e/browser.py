@@ -106,9 +106,14 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         self.events.clear()
-        self.call("Page.navigate", url=url)
-        while not self.told("Page.loadEventFired"):
+        loader = self.call("Page.navigate", url=url)["loaderId"]
+        while not self._loaded(loader):
             self._receive()
+
+    def _loaded(self, loader: str) -> bool:
+        """Whether this page, and not the one before it, has been loaded."""
+        told = [event["params"]["frame"]["loaderId"] if event["method"] == "Page.frameNavigated" else event["method"] for event in self.events]
+        return loader in told and "Page.loadEventFired" in told[told.index(loader) :]
 
     def run(self, expression: str) -> Any:
         """The value of an expression in the page."""
