@@ -111,6 +111,13 @@ def engine(folder):
         yield engine
 
 
+def needs(program):
+    """Skip without a program, but never in CI."""
+    if not shutil.which(program):
+        assert not os.environ.get("CI"), f"there is no {program}: `make e2e` installs it"
+        pytest.skip(f"there is no {program} here: `make e2e` installs it; test_auditlog.py has the same fault by injection")
+
+
 @contextlib.contextmanager
 def mounted(path, *arguments):
     """A mount, or a printed reason why there is none."""
@@ -136,20 +143,20 @@ def fill(path):
 @contextlib.contextmanager
 def loop_disk(folder, *options, size="24M"):
     """An ext4 file system in a file, through a loop device: its mount point and its image."""
+    needs("mkfs.ext4")
     image = folder / "disk.img"
     with open(image, "wb") as file:
         file.truncate(int(size[:-1]) << 20)
-    if not shutil.which("mkfs.ext4"):
-        pytest.skip("no mkfs.ext4 (Debian's e2fsprogs); test_auditlog.py has the same fault by an injected write")
     subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
     with mounted(folder / "disk", "-o", ",".join(["loop", *options]), str(image)) as path:
         yield path, image
 
 
 def needs_strace():
-    run = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False) if shutil.which("strace") else None
-    if run is None or run.returncode:
-        pytest.skip("no strace here, or it may not trace; test_auditlog.py has the same fault by an injected write")
+    needs("strace")
+    run = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False)
+    if run.returncode:
+        pytest.skip(f"strace may not trace here ({run.stderr.decode().strip()}); test_auditlog.py has the same fault by an injected write")
 
 
 def lines_of(*paths):
@@ -590,8 +597,7 @@ def logrotate_in_its_own_world(folder, configuration, systemctl):
 
 @pytest.mark.parametrize("recipe", ["logrotate.conf", "logrotate-copytruncate.conf"])
 def test_logrotate_with_our_configuration_as_it_stands(engine, start_proxy, folder, recipe):
-    if not shutil.which("logrotate"):
-        pytest.skip("no logrotate (Debian's logrotate)")
+    needs("logrotate")
     (folder / "logs").mkdir(mode=0o700)
     chatter = engine.routes["/containers/web/logs"] = Chatter(0.001)
     log = folder / "logs" / "audit.log"
