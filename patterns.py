@@ -949,11 +949,12 @@ class Key(NamedTuple):
 
 
 class Found(list):  # type: ignore[type-arg]
-    """The candidates found so far in one block, and how far each visitor of a shared literal has come."""
+    """The candidates found so far in one block, how far each visitor of a shared literal has come, which values were judged."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ends: dict[Any, int] = {}
+        self.values: set[int] = set()  # where keyed values that were reported begin: names may hold several words
 
 
 #: (block, its lower-case copy, where the anchor is, whether lines stand for themselves, what is found) → where to go on
@@ -1185,9 +1186,11 @@ class Scanner:
             inner = rest.rfind(word)
             if inner >= 0:  # the word stands twice in the name: the last one counts
                 at, rest = behind + inner, rest[inner + len(word) :]
-            quote = assignment["quote"]
-            operator = assignment["assigned"] or assignment["member"] or assignment["listed"] or assignment["element"] or b" "
-            if operator == b"=" and assignment["member"]:
+            if assignment.end() in found.values:
+                return behind
+            assigned, member, listed, element, quote = assignment.group("assigned", "member", "listed", "element", "quote")
+            operator = assigned or member or listed or element or b" "
+            if member == b"=":
                 operator = b"value="  # <add key="Password" value="x"/>: configuration, seldom in use
             values = VALUES.get(operator) or (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE)
             value = values.match(block, assignment.end())
@@ -1213,6 +1216,7 @@ class Scanner:
             start, end = block.rfind(b" ", start, end) + 1 or start + 1, end - 1
         anchored = self._judge(key, block[start:end])
         if anchored:
+            found.values.add(value.start())
             found.append((anchored.rank, Match(anchored.rule, at - len(key.prefix), end, start, end)))
 
     def _spaced(self, block: bytes, lower: bytes, at: int, behind: int, found: Found) -> int:
@@ -1305,7 +1309,7 @@ def name_kind(prefix: bytes, word: bytes, rest: bytes) -> str:
         return "none"
     if word == b"auth" and not rest or rest == b"s":
         return "bare"
-    return "bare" if word == b"key" and not NAMES_SECRET.search(rest) and not KEY_OWNER.search(prefix) else "secret"
+    return "bare" if word == b"key" and not NAMES_SECRET.search(prefix + rest) and not KEY_OWNER.search(prefix) else "secret"
 
 
 def together(visits: Sequence[Visitor]) -> Visitor:
@@ -1420,7 +1424,7 @@ def redact(text: str) -> str:
 # =====================================================================================================================
 
 SEVERITIES = ("HIGH", "MEDIUM", "LOW")
-PROBE_SIZES = (8, 12, 16, 18, 20, 22, 24, 28, 40, 80, 200, 800, 3000, 16384, 65536)
+PROBE_SIZES = (*range(8, 48), 56, 64, 80, 96, 200, 800, 3000, 8192, 16384, 24576, 32768, 65536)
 PROBE_LIMIT = 0.25  # CPU seconds for one probe of at most 64 KiB; an honest pattern takes a few milliseconds
 SHORT_PROBE = 100  # bytes: a text so short takes microseconds, so the pattern is told before a longer one would take minutes
 SHORT_PROBE_LIMIT = 0.02
