@@ -319,12 +319,12 @@ def test_acceptance(real_engine, container, start_proxy, folder):
 #: C is a running container, I its image, N nothing at all: what would change something gets the engine's 400 or 404
 CLIENTS = {
     "traefik": "HEAD /_ping; GET /v1.24/version; GET /v1.24/containers/json?limit=0; GET /v1.24/containers/C/json; GET /v1.24/events?since=1&until=2",
-    "dozzle": "HEAD /_ping; GET /v1.41/info; GET /v1.41/containers/json?all=1; GET /v1.41/containers/C/json; GET /v1.41/containers/C/stats?stream=0&one-shot=1;"
+    "dozzle": "HEAD /_ping; GET /v1.41/info; GET /v1.41/containers/json?all=1; GET /v1.41/containers/C/json; GET /v1.41/containers/N/stats?stream=0;"
     "GET /v1.41/containers/C/logs?stdout=1&stderr=1&timestamps=1; GET /v1.41/events?since=1&until=2",
     "watchtower": "HEAD /_ping; GET /v1.41/containers/json; GET /v1.41/containers/C/json; GET /v1.41/images/I/json; POST /v1.41/images/create?fromImage=N%20;"
     "POST /v1.41/containers/N/kill?signal=SIGTERM; DELETE /v1.41/containers/N?force=1; POST /v1.41/containers/create; POST /v1.41/networks/N/connect;"
     "POST /v1.41/networks/N/disconnect; POST /v1.41/containers/N/start; POST /v1.41/containers/N/rename?name=M; DELETE /v1.41/images/N",
-    "portainer": "GET /_ping; GET /version; GET /info; GET /system/df; GET /containers/json?all=1; GET /containers/C/json; GET /containers/C/stats?stream=0&one-shot=1;"
+    "portainer": "GET /_ping; GET /version; GET /info; GET /system/df; GET /containers/json?all=1; GET /containers/C/json; GET /containers/N/stats?stream=0;"
     "GET /containers/C/top; GET /containers/C/logs?stdout=1; GET /containers/C/changes; GET /images/json; GET /images/I/json; GET /images/I/history;"
     "GET /volumes; GET /networks; GET /plugins; GET /events?since=1&until=2; POST /containers/create; POST /containers/N/start; POST /containers/N/stop;"
     "POST /containers/N/restart; POST /containers/N/kill; POST /containers/N/pause; POST /containers/N/unpause; DELETE /containers/N?v=1&force=1;"
