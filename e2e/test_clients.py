@@ -31,7 +31,7 @@ MEGABYTE = 1 << 20
 #: an `ssh` that runs its command here: what it is told before the host's name are options
 FAKE_SSH = """
         printf '#!/bin/sh\\nuntil [ "$1" = ssh-host ]; do shift; done\\nshift\\n[ "$1" = -- ] && shift\\n' > $WORK/ssh
-        echo "DOCKER_HOST=$DOCKER_HOST exec \\"\\$@\\"" >> $WORK/ssh
+        echo "DOCKER_HOST=$DOCKER_HOST exec sh -c \\"\\$*\\"" >> $WORK/ssh
         chmod +x $WORK/ssh
         PATH=$WORK:$PATH
         DOCKER_HOST=ssh://ssh-host
