@@ -90,11 +90,17 @@ def proxy(folder: str, upstream: str) -> Iterator[tuple[str, Path]]:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKERAUDIT_")}
     process = subprocess.Popen([*command, "--log-level", "warning"], env=plain)
     try:
-        wait_until(lambda: os.path.exists(path) or process.poll() is not None)
+        wait_until(lambda: answers(path) or process.poll() is not None)
         yield path, log
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
+
+
+def answers(path: str) -> bool:
+    """Whether somebody accepts at a socket: its path is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(path) == 0
 
 
 def wait_until(condition: Any) -> None:

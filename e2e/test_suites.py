@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -26,12 +27,18 @@ pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(3000)]
 AWS_KEY = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 ENGINE = ["bash", str(ROOT / "e2e" / "engine")]
 
+DOCKER_PY_LEFT_OUT = [
+    "context_api_test.py", "credentials", "api_plugin_test.py", "api_swarm_test.py", "api_service_test.py", "api_config_test.py",
+    "api_secret_test.py", "models_swarm_test.py", "models_services_test.py", "models_nodes_test.py",
+]  # fmt: skip
+
 #: name, version, its tests, packages they need, tests left out, and why
 SUITES = [
     (
         "docker", "7.0.0", "tests/integration", ["paramiko"],
-        ["--ignore=tests/integration/context_api_test.py", "--ignore=tests/integration/credentials", "--ignore=tests/integration/api_plugin_test.py"],
-        "contexts and credential stores are the client's own affair, and the first forgets DOCKER_HOST; plugins come from a public registry",
+        ["--ignore=tests/integration/" + left_out for left_out in DOCKER_PY_LEFT_OUT],
+        "contexts and credential stores are the client's own affair, and the first forgets DOCKER_HOST; plugins come from a public "
+        "registry; and engine 28 ends with a panic of its own after some dozen swarms (Swarm's streams have a test below)",
     ),
     (
         "aiodocker", None, "tests", ["pytest-asyncio", "testcontainers", "async-timeout"],
@@ -61,10 +68,38 @@ def own_engine(real_engine):
     for image, tag in (("busybox", "alpine:latest"), ("busybox", "hello-world:latest"), ("python", "python:3.13-alpine"), ("python", "python:3.14-alpine")):
         engine.docker("tag", image, tag)
     yield engine
-    subprocess.run([*ENGINE, "stop", version], env=environment, timeout=100, check=True)
-    for netns in Path(home).glob("*/exec/netns/*"):
-        subprocess.run(["umount", str(netns)], check=False)
+    subprocess.run([*ENGINE, "stop", version], env=environment, timeout=100, check=False)
+    leave_nothing_of(home)
+
+
+def leave_nothing_of(home):
+    """End and unmount what an engine leaves that was stopped with containers, or that fell over."""
+    wait_for(lambda: not [end(pid) for pid in processes_of(home)], "the engine's processes to end")
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if home in line]
+    for mount in sorted(mounts, reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False)
     shutil.rmtree(home)
+
+
+def end(pid):
+    """Kill a process, unless it has ended meanwhile."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def processes_of(home):
+    """Processes whose command line names the engine's folder, and their children: the containers'."""
+    parents, named = {}, set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if home.encode() in (folder / "cmdline").read_bytes():
+                named.add(int(folder.name))
+        except OSError:
+            continue  # it has ended
+    return sorted(named | {pid for pid, parent in parents.items() if parent in named and parent != 1}, reverse=True)
 
 
 def retried(command, **more):
