@@ -58,6 +58,9 @@ class Targets:
 
     def __init__(self, engine: Any) -> None:
         self.socket = engine.socket
+        self.made: list[str] = []
+
+    def start(self) -> None:
         self.ended = self._container("ended", f"echo key {KEY}")
         self.living = self._container("living", f"echo key {KEY}; exec sleep 900")
         api(self.socket, "POST", f"/containers/{self.ended}/wait")
@@ -65,11 +68,14 @@ class Targets:
     def _container(self, name: str, script: str) -> str:
         config = {"Image": "busybox", "Cmd": ["sh", "-c", script], "HostConfig": {"NetworkMode": "none"}, "StopSignal": "SIGKILL"}
         made: str = api(self.socket, "POST", f"/containers/create?name={NAME}-{name}", config)["Id"]
-        api(self.socket, "POST", f"/containers/{made}/start")
+        self.made.append(made)
+        starts = (ask(self.socket, f"POST /containers/{made}/start HTTP/1.0\r\n\r\n".encode()) for _ in range(5))
+        failures: list[Answer] = []  # a busy engine fails to start a container now and then
+        assert any(answer.status == 204 or failures.append(answer) for answer in starts), failures
         return made
 
     def remove(self) -> None:
-        for made in (self.ended, self.living):
+        for made in self.made:
             api(self.socket, "DELETE", f"/containers/{made}?force=1")
 
     def exec(self) -> str:
@@ -111,8 +117,11 @@ KINDS: list[tuple[str, int, Callable[[random.Random, Targets], bytes]]] = [
 @pytest.fixture
 def targets(real_engine: Any) -> Iterator[Targets]:
     made = Targets(real_engine)
-    yield made
-    made.remove()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove()
 
 
 def test_every_stream_the_engine_serves_is_audited(real_engine: Any, targets: Targets, start_proxy: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,13 +131,16 @@ def test_every_stream_the_engine_serves_is_audited(real_engine: Any, targets: Ta
         tried = refused = served = relayed = 0
         before = {record["stream"] for record in proxy.records("stream_open")}
         for number in range(count):
-            request = make(random.Random(f"{kind}{number}"), targets)
-            direct = ask(real_engine.socket, request)
-            request = make(random.Random(f"{kind}{number}"), targets) if kind == "exec" else request
-            through = ask(proxy.socket, request)
-            tried, refused = tried + 1, refused + through.refused
-            served, relayed = served + (key in direct.body), relayed + (key in through.body)
-            assert through.refused or same(direct, through, key), (request, direct, through)
+            for attempt in range(3):  # a busy engine may fail to start an exec
+                direct = ask(real_engine.socket, make(random.Random(f"{kind}{number}"), targets))
+                request = make(random.Random(f"{kind}{number}"), targets)
+                through = ask(proxy.socket, request)
+                relayed += key in through.body
+                if through.refused or same(direct, through, key):
+                    break
+            else:
+                pytest.fail(f"{request!r} is answered {direct} directly and {through} through the proxy")
+            tried, refused, served = tried + 1, refused + through.refused, served + (key in direct.body)
             assert direct.ended and through.ended, request
         audited = wait_for(lambda: audited_streams(proxy, before, relayed), f"{relayed} audited streams of {kind}, now {audited_streams(proxy, before, 0)}")
         assert relayed > count // 8 and audited == relayed
