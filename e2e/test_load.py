@@ -19,8 +19,9 @@ from typing import Any, Iterator
 
 import pytest
 from scripted import LOGS_HEAD, chunk, stdcopy_frame
-from wire import RawEngine, Wire, read_all, read_exactly, read_until
+from wire import LAZY_WORKERS, RawEngine, Wire, read_all, read_until
 
+import dockeraudit
 from conftest import wait_for
 
 pytestmark = pytest.mark.engine
@@ -166,6 +167,7 @@ def test_1024_idle_streams_cost_nothing_and_the_next_client_is_told(wire: Wire, 
         assert read_until(sock, b"one line\n\r\n").startswith(b"HTTP/1.1 200 OK")
     assert wire.talk(b"").startswith(b"HTTP/1.1 503 ")
     crowd = [wire.connect() for _ in range(300)]  # accepting goes on, and the refusing threads are bounded
+    assert wire.in_use()[0] < 1024 + wire.threads + LAZY_WORKERS + 2 * dockeraudit.MAX_REFUSALS
     refusals = [read_all(sock) for sock in crowd]
     for sock in crowd:
         sock.close()
@@ -292,7 +294,7 @@ def test_a_slow_reader_on_tcp_holds_the_engine_up_and_not_the_memory(size: int) 
             before = wire.resident()
             peak = total = 0
             for _ in range(20):  # 20 steps, each of a part of it and a moment's rest
-                total += len(read_exactly_dropped(sock, size // 100))
+                total += drop(sock, size // 100)
                 select.select([], [], [], 0.02)
                 peak = max(peak, wire.resident())
             assert sent[0] * len(block) < total + (16 << 20)
@@ -304,9 +306,11 @@ def test_a_slow_reader_on_tcp_holds_the_engine_up_and_not_the_memory(size: int) 
         assert sent[0] == count and peak - before < 48 << 20
 
 
-def read_exactly_dropped(sock: socket.socket, size: int) -> range:
+def drop(sock: socket.socket, size: int) -> int:
     """Read so many bytes and forget them."""
     left = size
     while left:
-        left -= len(sock.recv(min(left, 1 << 20)))
-    return range(size)
+        block = sock.recv(min(left, 1 << 20))
+        assert block, f"the stream ended {left} bytes early"
+        left -= len(block)
+    return size
