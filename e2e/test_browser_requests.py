@@ -26,7 +26,7 @@ from wire import free_port, read_all
 
 from conftest import DEADLINE, ProxyProcess, wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # installing a browser may take long
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "

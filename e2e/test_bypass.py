@@ -14,7 +14,7 @@ from raw import Answer, api, ask
 
 from conftest import wait_for
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 KEY = "AK" + "IA" + "HOSTILE4BYPASS0" + "A"
 NAME = f"hostile-bypass-{os.getpid()}"
