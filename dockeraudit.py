@@ -1639,7 +1639,7 @@ class SplicePipe:
             self._held = os.splice(sock.fileno(), self._in, min(most, SPLICE_SIZE), flags=os.SPLICE_F_NONBLOCK)
         except LATER:
             return None
-        except GONE:
+        except OSError:
             return 0
         return self._held
 
@@ -1649,6 +1649,8 @@ class SplicePipe:
             self._held -= os.splice(self._out, sock.fileno(), self._held, flags=os.SPLICE_F_NONBLOCK)
         except LATER:
             pass
+        except OSError as error:
+            raise ConnectionAbortedError(error.errno, error.strerror) from error
 
     def close(self) -> None:
         """Leave no descriptor behind."""
@@ -1905,7 +1907,7 @@ class Exchange:
     def _from_engine(self, gone: bool) -> None:
         """Take what the engine says; more at once while it has much to say, since a poll a block is a third of the calls."""
         for _ in range(BLOCKS_A_TURN):
-            if self.pipe is not None:
+            if self.pipe is not None and self.download and not self.download.done:
                 self._splice(self.pipe, gone)
                 return
             block = receive(self.engine)
@@ -2381,7 +2383,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         return True
 
     def _overfull(self) -> None:
-        if self.proxy.stopping:
+        if self.proxy.stopping or self.listener.tls:  # a handshake is what a crowd must not get
             return
         self.connection.setblocking(False)
         self.proxy.refuse(+1)

@@ -488,6 +488,40 @@ def test_any_bytes_are_the_same_stream_at_any_cut(data: bytes, framing: Optional
         assert texts(WebSocketDecoder("tty"), parts) == masked
 
 
+FRAMED_CHUNKS = st.lists(
+    st.sampled_from(
+        [b"b\r\n\1\0\0\0\0\0\0\3abc\r\n", b"000B\r\n\2\0\0\0\0\0\0\3d e\r\n", b"8\r\n\1\0\0\0\0\0\0\0\r\n", b"16\r\n" + b"\1\0\0\0\0\0\0\3abc" * 2 + b"\r\n"]
+        + [b"a\r\n\1\0\0\0\0\0\0\3ab\r\n", b"1\r\nc\r\n", b"b;x=y\r\n\3\0\0\0\0\0\0\3abc\r\n", b"80\r\n\1\0\0\0\0\0\0\x78" + b"x" * 120 + b"\r\n"]
+        + [b"b\r\n\7\0\0\0\0\0\0\3abc\r\n", b"b\r\n\1\0\0\0\0\0\0\4abc\r\n", b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"zz\r\n", b"b\r\n\1\0\0\0\0\0\0\3abcX"]
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+def decoded_frames(parts: Sequence[bytes], framing: Optional[str], prefixes: int, one_walk: bool) -> Any:
+    """Bytes used, end, texts and counts of a chunked stream of frames, read in one walk or in two."""
+    demuxer = StreamDemuxer(framing, prefixes)
+    reader = dockeraudit.FrameReader(demuxer) if one_walk else ChunkedReader()
+    used, size, found = 0, 0, {}
+    for part in parts:
+        if part and not reader.done:
+            count, payload = reader.feed(part)
+            content = payload if isinstance(payload, dockeraudit.Decoded) else dockeraudit.decode(demuxer, payload)
+            used, size = used + count, size + content.size
+            for name, data in content.runs:
+                found[name] = found.get(name, b"") + data
+    return used, reader.done, size, {name: text for name, text in found.items() if text}, demuxer.frames, demuxer.inside_frame, demuxer.framing
+
+
+@settings(BOUNDED, max_examples=300)
+@given(FRAMED_CHUNKS, st.sampled_from([None, "multiplexed"]), st.integers(0, 2), st.integers(0, 99))
+def test_chunks_and_frames_in_one_walk_are_the_same_as_in_two(data: bytes, framing: Optional[str], prefixes: int, seed: int) -> None:
+    expected = outcome(decoded_frames, [data], framing, prefixes, False)
+    for parts in cuts(data, seed):
+        assert outcome(decoded_frames, parts, framing, prefixes, False) == expected
+        assert outcome(decoded_frames, parts, framing, prefixes, True) == expected
+
+
 # =====================================================================================================================
 # h11: we accept a subset, and see the same in it
 # =====================================================================================================================

@@ -31,7 +31,12 @@ HEADS = (
     b"POST /build HTTP/1.1\r\nHost: [::1]:1\r\nTransfer-Encoding: chunked\r\nOrigin: http://a\r\n\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
 )
-BODIES = (b"3;a=b\r\nabc\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\n", b"\1\0\0\0\0\0\0\3abc\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\1x", b"\x82\x85\1\2\3\4hello\x81\x7e\0\x03abc")
+BODIES = (
+    b"b\r\n\1\0\0\0\0\0\0\3abc\r\nb\r\n\2\0\0\0\0\0\0\3abc\r\na\r\n\1\0\0\0\0\0\0\3ab\r\n1\r\nc\r\n0\r\n\r\n",
+    b"3;a=b\r\nabc\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
+    b"\1\0\0\0\0\0\0\3abc\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\1x",
+    b"\x82\x85\1\2\3\4hello\x81\x7e\0\x03abc",
+)
 
 
 def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -88,6 +93,19 @@ def decoded(decoder: Any, parts: Sequence[bytes]) -> Any:
     return {name: text for name, text in texts.items() if text}, decoder.frames, decoder.inside_frame, decoder.framing
 
 
+def read_frames(parts: Sequence[bytes], one_walk: bool) -> Any:
+    """A chunked stream of frames that comes in parts, read in one walk or in two."""
+    demuxer = dockeraudit.StreamDemuxer()
+    reader = dockeraudit.FrameReader(demuxer) if one_walk else dockeraudit.ChunkedReader()
+    texts: dict[str, bytes] = {}
+    for part in parts:
+        if part and not reader.done:
+            payload = reader.feed(part)[1]
+            for name, data in (payload if isinstance(payload, dockeraudit.Decoded) else dockeraudit.decode(demuxer, payload)).runs:
+                texts[name] = texts.get(name, b"") + data
+    return reader.done, {name: text for name, text in texts.items() if text}, demuxer.frames
+
+
 def check(data: bytes) -> None:
     """One input, through everything, whole and cut where its own first bytes say."""
     seeds = data[:2] + b"\0\0"
@@ -97,6 +115,7 @@ def check(data: bytes) -> None:
     for parts in (cut, bytewise):
         assert outcome(read_request, parts) == outcome(read_request, [data])
         assert outcome(read_chunks, parts) == outcome(read_chunks, [data])
+        assert outcome(read_frames, parts, True) == outcome(read_frames, [data], False)
         for framing in (None, "multiplexed"):
             whole = decoded(dockeraudit.StreamDemuxer(framing, seeds[0] % 3), [data])
             assert decoded(dockeraudit.StreamDemuxer(framing, seeds[0] % 3), parts) == whole

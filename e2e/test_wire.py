@@ -490,6 +490,43 @@ def completed(data: bytes, request_bytes: bytes) -> bool:
     return b"X: y\r\n\r\n" in data or response.chunked is not True or data.endswith(b"\r\n0\r\n\r\n")
 
 
+@pytest.mark.parametrize("cut", [None, 1 << 20, (3 << 20) - 1])
+def test_a_large_body_arrives_whole_or_cut_where_it_was_cut(wire: Wire, cut: Any) -> None:
+    """Large enough for the way through the kernel; what is behind its length reaches nobody."""
+    body = bytes(range(256)) * (12 << 10)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    behind = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    wire.engine.serve = lambda sock, _: sock.sendall((head + body + behind) if cut is None else (head + body[:cut]))
+    with wire.connect() as sock:
+        sock.sendall(PING)
+        if cut is not None:
+            assert read_all(sock) == head + body[:cut]
+            return
+        assert read_exactly(sock, len(head + body)) == head + body
+        wire.engine.serve = answer(OK)
+        sock.sendall(PING)
+        assert read_exactly(sock, len(OK)) == OK
+
+
+def test_a_large_answer_before_the_end_of_the_request_cuts_nothing_off(wire: Wire) -> None:
+    body = b"x" * (2 << 20)
+    heard: list[bytes] = []
+
+    def serve(sock: socket.socket, data: bytes) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"surplus")
+        heard.append(read_exactly(sock, 4))
+
+    wire.engine.serve = serve
+    with wire.connect() as sock:
+        sock.sendall(b"POST /build HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\n\r\n")
+        head = read_until(sock, b"\r\n\r\n")
+        rest = len(body) - len(head.partition(b"\r\n\r\n")[2])
+        assert len(read_exactly(sock, rest)) == rest
+        sock.sendall(b"last")
+        wait_for(lambda: heard, "the rest of the request")
+    assert heard == [b"last"]
+
+
 MALFORMED = [
     b"garbage\r\n\r\n",
     b"\r\n\r\n",
