@@ -1732,6 +1732,7 @@ class Exchange:
         self.engine_eof = False
         self.engine_deaf = False  # it takes no more of the request, but may still answer
         self.half_closed = False
+        self.client_left = False  # by a close, before all that it sent had been forwarded: that comes first
         self.client_told = False  # that the engine has ended
         self.keep_client = head.keeps_alive()
         self.keep_engine = False
@@ -1760,6 +1761,8 @@ class Exchange:
         self.reason = reason
         self.over = True
         wake(self.client)
+        if self.client_left:  # then only the engine is looked at
+            wake(self.engine)
 
     def run(self) -> None:
         """Relay until both sides are done; raises HTTPError if the client is to be answered by us."""
@@ -1806,6 +1809,8 @@ class Exchange:
             self._send_client()
         if client & select.POLLIN:
             self._from_client(gone=bool(client & HANGUP))
+        elif client & HANGUP and self.to_engine and not client & select.POLLERR:
+            self.client_left = True
         elif client & HANGUP:
             self._client_gone()
 
@@ -1813,10 +1818,12 @@ class Exchange:
         """Poll both sides for what can be done now; returns their events."""
         wants = self._wants_client()
         client = (select.POLLIN if wants else 0) | (select.POLLOUT if self.to_client else 0)
+        if self.client_left and self.to_engine:
+            client = -1
         engine = (0 if self.to_client or self.engine_eof else select.POLLIN) | (select.POLLOUT if self.to_engine else 0)
         if (client, engine) != self._watched:
             self._watched = client, engine
-            self._register(self.client.fileno(), client, True)
+            self._register(self.client.fileno(), client, client >= 0)
             self._register(self._engine_fd, engine, engine != 0)
         if wants and self.secure and self.client.pending():  # type: ignore[attr-defined]
             return select.POLLIN, 0

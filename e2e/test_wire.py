@@ -386,6 +386,27 @@ def test_either_side_may_end_first_and_still_hear_the_other(wire: Wire, tcp: boo
         wait_for(lambda: heard == [b"and you"], "the client's last words")
 
 
+def test_what_a_client_sent_before_it_left_still_arrives(wire: Wire) -> None:
+    """As from a script that writes a container's input and closes: the engine reads it later, at its pace."""
+    typed = bytes(range(256)) * 1500
+    left, heard = threading.Event(), []
+
+    def serve(sock: socket.socket, data: bytes) -> None:
+        sock.sendall(UPGRADED)
+        assert left.wait(20)
+        heard.append(read_all(sock))
+
+    wire.engine.serve = serve
+    with wire.connect() as sock:
+        sock.sendall(ATTACH % UPGRADE)
+        read_until(sock, b"\r\n\r\n")
+        sock.sendall(typed)
+    steady([0])  # long enough for the relay to see that the client has left
+    left.set()
+    wait_for(lambda: heard, "the engine to have read it")
+    assert heard == [typed]
+
+
 class BrokenSocket:
     """A socket whose peer is in trouble."""
 
