@@ -497,6 +497,21 @@ def test_pattern_table(name: str, severity: str, text: str, other: str) -> None:
     assert scanner.scan(f"x {other} y".encode()) == []
 
 
+def test_a_crowd_shares_the_interpreter_in_longer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+    monkeypatch.setattr(dockeraudit.sys, "setswitchinterval", turns.append)
+    settings = dockeraudit.Settings(workers=1, upstream="/nonexistent", on_audit_failure="continue")
+    proxy = dockeraudit.Proxy(settings, None, None, None)  # type: ignore[arg-type]
+    crowd = [object() for _ in range(dockeraudit.CROWD)]
+    for handler in crowd:
+        assert proxy.join(handler)  # type: ignore[arg-type]
+    for handler in crowd:
+        proxy.leave(handler)  # type: ignore[arg-type]
+    proxy.scanning.shutdown()
+    proxy.resolver.stop()
+    assert turns == [dockeraudit.SWITCH_INTERVAL, dockeraudit.CROWD_INTERVAL, dockeraudit.SWITCH_INTERVAL]
+
+
 def test_payload_isolation_a_header_never_reaches_the_scanner(executor: ThreadPoolExecutor) -> None:
     scanner = SlowScanner()
     scanner.go.set()
