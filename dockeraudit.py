@@ -113,6 +113,7 @@ STREAM_SHARE = 2 << 20  # bytes that one stream may queue
 TOTAL_SHARE = 16 << 20  # bytes that all streams may queue beyond their own shares
 ROOM_WAIT = 1.0  # seconds that a block waits for room before it passes unscanned
 INLINE_LIMIT = 8 << 10  # bytes below which the relaying thread scans a block itself; waking a worker costs 60 µs
+WALK_LEAST = 1 << 10  # bytes of a block that may hold enough frames for walking over them to be worth its beginning
 HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as far as engines write them
 KNOWN_HEADS = 4096  # heads of frames that FrameReader remembers; twice as many line lengths as are common, 1 MiB
 JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams take turns
@@ -898,7 +899,7 @@ def decode(decoder: Decoder, payload: bytes) -> Decoded:
 
 
 class FrameReader(ChunkedReader):
-    """A chunked body of frames, which `feed` gives decoded.
+    """A chunked body of frames, which `feed` gives decoded where that is cheaper.
 
     Engines send each frame of a log in a chunk of its own. Chunks and frames then come off in one walk, which costs
     0.2 µs a frame where one after the other cost 0.7 µs. Anything else goes that longer way.
@@ -913,18 +914,18 @@ class FrameReader(ChunkedReader):
         self.demuxer = demuxer
 
     def feed(self, block: bytes) -> tuple[int, Any]:
-        """How many bytes of `block` are the body's, and what they hold as Decoded; raises as ChunkedReader does."""
+        """How many bytes of `block` are the body's, and their payload, Decoded if it could be; raises as ChunkedReader does."""
         pieces: dict[str, list[bytes]] = {}
         pos = 0
-        if self.left in (0, 2) and len(block) > HEAD_OF_FRAME and not (self.line or self.trailer) and self.demuxer.between_frames:
+        if len(block) >= WALK_LEAST and self.left in (0, 2) and not (self.line or self.trailer) and self.demuxer.between_frames:
             pos = self._whole_frames(block, pieces)
-        if pos and block[pos:] == b"\r\n":  # as nearly always: blocks end where a send did
+        if not pieces:
+            return super().feed(block)
+        if block[pos:] == b"\r\n":  # as nearly always: blocks end where a send did
             self.left, used, rest = 0, 2, NOTHING
         else:
             used, payload = super().feed(block[pos:])
             rest = decode(self.demuxer, payload)
-        if not pieces:
-            return used, rest
         runs = [(kind, b"".join(parts)) for kind, parts in pieces.items()]
         frames = sum(map(len, pieces.values()))
         self.demuxer.frames += frames

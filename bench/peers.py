@@ -341,7 +341,8 @@ class Dockeraudit(Peer):
             program.mkdir()
             shutil.copy(HERE.parent / "dist" / "dockeraudit.py", program)
         listen = f"unix://{self.address},tcp://{self.tcp_address}"
-        environment = ["env", *(f"-u{name}" for name in os.environ if name.startswith(("DOCKER", "LOG_LEVEL"))), f"DOCKERAUDIT_LISTEN={listen}", f"PYTHONPATH={program}"]
+        strange = [f"-u{name}" for name in os.environ if name.startswith(("DOCKER", "LOG_LEVEL", "PYTHON"))]
+        environment = ["env", *strange, f"DOCKERAUDIT_LISTEN={listen}", f"PYTHONPATH={program}"]
         return [*environment, sys.executable, "-m", "dockeraudit", "--upstream", self.engine, "--audit-log", str(self.folder / "audit.log"), *self.options]
 
     def start(self) -> float:
