@@ -5,7 +5,7 @@
  *     load quiet   ADDRESS QUIET STREAMS SECONDS BUSY COUNT latency of QUIET's frames while COUNT streams of BUSY run
  *     load first   ADDRESS TARGET TRIES BUSY COUNT          time to a new stream's first body byte while COUNT of BUSY run
  *     load follow  ADDRESS TARGET COUNT                     open streams, say so, and close them all at once when stdin ends
- *     load slow    ADDRESS TARGET BYTES SECONDS             read BYTES of a body slowly, then leave
+ *     load slow    ADDRESS TARGET BYTES SECONDS             read BYTES of a body evenly over so long, then leave
  *
  * ADDRESS is the path of a Unix socket or 127.0.0.1:PORT. `wire` compares the body's chunk framing too: for peers that pass it
  * on as it is. The others' chunks are taken off, and what was in them is compared.
@@ -336,7 +336,7 @@ static void slow(long long bytes, double duration) {
     ask(fd, target);
     long long done = (long long)read_head(fd, buffer, &chunked);
     double begun = seconds();
-    while (done < bytes) {
+    while (done < bytes && seconds() - begun < duration) {
         ssize_t n = recv(fd, buffer, BUFFER, 0);
         if (n <= 0) die("the body of %s ends early", address);
         done += n;
