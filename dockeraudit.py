@@ -1179,11 +1179,22 @@ class TextScanner:
 
 
 class ScanRoom:
-    """Bytes that all streams together may queue beyond their own shares."""
+    """What all streams share: bytes that they may queue beyond their own shares, and workers."""
 
-    def __init__(self, total: int = TOTAL_SHARE) -> None:
+    def __init__(self, total: int = TOTAL_SHARE, workers: int = 2) -> None:
         self._left = total
+        self._free = workers
         self._lock = threading.Lock()
+
+    @property
+    def worker_free(self) -> bool:
+        """Whether a job would begin at once."""
+        return self._free > 0
+
+    def busy(self, jobs: int) -> None:
+        """So many jobs more, or less, are under way."""
+        with self._lock:
+            self._free -= jobs
 
     def take(self, size: int) -> bool:
         """Take so many bytes (give them back if negative), or none and False."""
@@ -1277,14 +1288,18 @@ class StreamAuditor:
         self._put((stream_type, data), len(data))
 
     def _put(self, item: Any, size: int) -> None:
-        """Queue an item; scan it here if it is small and nothing else is going on, else see that a job runs."""
+        """Queue an item; scan it here if nothing else of the stream is going on and it is small, else see that a job runs.
+
+        A larger one is scanned here too while all workers are busy: to queue it would not make it sooner, and 32 busy
+        streams would hold 18 MiB.
+        """
         with self._room_made:
             self._queue.append(item)
             self._queued += size
             if self._running:
                 return
             self._running = True
-        if size < INLINE_LIMIT and len(self._queue) == 1:
+        if len(self._queue) == 1 and (size < INLINE_LIMIT or not self._room.worker_free):
             self._job()
         else:
             self._submit()
@@ -1335,10 +1350,17 @@ class StreamAuditor:
     # -- the scanning side
 
     def _submit(self) -> None:
+        self._room.busy(1)
         try:
-            self._executor.submit(self._job)
+            self._executor.submit(self._work)
         except RuntimeError:  # the executor has been shut down: scan here, rather than not at all
+            self._work()
+
+    def _work(self) -> None:
+        try:
             self._job()
+        finally:
+            self._room.busy(-1)
 
     def _job(self) -> None:
         """Scan up to JOB_LIMIT bytes of the queue, then hand on, so that streams take turns."""
@@ -2224,7 +2246,7 @@ class Proxy:
         self.log = log
         self.scanner = scanner
         self.diagnostics = diagnostics
-        self.room = ScanRoom()
+        self.room = ScanRoom(workers=settings.workers)
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
         self.resolver = NameResolver(settings.upstream)
         self.stopping = False

@@ -430,6 +430,31 @@ def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: Thr
     assert audit.closed[0]["lines"] == 600 and audit.closed[0]["unscanned"] == 0
 
 
+def test_a_large_block_is_a_job_unless_all_workers_are_busy(executor: ThreadPoolExecutor) -> None:
+    class Noting(SlowScanner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.threads: list[threading.Thread] = []
+
+        def scan_lines(self, block: bytes) -> list[Any]:
+            self.threads.append(threading.current_thread())
+            return super().scan_lines(block)
+
+    room, decoder, block = dockeraudit.ScanRoom(workers=1), dockeraudit.RawDecoder("tty"), b"x" * 16_383 + b"\n"
+    hung, quick = Noting(), Noting()
+    quick.go.set()
+    first, second = auditor(executor, RecordedStream(), hung, room=room), auditor(executor, RecordedStream(), quick, room=room)
+    first.offer(decoder, block)
+    wait_until(lambda: hung.threads, "the first stream's job")
+    second.offer(decoder, block)
+    assert hung.threads[0] is not threading.current_thread() and quick.threads[-1] is threading.current_thread() and second.waiting == 0
+    hung.go.set()
+    wait_until(lambda: room.worker_free and not first.waiting, "the job to end")
+    second.offer(decoder, block)
+    wait_until(lambda: len(quick.blocks) == 2, "the second stream's job")
+    assert quick.threads[-1] is not threading.current_thread()
+
+
 def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dockeraudit, "ROOM_WAIT", 0.01)
     audit, scanner = RecordedStream(), SlowScanner()
