@@ -318,7 +318,7 @@ def memory(bench: Bench) -> Callable[[Peer], Metrics]:
     return measure
 
 
-def docker_logs(bench: Bench, engine: str, container: str, expected: Path, secrets: int) -> Callable[[Peer], Metrics]:
+def docker_logs(bench: Bench, container: str, expected: Path, secrets: int) -> Callable[[Peer], Metrics]:
     """`docker logs` of a real container into a file, compared."""
     lines = expected.read_bytes().count(b"\n")
 
@@ -337,20 +337,23 @@ def docker_logs(bench: Bench, engine: str, container: str, expected: Path, secre
     return measure
 
 
-def fill_container(bench: Bench, engine: str, size: int, lines: int) -> tuple[str, Path, int]:
-    """A container that has written so many lines of so many bytes, what it wrote, and the secrets in it."""
+def written_lines(bench: Bench, size: int, lines: int) -> tuple[Path, int]:
+    """A file of so many lines of so many bytes, and the secrets in it."""
     dice = random.Random(size)
     text = [plain_line(size, dice) for _ in range(1000)]
     planted = b" " + secret(0, dice) + b"\n"
     text[500] = text[500][: size - len(planted)] + planted
-    expected = bench.folder / f"docker-{size}"
-    expected.write_bytes(b"".join(text) * (lines // 1000))
-    name = f"dockeraudit-bench-{os.getpid()}-{size}"
+    path = bench.folder / f"docker-{size}"
+    path.write_bytes(b"".join(text) * (lines // 1000))
+    return path, lines // 1000
+
+
+def fill_container(engine: str, name: str, source: Path) -> None:
+    """A container that has written what is in a file."""
     docker = ["docker", "-H", engine]
-    subprocess.run([*docker, "create", "-i", "--name", name, "--network", "none", "--log-opt", "max-size=-1", "busybox", "cat"], check=True, stdout=subprocess.DEVNULL)
-    with open(expected, "rb") as source:
-        subprocess.run([*docker, "start", "-ai", name], stdin=source, stdout=subprocess.DEVNULL, check=True)
-    return name, expected, lines // 1000
+    subprocess.run([*docker, "create", "-i", "--name", name, "--network", "none", "busybox", "cat"], check=True, stdout=subprocess.DEVNULL)
+    with open(source, "rb") as file:
+        subprocess.run([*docker, "start", "-ai", name], stdin=file, stdout=subprocess.DEVNULL, check=True)
 
 
 def real_engine(bench: Bench) -> None:
@@ -363,13 +366,17 @@ def real_engine(bench: Bench) -> None:
         bench.missing["real engine"] = f"no Docker Engine answers at {engine} (--engine URL)"
         return
     bench.also_own(peers_module.listener_pid(path))
-    for size, lines in ((100, 3000 if bench.options.smoke else 300_000), (1024, 1000 if bench.options.smoke else 60_000)):
-        name, expected, secrets = fill_container(bench, engine, size, lines)
+    for size, lines in ((100, 300_000), (1024, 60_000)):
+        expected, secrets = written_lines(bench, size, lines)
+        name = f"dockeraudit-bench-{os.getpid()}-{size}"
         try:
+            fill_container(engine, name, expected)
             kinds = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit)
-            bench.compare(f"docker logs, {size} B lines", kinds, docker_logs(bench, engine, name, expected, secrets), engine=path)
+            bench.compare(f"docker logs, {size} B lines", kinds, docker_logs(bench, name, expected, secrets), engine=path)
+        except subprocess.CalledProcessError as error:
+            raise BenchError(f"the engine at {engine} refused: {error}") from None
         finally:
-            subprocess.run(["docker", "-H", engine, "rm", "-f", name], stdout=subprocess.DEVNULL, check=False)
+            subprocess.run(["docker", "-H", engine, "rm", "-f", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def start_up(bench: Bench) -> None:
