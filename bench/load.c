@@ -3,7 +3,7 @@
  *     load stream  ADDRESS TARGET TIMES EXPECTED [wire]     a body that is TIMES times the file EXPECTED, byte for byte
  *     load requests ADDRESS TARGET CLIENTS SECONDS BODY     keep-alive requests by so many clients, all answered with BODY
  *     load quiet   ADDRESS QUIET STREAMS SECONDS BUSY COUNT latency of QUIET's frames while COUNT streams of BUSY run
- *     load first   ADDRESS TARGET TRIES BUSY COUNT          time to a new stream's first body byte while COUNT of BUSY run
+ *     load first   ADDRESS TARGET TRIES BUSY COUNT          time to a new stream's first body byte while COUNT of BUSY run; at most 10 s
  *     load follow  ADDRESS TARGET COUNT                     open streams, say so, and close them all at once when stdin ends
  *     load slow    ADDRESS TARGET BYTES SECONDS             read BYTES of a body evenly over so long, then leave
  *
@@ -33,6 +33,7 @@
 #define BUFFER (256 * 1024)
 #define STREAMS 2048
 #define SAMPLES (1 << 20)
+#define FIRST_LIMIT 10.0 /* s that trying new streams may take */
 #define WARM_UP 500000 /* us that busy streams run before anything is measured */
 
 static const char *address, *target, *busy_target;
@@ -298,7 +299,8 @@ static void quiet(int streams, double duration, int busy) {
 static void first(int tries, int busy) {
     static char buffer[BUFFER];
     start_busy(busy);
-    for (int i = 0; i < tries; i++) {
+    double end = seconds() + FIRST_LIMIT;
+    for (int i = 0; i < tries && seconds() < end; i++) {
         int chunked;
         double begun = seconds();
         int fd = dial();
@@ -309,7 +311,7 @@ static void first(int tries, int busy) {
         usleep(10000);
     }
     qsort(samples, (size_t)taken, sizeof *samples, by_value);
-    printf("{\"p50\": %.9f, \"p99\": %.9f, \"samples\": %d}\n", percentile(0.5), percentile(0.99), tries);
+    printf("{\"p50\": %.9f, \"p99\": %.9f, \"samples\": %d}\n", percentile(0.5), percentile(0.99), (int)taken);
     fflush(stdout);
     _exit(0);
 }

@@ -29,14 +29,14 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import peers as peers_module
-from peers import HERE, PEERS, BenchError, Direct, Dockeraudit, Go, HAProxy, Nginx, Peer, Socat
+from peers import HERE, PEERS, BenchError, Direct, Dockeraudit, DockerauditSix, Go, HAProxy, Nginx, Peer, Socat
 from shapes import SHAPES, Written, plain_line, secret, write_pattern, write_shape
 
 ROUNDS = 3  # a figure is the median of so many undisturbed ones
 MORE_ROUNDS = 3  # taken when some were disturbed
 OTHERS_LIMIT = 0.15  # share of the machine that others may take in an undisturbed round
-RUN_SECONDS = 1.5  # a run of a stream is made so long
-QUIET_STREAMS, QUIET_HZ = 20, 20
+RUN_SECONDS = 1.0  # a run of a stream is made so long
+QUIET_STREAMS, QUIET_HZ, QUIET_SECONDS = 20, 20, 3
 FOLLOWERS = 1000
 GONE_LIMIT = 5.0  # seconds to wait for upstreams whose clients have vanished
 BUSY = 32
@@ -120,11 +120,11 @@ class Bench:
         """Take the rounds of a scenario. `restart`: a fresh process each time."""
         here = [kind(self.folder / "peers", engine or self.engine) for kind in kinds if kind.name not in self.missing]
         say(f"{scenario}: {', '.join(peer.name for peer in here)}")
-        self.results.setdefault(scenario, {})
+        self.results[scenario] = {}
         try:
             for peer in here:
                 peer.start()
-                if not self.options.smoke:
+                if not (self.options.smoke or restart):
                     measure(peer)  # warm-up
             for number in range(1 if self.options.smoke else ROUNDS + MORE_ROUNDS):
                 for peer in here:
@@ -231,7 +231,7 @@ def quiet(bench: Bench, busy: int, tcp: bool = False) -> Callable[[Peer], Metric
     def measure(peer: Peer) -> Metrics:
         peer.planted = None
         address = getattr(peer, "tcp_address", peer.address) if tcp else peer.address
-        seconds = 0.5 if bench.options.smoke else 4
+        seconds = 0.5 if bench.options.smoke else QUIET_SECONDS
         target, other = f"/containers/quiet.{QUIET_HZ}/logs?follow=1", "/containers/each100.0/logs?follow=1"
         run = bench.load("quiet", address, target, QUIET_STREAMS, seconds, other, busy)
         if run["samples"] < QUIET_STREAMS * QUIET_HZ * seconds * 0.5:
@@ -308,11 +308,11 @@ def memory(bench: Bench) -> Callable[[Peer], Metrics]:
         peer.planted = None
         idle = peer.resident()
         peer.forget_peak()
-        size, seconds = (4 * MIB, 0.3) if bench.options.smoke else (1024 * MIB, 20)
+        size, seconds = (4 * MIB, 0.3) if bench.options.smoke else (512 * MIB, 10)
         bench.load("slow", peer.address, "/containers/each1k.0/logs?follow=1", size, seconds)
         slow = peer.peak()
         peer.forget_peak()
-        bench.load("first", peer.address, "/containers/follow/logs?follow=1", 3 if bench.options.smoke else 200, "/containers/each100.0/logs?follow=1", BUSY)
+        bench.load("first", peer.address, "/containers/follow/logs?follow=1", 3 if bench.options.smoke else 60, "/containers/each100.0/logs?follow=1", BUSY)
         return {"idle_mib": idle / MIB, "slow_reader_mib": (slow - idle) / MIB, "busy_peak_mib": peer.peak() / MIB}
 
     return measure
@@ -361,9 +361,11 @@ def real_engine(bench: Bench) -> None:
     engine = bench.options.engine
     path = engine[len("unix://") :]
     try:
+        if not engine.startswith("unix://"):
+            raise OSError("only Unix sockets are measured")
         peers_module.get(path, "/_ping")
     except OSError:
-        bench.missing["real engine"] = f"no Docker Engine answers at {engine} (--engine URL)"
+        bench.missing["real engine"] = f"no Docker Engine answers at {engine} (--engine unix:///PATH)"
         return
     bench.also_own(peers_module.listener_pid(path))
     for size, lines in ((100, 300_000), (1024, 60_000)):
@@ -392,19 +394,22 @@ def start_up(bench: Bench) -> None:
 
 def scenarios(bench: Bench) -> Iterator[tuple[str, Callable[[], None]]]:
     """What there is to measure, by name."""
-    for name in ("each100", "packed100", "cut100", "each1k", "each16k", "secrets100"):
-        yield name, lambda name=name: bench.compare(name, PEERS, stream(bench, name))
     ours = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit)
+    few = (Direct, HAProxy, Go, Dockeraudit, DockerauditSix)
+    for name in ("each100", "each1k"):
+        yield name, lambda name=name: bench.compare(name, PEERS, stream(bench, name))
+    for name in ("each16k", "packed100", "cut100", "secrets100"):
+        yield name, lambda name=name: bench.compare(name, few, stream(bench, name))
     yield "quiet", lambda: bench.compare("quiet", ours, quiet(bench, 0))
     yield "quiet-beside-busy", lambda: bench.compare("quiet-beside-busy", ours, quiet(bench, 1))
     yield "quiet-tcp", lambda: bench.compare("quiet-tcp", (HAProxy, Dockeraudit), quiet(bench, 0, tcp=True))
-    yield "first-byte", lambda: bench.compare("first-byte", ours, first_byte(bench))
+    yield "first-byte", lambda: bench.compare("first-byte", few[:-1], first_byte(bench))
     yield "requests-1", lambda: bench.compare("requests-1", ours, requests(bench, 1))
     yield "requests-32", lambda: bench.compare("requests-32", ours, requests(bench, 32))
     yield "length", lambda: bench.compare("length", ours, opaque(bench, "/images/{}/get"))
     yield "chunked", lambda: bench.compare("chunked", ours, opaque(bench, "/containers/{}/export"))
     yield "followers", lambda: bench.compare("followers", (HAProxy, Nginx, Go, Dockeraudit), followers(bench), restart=True)
-    yield "memory", lambda: bench.compare("memory", (HAProxy, Nginx, Go, Dockeraudit), memory(bench), restart=True)
+    yield "memory", lambda: bench.compare("memory", (HAProxy, Go, Dockeraudit), memory(bench), restart=True)
     yield "start", lambda: start_up(bench)
     yield "docker", lambda: real_engine(bench)
 
@@ -419,6 +424,7 @@ def main() -> int:
     parser.add_argument("--peers", default="", help="names of peers, comma-separated")
     parser.add_argument("--engine", default=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), help="a real engine's socket, for `docker logs`")
     parser.add_argument("--json", metavar="FILE", help="write the figures, for --compare")
+    parser.add_argument("--add", action="store_true", help="to those that FILE holds already: only what is measured now is replaced")
     parser.add_argument("--compare", metavar="FILE", help="an earlier run's --json, to show beside this one")
     parser.add_argument("--document", metavar="FILE", help="put the tables between the marks of docs/performance.md")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that all works; its figures mean nothing")
@@ -428,6 +434,8 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
         with Bench(folder, options) as bench:
+            if options.add:
+                bench.results = as_results(json.loads(Path(options.json).read_text()))
             for name, run in scenarios(bench):
                 if wanted is None or name in wanted:
                     run()
@@ -438,6 +446,14 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def as_results(figures: dict[str, Any]) -> Results:
+    """The figures of a --json file."""
+    return {
+        scenario: {peer: {metric: Figure(f["values"], f["disturbed"]) for metric, f in metrics.items()} for peer, metrics in measured.items()}
+        for scenario, measured in figures["figures"].items()
+    }
 
 
 def finish(bench: Bench) -> None:
