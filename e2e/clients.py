@@ -127,6 +127,10 @@ def same(ways: Sequence[Way], run: Callable[[Way], Any]) -> Any:
     return outcomes[0]
 
 
+#: a session with a controlling terminal, whose ctrl-c works also where the tests were started with SIGINT ignored
+IN_A_TERMINAL = ("setsid", "--ctty", "--wait", "env", "--default-signal=INT")
+
+
 class Terminal:
     """A program in a terminal of its own; what it writes is collected in `screen`."""
 
@@ -135,7 +139,7 @@ class Terminal:
         self.resize(rows, columns)
         self.screen = b""
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", "--wait", *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=False
+            [*IN_A_TERMINAL, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=False
         )
         os.close(terminal)
 
@@ -167,11 +171,12 @@ class Terminal:
         return bool(data)
 
     def end(self, deadline: float = 60.0) -> tuple[int, bytes]:
-        """Wait until it ends: its exit code, and what the screen shows."""
+        """Wait until it ends: its exit code as a shell tells it, and what the screen shows."""
         limit = time.monotonic() + deadline
         while self._read(limit - time.monotonic()):
             pass
-        return self.process.wait(max(1.0, limit - time.monotonic())), self.screen
+        code = self.process.wait(max(1.0, limit - time.monotonic()))
+        return (128 - code if code < 0 else code), self.screen
 
     def __enter__(self) -> Terminal:
         return self

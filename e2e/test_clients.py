@@ -341,10 +341,10 @@ SCRIPTS = [
         """
         touch $WORK/e
         docker events --filter container=$NAME --format '{{.Action}}' > $WORK/e & p=$!
-        until grep -q start $WORK/e; do docker run --rm --name $NAME --network none busybox true; done
+        until grep -q create $WORK/e; do docker run --rm --name $NAME --network none busybox true; done
         kill -TERM $p
         wait $p
-        sed -n 1,3p $WORK/e
+        grep -A 2 create $WORK/e | head -n 3
         """,
         rb"create\nattach\nstart\n",
     ),

@@ -137,7 +137,7 @@ def outcomes(suite, host, label, only=()):
     home.mkdir(exist_ok=True)
     plain = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER")}
     environment = {**plain, "DOCKER_HOST": host, "PYTHONPATH": str(folder / "packages"), "HOME": str(home), "TESTCONTAINERS_RYUK_DISABLED": "true"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "90", "--junitxml", str(report), *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "--timeout", "90", "--junitxml", str(report), *options]
     subprocess.run([*command, *(only or [tests])], cwd=where, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     found = {}
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
@@ -162,7 +162,7 @@ def test_a_suite_ends_through_the_proxy_as_it_does_directly(own_engine, suite, s
         if not differing:
             break
         again = [outcomes(suite, host, f"again-{attempt}-{number}", differing) for number, host in enumerate((own_engine.host, f"unix://{proxy.socket}"))]
-        differing = [test for test in differing if again[0].get(test) != again[1].get(test)]
+        differing = [test for test in differing if test not in again[0] or again[0][test] != again[1].get(test)]
     passed = sum(outcome == "passed" for outcome in proxied.values())
     verdict = f"{'differs' if differing else 'equal'}: {passed} of {len(direct)} pass"
     MATRIX.add(f"{suite[0]}'s own tests", suite[2], own_engine.version, verdict)
