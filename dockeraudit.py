@@ -962,7 +962,7 @@ class FrameReader(ChunkedReader):
         if kind is None or int(line.group(1), 16) != size + FRAME_HEADER.size:
             return None
         length = line.end() + FRAME_HEADER.size - pos
-        if length <= 15 and len(self.heads) < KNOWN_HEADS:  # longer texts are worth the reading
+        if length in (14, 15) and len(self.heads) < KNOWN_HEADS:  # texts of 8 to 4,087 bytes; longer ones are worth reading
             self.heads[block[pos : pos + length]] = kind, length, size
         return kind, length, size
 
@@ -1641,8 +1641,8 @@ def receive(sock: socket.socket, size: int = BLOCK) -> Optional[bytes]:
 class SplicePipe:
     """Bytes between two sockets that never leave the kernel (splice(2), Python 3.10): half the processor time of copying.
 
-    It is true while it holds some, so that it can stand where bytes wait to be sent. Raises OSError where there is no
-    such thing, or no descriptor for it.
+    It is true while it holds some, so that it can stand where bytes wait to be sent. Its methods raise OSError where
+    there is no such thing: no descriptor for it, or sockets that cannot be spliced.
     """
 
     def __init__(self) -> None:
@@ -1677,6 +1677,12 @@ class SplicePipe:
         except OSError as error:
             raise ConnectionAbortedError(error.errno, error.strerror) from error
 
+    def read(self) -> bytes:
+        """What it holds, taken out."""
+        data = os.read(self._out, self._held)
+        self._held -= len(data)
+        return data
+
     def close(self) -> None:
         """Leave no descriptor behind."""
         os.close(self._in)
@@ -1691,8 +1697,13 @@ Waiting = Union[bytes, memoryview, SplicePipe]  # what a side has not taken yet
 def send_some(sock: socket.socket, data: Waiting) -> Waiting:
     """Send what a non-blocking socket takes now; returns the rest. Raises one of GONE."""
     if isinstance(data, SplicePipe):
-        data.drain(sock)
-        return data or b""
+        try:
+            data.drain(sock)
+            return data or b""
+        except GONE:
+            raise
+        except OSError:  # this socket takes only what is sent
+            data = data.read()
     try:
         sent = sock.send(data)
     except LATER:
@@ -1959,7 +1970,12 @@ class Exchange:
     def _splice(self, pipe: SplicePipe, gone: bool) -> None:
         """A body of known length that nobody audits: past us."""
         assert isinstance(self.download, LengthReader)
-        taken = pipe.fill(self.engine, self.download.left)
+        try:
+            taken = pipe.fill(self.engine, self.download.left)
+        except OSError:  # it cannot be spliced; nothing has been taken
+            pipe.close()
+            self.pipe = None
+            return
         if taken:
             self.download.left -= taken
             self.to_client = pipe

@@ -4,9 +4,11 @@ Names are promises. A scripted engine on a Unix socket stands in for Docker; not
 """
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import socket
 import struct
 import threading
 import time
@@ -504,6 +506,41 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
     scanner.go.set()
     stream.close((decoder,), "raw", "client")
     wait_until(lambda: audit.closed, "stream_close")
+
+
+# =====================================================================================================================
+# relay
+# =====================================================================================================================
+
+
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
+@pytest.mark.parametrize("spliceable", [True, False])
+def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypatch: pytest.MonkeyPatch, spliceable: bool) -> None:
+    data = random.Random(5).randbytes(300_000)
+    (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
+    splice, pipe, got = os.splice, dockeraudit.SplicePipe(), b""
+
+    def refused(src: int, dst: int, *arguments: Any, **options: Any) -> int:
+        if dst == client.fileno():
+            raise OSError(errno.EINVAL, "not this one")
+        return splice(src, dst, *arguments, **options)
+
+    if not spliceable:
+        monkeypatch.setattr(os, "splice", refused)
+    with source, engine, client, reader:
+        for sock in (engine, client):
+            sock.setblocking(False)
+        sender = threading.Thread(target=lambda: (source.sendall(data), source.close()))
+        sender.start()
+        while len(got) < len(data):
+            wait_until(lambda: pipe.fill(engine, 1 << 20), "bytes from the engine")
+            waiting: Any = pipe
+            while waiting:
+                waiting = dockeraudit.send_some(client, waiting)
+                got += reader.recv(1 << 20)
+        sender.join()
+        assert got == data and pipe.fill(engine, 1) == 0
+    pipe.close()
 
 
 # =====================================================================================================================
