@@ -1664,17 +1664,21 @@ class SplicePipe:
             self._held = os.splice(sock.fileno(), self._in, min(most, SPLICE_SIZE), flags=os.SPLICE_F_NONBLOCK)
         except LATER:
             return None
-        except OSError:
+        except OSError as error:
+            if error.errno in UNSPLICEABLE:
+                raise
             return 0
         return self._held
 
     def drain(self, sock: socket.socket) -> None:
-        """Give a socket what it takes now; raises one of GONE."""
+        """Give a socket what it takes now; raises one of GONE when it is gone."""
         try:
             self._held -= os.splice(self._out, sock.fileno(), self._held, flags=os.SPLICE_F_NONBLOCK)
         except LATER:
             pass
         except OSError as error:
+            if error.errno in UNSPLICEABLE:
+                raise
             raise ConnectionAbortedError(error.errno, error.strerror) from error
 
     def read(self) -> bytes:
@@ -1689,6 +1693,7 @@ class SplicePipe:
         os.close(self._out)
 
 
+UNSPLICEABLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what sandboxes' kernels say of sockets
 F_SETPIPE_SZ = 1031  # Linux's fcntl.h; Python names it from 3.10 on
 
 Waiting = Union[bytes, memoryview, SplicePipe]  # what a side has not taken yet
