@@ -423,7 +423,7 @@ def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: Thr
     audit = RecordedStream()
     stream = auditor(executor, audit)
     decoder = dockeraudit.RawDecoder("tty")
-    lines = [b"%d %b\n" % (i, AWS[:16].encode() + b"%04d" % i) + b"." * rng.choice([1, 100, 20_000]) + b"\n" for i in range(300)]
+    lines = [b"%d %b\n" % (i, AWS[:16].encode() + b"%04d" % i) + b"." * rng.choice([1, 100, 40_000]) + b"\n" for i in range(300)]
     for line in lines:
         stream.offer(decoder, line)
     stream.close((decoder,), "raw", "end")
@@ -442,7 +442,7 @@ def test_a_large_block_is_a_job_unless_all_workers_are_busy(executor: ThreadPool
             self.threads.append(threading.current_thread())
             return super().scan_lines(block)
 
-    room, decoder, block = dockeraudit.ScanRoom(workers=1), dockeraudit.RawDecoder("tty"), b"x" * 16_383 + b"\n"
+    room, decoder, block = dockeraudit.ScanRoom(workers=1), dockeraudit.RawDecoder("tty"), b"x" * 40_000 + b"\n"
     hung, quick = Noting(), Noting()
     quick.go.set()
     first, second = auditor(executor, RecordedStream(), hung, room=room), auditor(executor, RecordedStream(), quick, room=room)
@@ -463,7 +463,7 @@ def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPool
     room = dockeraudit.ScanRoom(100_000)
     stream = auditor(executor, audit, scanner, room=room)
     decoder = dockeraudit.RawDecoder("tty")
-    block = b"x" * 16_383 + b"\n"
+    block = b"x" * 32_767 + b"\n"
     for _ in range(40):
         stream.offer(decoder, block)
     assert stream.waiting <= dockeraudit.OWN_SHARE + 100_000
@@ -501,7 +501,7 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
     stream = auditor(executor, audit, scanner, room=dockeraudit.ScanRoom(0), abandoned=lambda: True, patient=True)
     decoder = dockeraudit.RawDecoder("tty")
     for _ in range(10):
-        stream.offer(decoder, b"x" * 16_384)
+        stream.offer(decoder, b"x" * 32_768)
     assert stream.unscanned > 0
     scanner.go.set()
     stream.close((decoder,), "raw", "client")
