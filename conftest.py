@@ -63,8 +63,9 @@ class ProxyProcess:
 
     def records(self, event=None):
         """The records written so far, of one event if given."""
-        lines = self.log.read_bytes().splitlines() if self.log.exists() else []
-        records = [json.loads(line) for line in lines]
+        data = self.log.read_bytes() if self.log.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]  # a reader sees a write page by page
+        records = [json.loads(line) for line in whole.splitlines()]
         return [record for record in records if event in (None, record["event"])]
 
     def wait_records(self, event, count=1):
