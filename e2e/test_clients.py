@@ -341,7 +341,7 @@ SCRIPTS = [
         """
         touch $WORK/e
         docker events --filter container=$NAME --format '{{.Action}}' > $WORK/e & p=$!
-        until grep -q create $WORK/e; do docker run --rm --name $NAME --network none busybox true; done
+        until grep -A 2 create $WORK/e | grep -q start; do docker run --rm --name $NAME --network none busybox true; done
         kill -TERM $p
         wait $p
         grep -A 2 create $WORK/e | head -n 3
