@@ -48,8 +48,8 @@ class Composed:
         return self.compose("exec", "-T", "dockeraudit", *command)
 
     def records(self):
-        lines = self.inside("cat", "/var/log/dockeraudit/audit.log").splitlines()
-        return [json.loads(line) for line in lines]
+        text = self.inside("cat", "/var/log/dockeraudit/audit.log")
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     @property
     def container(self):
