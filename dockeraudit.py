@@ -2121,6 +2121,8 @@ class Exchange:
         """Whether waiting for scanning room has become pointless: the client is gone, or we stop."""
         if self.over or self.proxy.stopping:
             return True
+        if self.download is not None and self.download.done:  # all has been delivered: the wait holds nobody up
+            return False
         hangup = select.poll()
         hangup.register(self.client.fileno(), 0)
         return bool(hangup.poll(0))

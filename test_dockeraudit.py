@@ -513,6 +513,17 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
 # =====================================================================================================================
 
 
+@pytest.mark.parametrize("left, stopping, abandoned", [(5, False, True), (0, False, False), (0, True, True)])
+def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(left: int, stopping: bool, abandoned: bool) -> None:
+    client, peer = socket.socketpair()
+    peer.close()
+    exchange = object.__new__(dockeraudit.Exchange)
+    exchange.over, exchange.client, exchange.download = False, client, dockeraudit.LengthReader(left)
+    exchange.proxy = type("Stopping", (), {"stopping": stopping})()  # type: ignore[assignment]
+    with client:
+        assert exchange._abandoned() is abandoned
+
+
 @pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
 @pytest.mark.parametrize("spliceable", [True, False])
 def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypatch: pytest.MonkeyPatch, spliceable: bool) -> None:

@@ -33,7 +33,7 @@ from peers import HERE, PEERS, BenchError, Direct, Dockeraudit, DockerauditSix, 
 from shapes import SHAPES, Written, plain_line, secret, write_pattern, write_shape
 
 ROUNDS = 3  # a figure is the median of so many undisturbed ones
-MORE_ROUNDS = 3  # taken when some were disturbed
+MORE_ROUNDS = 3  # taken at most when some were disturbed
 OTHERS_LIMIT = 0.15  # share of the machine that others may take in an undisturbed round
 RUN_SECONDS = 1.0  # a run of a stream is made so long
 QUIET_STREAMS, QUIET_HZ, QUIET_SECONDS = 20, 20, 3
@@ -126,7 +126,7 @@ class Bench:
                 peer.start()
                 if not (self.options.smoke or restart):
                     measure(peer)  # warm-up
-            for number in range(1 if self.options.smoke else ROUNDS + MORE_ROUNDS):
+            for number in range(1 if self.options.smoke else ROUNDS + self.options.more):
                 for peer in here:
                     if restart:
                         peer.stop()
@@ -425,6 +425,7 @@ def main() -> int:
     parser.add_argument("--engine", default=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), help="a real engine's socket, for `docker logs`")
     parser.add_argument("--json", metavar="FILE", help="write the figures, for --compare")
     parser.add_argument("--add", action="store_true", help="to those that FILE holds already: only what is measured now is replaced")
+    parser.add_argument("--more", type=int, default=MORE_ROUNDS, metavar="N", help="further rounds at most where some were disturbed")
     parser.add_argument("--compare", metavar="FILE", help="an earlier run's --json, to show beside this one")
     parser.add_argument("--document", metavar="FILE", help="put the tables between the marks of docs/performance.md")
     parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that all works; its figures mean nothing")
