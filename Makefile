@@ -6,10 +6,11 @@ PYTEST = $(VENV)/bin/python -m pytest -q -p no:cacheprovider
 # `make test` needs a shell, Python and the package index. Tests marked `engine` need root and Docker Engines (e2e/run
 # starts them); tests marked `full` are the long forms, for `make e2e-full` alone.
 
-test: $(VENV)/ready dist  ## everything that needs neither root nor Docker, on the modules and on the stitched file
+test: $(VENV)/ready dist  ## everything that needs neither root nor Docker, on the modules and, beside it, on the stitched file
 	$(VENV)/bin/python patterns.py
-	$(PYTEST) -m "not engine and not full"
-	DOCKERAUDIT_FORM=stitched $(PYTEST) -m "not engine and not full"
+	DOCKERAUDIT_FORM=stitched $(PYTEST) -m "not engine and not full" >dist/stitched.log 2>&1 & stitched=$$!; \
+	$(PYTEST) -m "not engine and not full"; modules=$$?; \
+	wait $$stitched; stitched=$$?; echo "the stitched file:"; cat dist/stitched.log; exit $$((modules | stitched))
 
 e2e: $(VENV)/ready dist  ## real engines, real clients, real faults; needs root
 	bash e2e/run $(VENV)/bin/python -m "engine and not full"
