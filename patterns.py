@@ -113,14 +113,26 @@ def shape_end(shape: str) -> str:
     return "" if last is None or last.group(2) == "," else "(?![A-Za-z0-9_-])" if last.group(1) not in "be" else f"(?![{ALPHABETS[last.group(1)]}])"
 
 
+@functools.lru_cache(maxsize=None)
+def letters(letter: str) -> str:
+    """The alphabet that a letter of a shape stands for, ranges spelled out."""
+    return re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), ALPHABETS[letter])
+
+
+@functools.lru_cache(maxsize=None)
+def plain_letters(letter: str) -> str:
+    """The same without punctuation, where anything is left then."""
+    return letters(letter).translate(str.maketrans("", "", "-_=.+/%")) or letters(letter)
+
+
 def shape_sample(shape: str, seed: int = 1) -> str:
     """A made-up text of this shape, always the same one; nothing token-shaped needs to stand in a file."""
     rng = random.Random(f"{shape} {seed}")
     text = ""
     for letter, least, _, _, choice, literal in SHAPE_PART.findall(shape):
         if letter:
-            alphabet = re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), ALPHABETS[letter])
-            text += "".join(rng.choice(alphabet.translate(str.maketrans("", "", "-_=.+/%")) or alphabet) for _ in range(int(least)))
+            alphabet = plain_letters(letter)
+            text += "".join(rng.choice(alphabet) for _ in range(int(least)))
         else:
             text += choice.split("|")[0] if choice else literal
     return text
@@ -143,7 +155,7 @@ def shape_heads(shape: str) -> tuple[bytes, ...]:
         if min(map(len, heads)) >= 3:
             break
         if letter:
-            alphabet = re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), ALPHABETS[letter])
+            alphabet = letters(letter)
             options = list(alphabet) if int(least) == 1 or min(map(len, heads)) == 2 else [a + b for a in alphabet for b in alphabet]
         else:
             options = choice.split("|") if choice else [literal]
