@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,16 @@ def wait_for(condition, what, deadline=DEADLINE):
         if time.monotonic() > end:
             pytest.fail(f"waited {deadline:.0f} s in vain for {what}")
         time.sleep(0.01)
+
+
+def splits(data, seed=1, rounds=20):
+    """The data whole, byte by byte, and cut at seeded random places."""
+    yield [data]
+    yield [data[i : i + 1] for i in range(len(data))]
+    rng = random.Random(seed)
+    for _ in range(rounds):
+        cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 12)))
+        yield [data[a:b] for a, b in zip([0] + cuts, cuts + [len(data)])]
 
 
 class ProxyProcess:

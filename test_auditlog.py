@@ -666,6 +666,7 @@ def test_the_rotated_file_is_synced_too(new_log, folder):
     log.reopen()
     wait_for(lambda: inode in synced, "the old file's sync, with a clock that stands still")
     log.close("end", 10)
+    assert not problems(folder / "1", folder / "audit.log")
 
 
 def test_sighup_forces_a_look(new_log, folder):

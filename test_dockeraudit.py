@@ -11,51 +11,24 @@ import random
 import socket
 import struct
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, Sequence
 
 import pytest
+from scripted import ScriptedEngine, stdcopy_frame
 
 import dockeraudit
 import patterns
-from conftest import ROOT
+from conftest import ROOT, splits, wait_for
 from dockeraudit import StreamAuditor, StreamDemuxer, TextScanner, WebSocketDecoder
-from scripted import ScriptedEngine
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 SECRET = f"key={AWS} end\n".encode()
 
 
-def frame(stream_type: int, payload: bytes) -> bytes:
-    """One frame of a multiplexed stream."""
-    return struct.pack(">BxxxL", stream_type, len(payload)) + payload
-
-
 def chunked(parts: Sequence[bytes]) -> bytes:
     """A chunked body, one chunk a part."""
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
-
-
-def splits(data: bytes, seed: int = 1) -> Iterator[list[bytes]]:
-    """The data whole, byte by byte, and cut at seeded random places."""
-    yield [data]
-    yield [data[i : i + 1] for i in range(len(data))]
-    rng = random.Random(seed)
-    for _ in range(20):
-        cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 12)))
-        yield [data[a:b] for a, b in zip([0] + cuts, cuts + [len(data)])]
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
-    """Wait for a condition, generously; fail with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.005)
-    pytest.fail(f"waited {seconds} s for {what}")
 
 
 class RecordedStream:
@@ -106,14 +79,14 @@ SIZES = (0, 1, 255, 256, 1024, 65535, 16777216)
 @pytest.mark.parametrize("size", SIZES)
 def test_header_types_and_big_endian_sizes(stream_type: int, name: str, size: int) -> None:
     demuxer = StreamDemuxer("multiplexed")
-    runs = demuxer.feed(frame(stream_type, b"x" * size))
+    runs = demuxer.feed(stdcopy_frame(stream_type, b"x" * size))
     assert runs == ([(name, b"x" * size)] if size else [(name, b"")])
     assert demuxer.frames == 1 and not demuxer.inside_frame
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_size_is_read_big_endian(size: int) -> None:
-    header = frame(1, b"x" * size)[:8]
+    header = stdcopy_frame(1, b"x" * size)[:8]
     assert header[4:] == bytes([size >> 24 & 255, size >> 16 & 255, size >> 8 & 255, size & 255])
     demuxer = StreamDemuxer("multiplexed")
     demuxer.feed(header)
@@ -128,7 +101,7 @@ def joined(runs: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
     return {name: text for name, text in texts.items() if text}
 
 
-STREAM = frame(1, b"out one\n") + frame(2, b"error\n") + frame(1, b"") + frame(1, b"out two\n") + frame(0, b"typed\n")
+STREAM = stdcopy_frame(1, b"out one\n") + stdcopy_frame(2, b"error\n") + stdcopy_frame(1, b"") + stdcopy_frame(1, b"out two\n") + stdcopy_frame(0, b"typed\n")
 
 
 @pytest.mark.parametrize("framing", ["multiplexed", None])
@@ -149,7 +122,7 @@ def test_a_stream_that_is_not_frames_is_raw(text: bytes) -> None:
 
 
 def test_a_stream_that_stops_being_frames_is_raw_from_there_on() -> None:
-    for parts in splits(frame(1, b"one\n") + b"Panic: not a frame at all\n"):
+    for parts in splits(stdcopy_frame(1, b"one\n") + b"Panic: not a frame at all\n"):
         demuxer = StreamDemuxer("multiplexed")
         runs = [run for part in parts for run in demuxer.feed(part)]
         assert joined(runs) == {"stdout": b"one\n", "tty": b"Panic: not a frame at all\n"}
@@ -164,7 +137,7 @@ def test_a_header_that_claims_gigabytes_allocates_nothing() -> None:
 
 def test_timestamps_and_details_are_left_out_wherever_they_are_cut() -> None:
     stamp = b"2026-01-02T03:04:05.678901234Z "
-    data = b"".join(frame(1, stamp + b"a=b,c=d " + text) for text in (b"AKIA", b"IOSF and ", b"more\n"))
+    data = b"".join(stdcopy_frame(1, stamp + b"a=b,c=d " + text) for text in (b"AKIA", b"IOSF and ", b"more\n"))
     for parts in splits(data):
         demuxer = StreamDemuxer("multiplexed", prefixes=2)
         assert joined([run for part in parts for run in demuxer.feed(part)]) == {"stdout": b"AKIAIOSF and more\n"}
@@ -207,7 +180,7 @@ def both_ways(parts: Sequence[bytes], framing: Any, prefixes: int) -> tuple[tupl
 def framed_body(rng: random.Random) -> bytes:
     """A chunked body of frames: each in a chunk of its own, or chunks that know nothing of frames; damaged, or not."""
     sizes = rng.choices((0, 1, 3, 8, 92, 100, 247, 248, 249, 300, 4090, 5000), k=rng.randrange(1, 30))
-    frames = [frame(rng.choice((0, 1, 1, 1, 2, 3)), bytes(rng.choices(b"ab \r\n01\0\1", k=size))) for size in sizes]
+    frames = [stdcopy_frame(rng.choice((0, 1, 1, 1, 2, 3)), bytes(rng.choices(b"ab \r\n01\0\1", k=size))) for size in sizes]
     parts, at = frames, 0
     if rng.random() < 0.4:
         whole, parts = b"".join(frames), []
@@ -238,7 +211,7 @@ def test_the_walk_takes_whole_frames_and_remembers_few_heads(monkeypatch: pytest
     lines = [b"x" * size + b"\n" for size in (20, 20, 30, 40, 50, 20, 4096)]
     reader = dockeraudit.FrameReader(StreamDemuxer("multiplexed"))
     monkeypatch.setattr(dockeraudit.ChunkedReader, "feed", None)  # the longer way
-    used, decoded = reader.feed(chunked([frame(1, line) for line in lines])[: -len(b"0\r\n\r\n")])
+    used, decoded = reader.feed(chunked([stdcopy_frame(1, line) for line in lines])[: -len(b"0\r\n\r\n")])
     assert decoded == (sum(map(len, lines)) + 8 * len(lines), len(lines), [("stdout", b"".join(lines))])
     assert len(reader.heads) == 3
 
@@ -338,7 +311,7 @@ def framed(parts: Sequence[bytes], prefix: bytes) -> RecordedStream:
     text = TextScanner(patterns.DEFAULT_SCANNER, audit, "stdout")
     demuxer = StreamDemuxer("multiplexed", 1 if prefix else 0)
     for part in parts:
-        for _, data in demuxer.feed(frame(1, prefix + part)):
+        for _, data in demuxer.feed(stdcopy_frame(1, prefix + part)):
             text.feed(data)
     text.end()
     return audit
@@ -427,7 +400,7 @@ def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: Thr
     for line in lines:
         stream.offer(decoder, line)
     stream.close((decoder,), "raw", "end")
-    wait_until(lambda: audit.closed, "stream_close")
+    wait_for(lambda: audit.closed, "stream_close")
     assert [f["match"][-4:] for f in audit.findings] == [b"%04d" % i for i in range(300)]
     assert audit.closed[0]["lines"] == 600 and audit.closed[0]["unscanned"] == 0
 
@@ -447,13 +420,13 @@ def test_a_large_block_is_a_job_unless_all_workers_are_busy(executor: ThreadPool
     quick.go.set()
     first, second = auditor(executor, RecordedStream(), hung, room=room), auditor(executor, RecordedStream(), quick, room=room)
     first.offer(decoder, block)
-    wait_until(lambda: hung.threads, "the first stream's job")
+    wait_for(lambda: hung.threads, "the first stream's job")
     second.offer(decoder, block)
     assert hung.threads[0] is not threading.current_thread() and quick.threads[-1] is threading.current_thread() and second.waiting == 0
     hung.go.set()
-    wait_until(lambda: room.worker_free and not first.waiting, "the job to end")
+    wait_for(lambda: room.worker_free and not first.waiting, "the job to end")
     second.offer(decoder, block)
-    wait_until(lambda: len(quick.blocks) == 2, "the second stream's job")
+    wait_for(lambda: len(quick.blocks) == 2, "the second stream's job")
     assert quick.threads[-1] is not threading.current_thread()
 
 
@@ -469,7 +442,7 @@ def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPool
     assert stream.waiting <= dockeraudit.OWN_SHARE + 100_000
     scanner.go.set()
     stream.close((decoder,), "raw", "end")
-    wait_until(lambda: audit.closed, "stream_close")
+    wait_for(lambda: audit.closed, "stream_close")
     assert sum(audit.gaps) == stream.unscanned > 0
     assert sum(map(len, scanner.blocks)) + stream.unscanned == 40 * len(block)
     assert audit.closed[0]["lines"] == 40
@@ -492,7 +465,7 @@ def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(executor: ThreadP
     for _ in range(3):
         stream.offer(decoder, SECRET)
     stream.close((decoder,), "raw", "end")
-    wait_until(lambda: audit.closed, "stream_close")
+    wait_for(lambda: audit.closed, "stream_close")
     assert audit.errors == ["RuntimeError"] and len(audit.findings) == 2
 
 
@@ -505,7 +478,7 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
     assert stream.unscanned > 0
     scanner.go.set()
     stream.close((decoder,), "raw", "client")
-    wait_until(lambda: audit.closed, "stream_close")
+    wait_for(lambda: audit.closed, "stream_close")
 
 
 # =====================================================================================================================
@@ -544,7 +517,7 @@ def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypa
         sender = threading.Thread(target=lambda: (source.sendall(data), source.close()))
         sender.start()
         while len(got) < len(data):
-            wait_until(lambda: pipe.fill(engine, 1 << 20), "bytes from the engine")
+            wait_for(lambda: pipe.fill(engine, 1 << 20), "bytes from the engine")
             waiting: Any = pipe
             while waiting:
                 waiting = dockeraudit.send_some(client, waiting)
@@ -599,9 +572,9 @@ def test_payload_isolation_a_header_never_reaches_the_scanner(executor: ThreadPo
     demuxer = StreamDemuxer("multiplexed")
     payload = b"ada.winter" + b"@" * 54  # 64 bytes: the header's last byte is an @ too
     for _ in range(3):
-        stream.offer(demuxer, frame(1, payload) + frame(2, b"@example.org\n"))
+        stream.offer(demuxer, stdcopy_frame(1, payload) + stdcopy_frame(2, b"@example.org\n"))
     stream.close((demuxer,), "multiplexed", "end")
-    wait_until(lambda: audit.closed, "stream_close")
+    wait_for(lambda: audit.closed, "stream_close")
     assert b"".join(scanner.blocks).replace(b"@example.org\n", b"") == payload * 3
     assert audit.closed[0]["frames"] == 6
 

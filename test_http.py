@@ -6,7 +6,7 @@ bytes given to h11: what we accept it accepts, and sees the same in it.
 from __future__ import annotations
 
 import random
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import h11
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dockeraudit
+from conftest import splits
 from dockeraudit import (
     ChunkedReader,
     EngineError,
@@ -37,16 +38,6 @@ from dockeraudit import (
 
 #: as many examples as a second allows, the same ones in every run
 BOUNDED = settings(max_examples=150, derandomize=True, deadline=None, database=None)
-
-
-def cuts(data: bytes, seed: int = 1) -> Iterator[list[bytes]]:
-    """The data whole, byte by byte, and cut at seeded random places."""
-    yield [data]
-    yield [data[i : i + 1] for i in range(len(data))]
-    rng = random.Random(seed)
-    for _ in range(5):
-        places = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(1, 8)))
-        yield [data[a:b] for a, b in zip([0] + places, places + [len(data)])]
 
 
 def read_head(parts: Sequence[bytes], what: str = "request") -> Optional[tuple[bytes, bytes]]:
@@ -167,7 +158,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_illegal_heads_are_refused_with_400_at_any_cut(name: str) -> None:
-    for parts in cuts(REFUSED[name]):
+    for parts in splits(REFUSED[name], rounds=5):
         assert refusal(parts) == 400, parts
 
 
@@ -199,7 +190,7 @@ ACCEPTED = {
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_legal_heads_are_accepted_at_any_cut(name: str) -> None:
     data = ACCEPTED[name]
-    for parts in cuts(data + b"next") if len(data) < 1000 else [[data, b"next"]]:
+    for parts in splits(data + b"next", rounds=5) if len(data) < 1000 else [[data, b"next"]]:
         assert refusal(parts) is None
         assert read_head(parts) == (data, b"next")
 
@@ -225,7 +216,7 @@ def test_what_is_forwarded_is_what_came(method: bytes, target: bytes, fields: li
     fields = [(name, value) for name, value in fields if name.lower() not in FRAMED and name.lower() not in dockeraudit.HOP_FIELDS]
     fields.insert(seed % (len(fields) + 1), (b"hOST", b"docker"))
     data = b"%b %b HTTP/1.1\r\n" % (method, target) + b"".join(b"%b:%b\r\n" % field for field in fields) + b"\r\n"
-    for parts in cuts(data, seed):
+    for parts in splits(data, seed, rounds=5):
         found = read_head(parts)
         assert found == (data, b"")
         head = parse_request_head(data)
@@ -344,7 +335,7 @@ def read_chunks(parts: Sequence[bytes]) -> tuple[bytes, bytes, bool]:
 @pytest.mark.parametrize("name", CHUNKED)
 def test_a_chunked_body_ends_where_it_ends_at_any_cut(name: str) -> None:
     data, payload = CHUNKED[name]
-    for parts in cuts(data + b"GET / HTTP/1.1\r\n"):
+    for parts in splits(data + b"GET / HTTP/1.1\r\n", rounds=5):
         assert read_chunks(parts) == (payload, data, True)
 
 
@@ -381,7 +372,7 @@ BAD_CHUNKS = {
 @pytest.mark.parametrize("name", BAD_CHUNKS)
 def test_an_illegal_chunk_is_refused_at_any_cut(name: str) -> None:
     data = BAD_CHUNKS[name]
-    for parts in cuts(data) if len(data) < 10_000 else [[data], [data[i : i + 1000] for i in range(0, len(data), 1000)]]:
+    for parts in splits(data, rounds=5) if len(data) < 10_000 else [[data], [data[i : i + 1000] for i in range(0, len(data), 1000)]]:
         with pytest.raises(HTTPError) as caught:
             read_chunks(parts)
         assert caught.value.status == 400
@@ -434,7 +425,7 @@ def outcome(call: Any, *arguments: Any) -> Any:
 @given(st.one_of(CHUNK_PARTS, st.binary(max_size=60)), st.integers(0, 99))
 def test_any_bytes_are_the_same_chunks_at_any_cut(data: bytes, seed: int) -> None:
     whole = outcome(read_chunks, [data])
-    for parts in cuts(data, seed):
+    for parts in splits(data, seed, rounds=5):
         assert outcome(read_chunks, parts) == whole
 
 
@@ -451,7 +442,7 @@ def head_outcome(parts: Sequence[bytes]) -> Any:
 def test_any_bytes_are_the_same_head_at_any_cut(data: bytes, seed: int) -> None:
     """Cut anywhere, the same is refused; with which words may differ, and whether at once or at the end of time."""
     whole = outcome(head_outcome, [data])
-    for parts in cuts(data, seed):
+    for parts in splits(data, seed, rounds=5):
         assert outcome(head_outcome, parts) == whole
     outcome(parse_response_head, data + b"\r\n\r\n")
     outcome(parse_response_head, b"HTTP/1.1 200 OK\r\n" + data + b"\r\n\r\n")
@@ -483,7 +474,7 @@ def texts(decoder: Any, parts: Sequence[bytes]) -> Any:
 def test_any_bytes_are_the_same_stream_at_any_cut(data: bytes, framing: Optional[str], prefixes: int, seed: int) -> None:
     whole = texts(StreamDemuxer(framing, prefixes), [data])
     masked = texts(WebSocketDecoder("tty"), [data])
-    for parts in cuts(data, seed):
+    for parts in splits(data, seed, rounds=5):
         assert texts(StreamDemuxer(framing, prefixes), parts) == whole
         assert texts(WebSocketDecoder("tty"), parts) == masked
 
@@ -517,7 +508,7 @@ def decoded_frames(parts: Sequence[bytes], framing: Optional[str], prefixes: int
 @given(FRAMED_CHUNKS, st.sampled_from([None, "multiplexed"]), st.integers(0, 2), st.integers(0, 99))
 def test_chunks_and_frames_in_one_walk_are_the_same_as_in_two(data: bytes, framing: Optional[str], prefixes: int, seed: int) -> None:
     expected = outcome(decoded_frames, [data], framing, prefixes, False)
-    for parts in cuts(data, seed):
+    for parts in splits(data, seed, rounds=5):
         assert outcome(decoded_frames, parts, framing, prefixes, False) == expected
         assert outcome(decoded_frames, parts, framing, prefixes, True) == expected
 

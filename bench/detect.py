@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import bisect
-import io
 import json
 import os
 import random
@@ -29,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import dockeraudit  # noqa: E402
-import patterns  # noqa: E402
 from patterns import ORIGINAL_RULES, RULES, Rule, Scanner, shape_sample, token  # noqa: E402
 
 REPEATS = 5

@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 from scripted import ScriptedEngine, json_answer

@@ -8,7 +8,6 @@ import socket
 import threading
 from pathlib import Path
 
-import pytest
 from scripted import CONTAINER_ID, LOGS_HEAD, ScriptedEngine, chunk, json_answer, stdcopy_frame
 
 from conftest import PROGRAM, wait_for
