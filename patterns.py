@@ -800,7 +800,7 @@ def is_random(value: bytes) -> bool:
     """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word, path or number."""
     if len(value) < 12 or len(set(value[:64])) < LEAST_VARIETY or not KEY_ALPHABET.fullmatch(value):
         return False
-    return MIXED_PIECE.search(value) is not None or HEX_OR_UUID.fullmatch(value) is not None or len(value) >= 24 and is_many_cased(value + b"0")
+    return MIXED_PIECE.search(value, 0, RANDOM_SIZE) is not None or HEX_OR_UUID.fullmatch(value) is not None or len(value) >= 24 and is_many_cased(value + b"0")
 
 
 def is_mixed(value: bytes) -> bool:
@@ -834,9 +834,12 @@ def is_words(value: bytes) -> bool:
     return JOINED_WORDS.fullmatch(value) is not None
 
 
+URL_SAFE = bytes.maketrans(b"-_", b"+/")  # RFC 4648 §5
+
+
 def decoded(text: bytes) -> bytes:
     """What base64 text holds, of either alphabet and without its padding too; nothing if it is none."""
-    text = text.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    text = text.rstrip(b"=").translate(URL_SAFE)
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
@@ -867,16 +870,17 @@ LEAST_VARIETY = 9  # different characters in a random value: 12 random ones near
 RUN_CHARACTERS = bytes(120 if chr(c).isalnum() and c < 128 or c in b"_-" else 32 for c in range(256))
 RUN_LEAST = b"x" * 20  # no prefixed token is shorter; runs of 12 are five times as many
 #: what may stand before a run and yet belong to its token, or to an escape that is glued to it
-GLUE = b".!\\%["
+GLUE = frozenset(b".!\\%[")
 TOKEN_START = 32  # bytes before a run in which its token may begin: pat.XXXXXXXXXXXXXXXXXXXXXX.
-LONG_RUN = 50  # tokens that only an inner literal gives away have a longer run
+LONG_RUN = 3  # times that length: tokens that only an inner literal gives away have a run of 60 or more
 TOKEN_SIGNS = LETTERS + b"0123456789._-!"
 LOCAL_PART = LETTERS + b"0123456789._%+-"
-#: rules matched where their literal stands: finder, whether in the lower-case copy, literal, its offset in the pattern
-ANCHORS = (
-    ("aws", False, b"AKIA", 0), ("pem", False, b"-----BEGIN", 0), 
-    ("password", True, b"pass", 0), ("bearer", True, b"bearer", 0), ("basic", True, b"basic ", 0),
-)  # fmt: skip
+#: rules matched where a word stands in the block's lower-case copy, by their finder
+WORD_ANCHORS = {"password": b"pass", "bearer": b"bearer", "basic": b"basic ", "curl": b"curl ", "api": b"key"}
+#: All words are looked for in one pass over a copy in which b, c, p, u are k and a, r, t, w are e: each of them then holds
+#: a `ke`, which `re` finds by its first letter. That costs as much as to find three words one after the other.
+WORD_LETTERS = bytes.maketrans(CAPITALS + b"bcpuBCPUartwARTW", CAPITALS.lower() + b"kkkkkkkkeeeeeeee")
+WORD_PAIR = b"ke"
 DOMAIN = re.compile(rb"@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 MARK_WINDOW = 4096  # bytes in which, after a mark that was none, the next real one is searched at C speed: texts full of them
 MARK_LONGEST = 512  # bytes of the longest token that a mark gives away
@@ -885,12 +889,14 @@ URL_AUTHORITY = 400  # bytes behind a :// in which its host ends
 HOST_TAIL = 8  # bytes of a host's end by which rules for it are looked up
 NAME_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789_.-"
 #: the words that make a name a secret's, and what may follow them at once: `author` and `keyboard` are sorted out here
-NAME_GOES_ON = b"_-.\"'`]:=,>| \t\\%\x1bs0123456789"
-SECRET_WORDS = {b"key": NAME_GOES_ON + b"tvpdl", b"token": NAME_GOES_ON + b"kvpd", b"secret": NAME_GOES_ON + b"kvpdt", b"pass": NAME_GOES_ON + b"wpc", b"pwd": NAME_GOES_ON, b"auth": NAME_GOES_ON + b"o"}
+NAME_GOES_ON = b"_-.\"'`]:=,>| \t\\%\x1b0123456789"
+SECRET_WORDS = {
+    b"key": b"to te va pl pro pas ph da de li", b"token": b"key va pl pro pas da de", b"secret": b"key va pl pro pas da de to te",
+    b"pass": b"word wd phrase code", b"pwd": b"", b"auth": b"or",
+}  # fmt: skip
 SPACED_WORDS = (b"key", b"token", b"secret")
 PASSWORD_NAME = re.compile(rb"pass(?:w|phrase|code|$|\d|[_.\-])|pwd|pswd")
-NAME_SIZE = 48  # bytes of a key's name that are looked at, to each side of the secret word
-CONTEXT_SIZE = 48  # bytes before the name in which a service's word counts
+BEFORE_SIZE = 96  # bytes before the secret word in which the name begins, and in which a service's word counts
 #: from behind the secret word: the name's rest, what closes it, the operator, what opens the value
 ASSIGNMENT = re.compile(
     rb"(?=([\w.\-]{0,48}))\1(?=[=:\"'`\]\\,>| \t!%\x1b])(?:"  # the name's rest, taken whole: a lookahead gives nothing back
@@ -901,8 +907,13 @@ ASSIGNMENT = re.compile(
     rb"|[ \t]{1,3}-?[ \t]{0,3}(?=[\"'])"  # name 'value', name - 'value'
     rb")(?P<quote>\\{0,2}(?:\"{3}|'{3}|[\"'`])|)"
 )
+#: what assignments have behind their secret word, as far as it can be seen where letters stand for others
+OPERATOR_AHEAD = rb"(?=([\w.\-]{0,48}))\%d(?:[=:\"'`\\|!%%\x1b]|>[^<>\s]|\][ \t]{0,16}[=:|!%%]|[ \t]{1,16}[=:|!%%\-\"'])"
 #: `SERVICE KEY value`, `service-secret-value`: what stands between the secret word and a value, where a service is named
-SPACED = re.compile(rb"(?:[ _\-]?(?:access|secret|private|api|token|key|pat)(?![a-z])){0,3}(?:[ \t_\-.:]{1,3}|[ ](?:is|was|=)[ ])[\"']?([a-z0-9_\-+/=.]{12,512})")
+SPACED_REST = rb"(?:[ _\-]?(?:access|secret|private|api|token|key|pat)(?![a-z]))?(?:[ \t_\-.:]{1,3}|[ ](?:is|was|=)[ ])[\"']?"
+SPACED = re.compile(SPACED_REST + rb"([a-z0-9_\-+/=.]{12,512})")
+#: what follows secret words that more follows, as far as it can be seen where letters stand for others
+SPACED_AHEAD = re.sub(rb"(?<!\\)[a-z]{2,}", lambda word: word.group().translate(WORD_LETTERS), SPACED_REST) + rb"(?=[a-z_\-+/=.]{0,24}[0-9]|[a-z0-9_\-+/=.]{24})[a-z0-9_\-+/=.]{12}"
 BARE_VALUE = re.compile(rb"[^\s\"'`,;<>&)}\]\\\x1b]{4,512}")
 NEXT_NAME = re.compile(rb"\\{0,2}[\"'][ \t]{0,4}:")  # behind `"password", "name` it was a list, or the next member
 QUOTED_VALUE = {quote: re.compile(rb"[^\r\n\\" + quote + rb"]{4,512}(?=[\\" + quote + rb"])") for quote in (b'"', b"'", b"`")}
@@ -921,6 +932,7 @@ KEY_OWNER = re.compile(
     rb"hub|function|host|read|publish|instrumentation|push|send|rest|root|device|provision\w{0,7}|merchant|payment|sandbox|prod|production|live)[_.\- ]?$"
 )
 #: eight letters and digits in a row that are both: what generated keys have and names, dates and paths do not
+RANDOM_SIZE = 256  # bytes of a value in which such a piece is looked for
 MIXED_PIECE = re.compile(rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}")
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+=*")
 #: what hands type, in lower case: the alphabet, numbers in order
@@ -932,7 +944,7 @@ WORD = re.compile(rb"[a-z0-9]+")
 NAME_AFFIX = re.compile(rb"^(?:x|my)(?=[a-z]{4})|(?:api|app|client|access|secret|private|auth|oauth|prod|live|test|dev|admin|user|server|account|service|refresh|personal|bot|sms|io|sdk|crm|write|read)+$")
 NO_WORD = re.compile(rb"[0-9!@#$%^&*]")
 NAMES_SECRET = re.compile(rb"secret|token")
-CURL_WINDOW = 128  # bytes before a URL in which curl and its options are looked for
+CURL_WINDOW = 128  # bytes behind curl in which a URL begins
 #: finders of rules whose matches may be placeholders; the six originals report whatever they match
 ADDED_FINDS = frozenset(("token", "inside", "mark", "url", "curl", "basic", "hook"))
 LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
@@ -973,8 +985,7 @@ class Found(list):  # type: ignore[type-arg]
         super().__init__()
         self.ends: dict[Any, int] = {}
         self.values: set[int] = set()  # where keyed values that were reported begin: names may hold several words
-        self.curl: Optional[bool] = None  # whether the block holds one at all
-        self.judged: dict[tuple[Key, bytes], Optional[Anchored]] = {}  # logs repeat themselves; judging costs 10 µs
+        self.judged: dict[Any, Optional[Anchored]] = {}  # logs repeat themselves; judging costs 10 µs
 
 
 #: (block, its lower-case copy, where the anchor is, whether lines stand for themselves, what is found) → where to go on
@@ -1002,30 +1013,37 @@ class Scanner:
             for keyword in rule.keywords:
                 table.setdefault(keyword[-HOST_TAIL:] if rule.find == "hook" else keyword, []).append(anchored)
         self._generic = {anchored.rule.id: anchored for anchored in self._by_find.get("keyed", ())}
-        self._in_block, self._in_lower = self._anchors()
+        self._in_block, self._in_lower = self._literals()
+        self._at_words = self._words()
+        self._word = word_finder([word for word, _, _ in self._at_words])
+        self._url = url_finder(self._hosts)
 
-    def _anchors(self) -> tuple[list[tuple[bytes, Visitor]], list[tuple[bytes, Visitor]]]:
+    def _literals(self) -> tuple[list[tuple[bytes, Visitor]], list[tuple[bytes, Visitor]]]:
         """The literals to look for, in the block and in its lower-case copy, each with what to do there."""
         in_block: dict[bytes, list[Visitor]] = {}
         in_lower: dict[bytes, list[Visitor]] = {}
-        for find, lowered, literal, offset in ANCHORS:
-            for anchored in self._by_find.get(find, ()):
-                (in_lower if lowered else in_block).setdefault(literal, []).append(self._literal(anchored, offset))
+        for anchored in self._by_find.get("pem", ()):
+            in_block.setdefault(b"-----BEGIN", []).append(self._literal(anchored))
         if "mark" in self._by_find:
             in_block.update({b"~": [self._mark(1, 1)], b"$": [self._mark(0, 3)]})
         for anchored in self._by_find.get("email", ()):
             in_block.setdefault(b"@", []).append(self._email(anchored))
-        for anchored in self._by_find.get("api", ()):
-            in_lower.setdefault(b"key", []).append(self._api(anchored))
-        if any(map(self._by_find.__contains__, ("url", "hook", "curl"))):
-            in_lower.setdefault(b"://", []).append(self._visit_url)
-        if "keyed" in self._by_find or "service" in self._by_find:
-            for word in SECRET_WORDS:
-                in_lower[word] = [self._keyed(word, in_lower.get(word, ()))]
         for anchored in self._by_find.get("line", ()):
             for keyword in anchored.rule.keywords:
                 in_lower.setdefault(keyword.lower(), []).append(self._in_line(anchored))
         return [(literal, together(visits)) for literal, visits in in_block.items()], [(literal, together(visits)) for literal, visits in in_lower.items()]
+
+    def _words(self) -> list[tuple[bytes, int, Visitor]]:
+        """The words to look for, each with where its pair of letters stands and what to do there."""
+        words: dict[bytes, list[Visitor]] = {}
+        visitors = {"api": self._api, "curl": self._curl}
+        for find, word in WORD_ANCHORS.items():
+            for anchored in self._by_find.get(find, ()):
+                words.setdefault(word, []).append(visitors.get(find, self._literal)(anchored))
+        if "keyed" in self._by_find or "service" in self._by_find:
+            for word in SECRET_WORDS:
+                words[word] = [self._keyed(word, words.get(word, ()))]
+        return [(word, word.translate(WORD_LETTERS).index(WORD_PAIR), together(visits)) for word, visits in words.items()]
 
     def scan(self, block: bytes) -> list[Match]:
         """All matches in the block, sorted by start, no two secrets overlapping."""
@@ -1046,27 +1064,56 @@ class Scanner:
             at = lower.find(literal)
             while at >= 0:
                 at = lower.find(literal, visit(block, lower, at, lines, found))
+        if self._at_words:
+            self._find_words(block, lower, lines, found)
+        if "url" in self._by_find or self._hosts:
+            for match in self._url.finditer(lower):
+                self._visit_url(block, lower, match.start(), found)
+        for anchored in self._by_find.get("aws", ()):
+            for match in anchored.whole.finditer(block):  # beginning with a literal: faster than to find that
+                accept(anchored, block, match, found)
         if self._heads or "inside" in self._by_find:
-            self._find_tokens(block, lower, found)
+            self._find_tokens(block, found)
         return without_overlaps(found) if found else []
+
+    # ---- words ----
+
+    def _find_words(self, block: bytes, lower: bytes, lines: bool, found: Found) -> None:
+        """Visit each word where it stands, word by word: a name may hold several, and their order decides."""
+        places: dict[int, list[int]] = {}
+        for match in self._word.finditer(block.translate(WORD_LETTERS)):
+            places.setdefault(match.lastindex, []).append(match.start())
+        for group in sorted(places):
+            word, before, visit = self._at_words[group // 2 - 1]
+            go_on = 0
+            for start in places[group]:
+                at = start - before
+                if at >= go_on and lower.startswith(word, at):
+                    go_on = visit(block, lower, at, lines, found)
 
     # ---- prefixed tokens ----
 
-    def _find_tokens(self, block: bytes, lower: bytes, found: Found) -> None:
+    def _find_tokens(self, block: bytes, found: Found) -> None:
         """Prefixed tokens: jump from run to run of token characters, look the first three bytes up."""
-        heads, infixes = self._heads, self._by_find.get("inside")
+        heads, infixes = self._heads, "inside" in self._by_find
         runs = block.translate(RUN_CHARACTERS)
-        at = runs.find(RUN_LEAST)
+        at, seen, pieces = runs.find(RUN_LEAST), -1, 0
         while at >= 0:
-            if at and block[at - 1] in GLUE:
-                for start in token_starts(block, at):
-                    self._token(block, start, found)
-            elif block[at : at + 3] in heads:
-                self._token(block, at, found)
-            end = runs.find(b" ", at)
-            if infixes and (end < 0 or end - at > LONG_RUN):
-                self._infixed(block, max(0, at - TOKEN_START), len(block) if end < 0 else end + TOKEN_START, found)
-            at = runs.find(RUN_LEAST, end) if end >= 0 else -1
+            pieces = pieces + 1 if at == seen else 1  # of the length that is looked for, in this run
+            seen = at + len(RUN_LEAST)
+            if pieces == 1:
+                before = block[at - 1] if at else 32
+                if before in GLUE:
+                    start = glued_start(block, at, before)
+                    if block[start : start + 3] in heads:
+                        self._token(block, start, found)
+                if block[at : at + 3] in heads and before not in b".!":
+                    self._token(block, at, found)
+            elif pieces == LONG_RUN and infixes:
+                end = runs.find(b" ", seen)
+                seen = end if end >= 0 else len(block)
+                self._infixed(block, max(0, at - LONG_RUN * len(RUN_LEAST) - TOKEN_START), seen + TOKEN_START, found)
+            at = runs.find(RUN_LEAST, seen)
 
     def _infixed(self, block: bytes, at: int, end: int, found: Found) -> None:
         """Match the rules whose literal stands inside a long token."""
@@ -1088,12 +1135,12 @@ class Scanner:
 
     # ---- literals ----
 
-    def _literal(self, anchored: Anchored, offset: int = 0) -> Visitor:
-        """A visitor for a rule whose literal stands at this offset of its pattern: what a plain finditer gives."""
+    def _literal(self, anchored: Anchored) -> Visitor:
+        """A visitor for a rule whose pattern begins with the literal: what a plain finditer gives."""
         whole, on_line = anchored.whole.match, anchored.on_line.match
 
         def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
-            match = (on_line if lines else whole)(block, max(0, at - offset))
+            match = (on_line if lines else whole)(block, at)
             if match is None:
                 return at + 1
             accept(anchored, block, match, found)
@@ -1166,83 +1213,80 @@ class Scanner:
 
     # ---- URLs ----
 
-    def _visit_url(self, block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
-        """At a ://: credentials in the URL, URLs that are credentials, curl's options before it."""
+    def _visit_url(self, block: bytes, lower: bytes, at: int, found: Found) -> None:
+        """At a :// that the finder took: credentials in the URL, URLs that are credentials."""
         host_end = lower.find(b"/", at + 3, at + URL_AUTHORITY)
-        rules = self._hosts.get(lower[host_end - HOST_TAIL : host_end], ())
-        if block.find(b"@", at + 3, at + URL_AUTHORITY) >= 0:
-            rules = [*self._by_find.get("url", ()), *rules]
-        for anchored in rules:
+        for anchored in (*self._by_find.get("url", ()), *self._hosts.get(lower[host_end - HOST_TAIL : host_end], ())):
             match = anchored.whole.match(block, at)
             if match:
                 accept(anchored, block, match, found)
-        if found.curl is None:
-            found.curl = b"curl " in lower
-        for anchored in self._by_find.get("curl", ()) if found.curl else ():
-            curl = lower.rfind(b"curl ", max(0, at - CURL_WINDOW), at)
-            match = anchored.whole.match(block, curl) if curl >= 0 else None
-            if match:
-                accept(anchored, block, match, found)
-        return at + 3
+
+    def _curl(self, anchored: Anchored) -> Visitor:
+        """A visitor at `curl ` for the credentials among its options, if it has a URL."""
+        match_here = self._literal(anchored)
+
+        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+            url = block.find(b"://", at, at + CURL_WINDOW)
+            if url < 0 or lower.find(b"curl ", at + 1, url) >= 0:
+                return at + 1
+            return match_here(block, lower, at, lines, found)
+
+        return visit
 
     # ---- keyed secrets ----
 
     def _keyed(self, word: bytes, others: Sequence[Visitor]) -> Visitor:
         """A visitor for NAME = VALUE, where the name holds this word; `others` share the literal and the first look behind it."""
 
-        goes_on, spaced, size = SECRET_WORDS[word], word in SPACED_WORDS, len(word)
+        goes_on, spaced, size = name_goes_on(word), word in SPACED_WORDS, len(word)
 
         def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
             behind = at + size
             if lower[behind : behind + 1] not in goes_on:
                 return behind
-            for other in others:
-                if found.ends.get(other, 0) <= at:
-                    end = found.ends[other] = other(block, lower, at, lines, found)
-                    if word == b"pass" and end > behind:
-                        return end  # the original password rule, which comes before those for keyed ones
             assignment = ASSIGNMENT.match(lower, behind)
             if assignment is None:
                 return self._spaced(block, lower, at, behind, found) if spaced else behind
-            rest = assignment.group(1)
-            inner = rest.rfind(word)
-            if inner >= 0:  # the word stands twice in the name: the last one counts
-                at, rest = behind + inner, rest[inner + len(word) :]
-            if assignment.end() in found.values:
+            rest, operator, member, listed, element, quote = assignment.groups()
+            if operator and others and lower[behind + len(rest)] in b":=":  # the originals take no quote before it
+                for other in others:
+                    if found.ends.get(other, 0) <= at:
+                        end = found.ends[other] = other(block, lower, at, lines, found)
+                        if word == b"pass" and end > behind:
+                            return end  # the original password rule, which comes before those for keyed ones
+            if rest and word in rest:  # the word stands twice in the name: the last one counts
+                inner = rest.rfind(word)
+                at, rest = behind + inner, rest[inner + size :]
+            start = assignment.end()
+            if start in found.values:
                 return behind
-            assigned, member, listed, element, quote = assignment.group("assigned", "member", "listed", "element", "quote")
-            operator = assigned or member or listed or element or b" "
-            if member == b"=":
-                operator = b"value="  # <add key="Password" value="x"/>: configuration, seldom in use
-            values = VALUES.get(operator) or (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE)
-            value = values.match(block, assignment.end())
+            if operator is None:  # <add key="Password" value="x"/> is configuration, seldom in use
+                operator = b"value=" if member == b"=" else member or listed or element or b" "
+            value = (VALUES.get(operator) or (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE)).match(block, start)
             if value is None or operator == b"," and NEXT_NAME.match(block, value.end()):
                 return behind
-            if operator == b":" and not quote and value.group().isalpha():
-                return int(value.end())  # prose: the commonest case, and never a secret
-            self._assigned(block, lower, at, Key(*self._before(lower, at), word, rest, operator, bool(quote)), value, found)
-            return int(value.end())
+            end = int(value.end())
+            if operator == b":" and not quote and block[start:end].isalpha():
+                return end  # prose: the commonest case, and never a secret
+            self._assigned(block, lower, at, (word, rest, operator, bool(quote)), start, end, found)
+            return end
 
         return visit
 
-    def _before(self, lower: bytes, at: int) -> tuple[bytes, bytes]:
-        """The line before the name that holds a secret word at this place, and the name's beginning."""
-        before = lower[max(0, at - NAME_SIZE - CONTEXT_SIZE) : at].rpartition(b"\n")[2]
-        context = before.rstrip(NAME_CHARACTERS)
-        return context, before[len(context) :]
-
-    def _assigned(self, block: bytes, lower: bytes, at: int, key: Key, value: Any, found: Found) -> None:
-        """Report an assignment whose value is a secret."""
-        start, end = value.span()
-        if key.operator == b">" and block[start : start + 1] == b"{":  # <secret>{AQAAABAAA value}</secret>
+    def _assigned(self, block: bytes, lower: bytes, at: int, key: tuple[bytes, bytes, bytes, bool], start: int, end: int, found: Found) -> None:
+        """Report an assignment whose value, from `start` to `end`, is a secret; `key`: the last four of a Key."""
+        value_start = start
+        if key[2] == b">" and block[start : start + 1] == b"{":  # <secret>{AQAAABAAA value}</secret>
             start, end = block.rfind(b" ", start, end) + 1 or start + 1, end - 1
-        judged, value_key = found.judged, (key, block[start:end])
-        if value_key not in judged:
-            judged[value_key] = self._judge(key, value_key[1])
-        anchored = judged[value_key]
+        before = line_before(lower, at)
+        case = (before, key, block[start:end])
+        try:
+            anchored = found.judged[case]
+        except KeyError:
+            anchored = found.judged[case] = self._judge(Key(*split_name(before), *key), case[2])
         if anchored:
-            found.values.add(value.start())
-            found.append((anchored.rank, Match(anchored.rule, at - len(key.prefix), end, start, end)))
+            found.values.add(value_start)
+            found.append((anchored.rank, Match(anchored.rule, at - len(split_name(before)[1]), end, start, end)))
 
     def _spaced(self, block: bytes, lower: bytes, at: int, behind: int, found: Found) -> int:
         """`SERVICE KEY value` without an operator: only where a known service is named before it."""
@@ -1251,7 +1295,7 @@ class Scanner:
             return behind
         start, end = spaced.span(1)
         value = block[start:end]
-        context, prefix = self._before(lower, at)
+        context, prefix = split_name(line_before(lower, at))
         anchored = self._service(context + prefix, value, random=True) if is_random(value) else None
         if anchored and not is_placeholder(value) and not NO_SECRET_NAME.search(prefix):
             found.append((anchored.rank, Match(anchored.rule, at - len(prefix), end, start, end)))
@@ -1283,6 +1327,17 @@ class Scanner:
         if known and random:
             return self._generic.get("keyed-secret" if is_strong(value) else "keyed-secret-weak")
         return None
+
+
+def line_before(lower: bytes, at: int) -> bytes:
+    """What stands before a secret word on its line, as far as it is looked at."""
+    return lower[at - BEFORE_SIZE if at > BEFORE_SIZE else 0 : at].rpartition(b"\n")[2]
+
+
+def split_name(before: bytes) -> tuple[bytes, bytes]:
+    """What stands before the name that holds a secret word, and the name's beginning."""
+    context = before.rstrip(NAME_CHARACTERS)
+    return context, before[len(context) :]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -1351,20 +1406,43 @@ def together(visits: Sequence[Visitor]) -> Visitor:
     return visit
 
 
-def token_starts(block: bytes, start: int) -> Iterator[int]:
-    """Where else the token of a run may begin: before a dot, or behind JSON's \\n, percent-encoding, an ANSI colour."""
-    before = block[start - 1]
+def name_goes_on(word: bytes) -> bytes:
+    """The characters that may follow a secret word in a name."""
+    return NAME_GOES_ON + b"s" + bytes({more[0] for more in SECRET_WORDS[word].split()})
+
+
+def word_finder(words: Iterable[bytes]) -> Any:
+    """A regex for the copy in WORD_LETTERS: matches at each word's pair of letters; the last group is twice the word's number, from 1."""
+    parts = []
+    for number, word in enumerate(words):
+        text = word.translate(WORD_LETTERS)
+        at = text.index(WORD_PAIR) + len(WORD_PAIR)
+        part = re.escape(text[at:]) + b"(?<=" + re.escape(text) + b")"  # a literal first: `re` then tries it without a call
+        if word in SECRET_WORDS:
+            goes_on = b"|".join((b"s?[" + re.escape(NAME_GOES_ON) + b"]", *SECRET_WORDS[word].translate(WORD_LETTERS).split()))
+            ahead = OPERATOR_AHEAD % (2 * number + 1)
+            part += b"(?=" + goes_on + b")(?=" + (ahead + b"|" + SPACED_AHEAD if word in SPACED_WORDS else ahead) + b")()"
+        else:
+            part += b"()()"
+        parts.append(part)
+    return re.compile(WORD_PAIR + b"(?:" + b"|".join(parts) + b")")
+
+
+def url_finder(host_tails: Iterable[bytes]) -> Any:
+    """A regex for URLs that may hold credentials, or whose host ends so."""
+    tails = b"|".join(map(re.escape, host_tails))
+    host = rb"[a-z0-9.\-]{0,%d}(?<=%s)/|" % (URL_AUTHORITY, tails) if tails else b""
+    return re.compile(rb"://(?=" + host + rb"[^\s/?#\"'<>`\\]{0,%d}@)" % URL_AUTHORITY)
+
+
+def glued_start(block: bytes, at: int, before: int) -> int:
+    """Where the token of a run begins: before a dot, or behind the escape that is glued to it: JSON's \\n, %3A, an ANSI colour."""
     if before in b".!":
-        lead = block[max(0, start - TOKEN_START) : start]
-        yield start - len(lead) + len(lead.rstrip(TOKEN_SIGNS))
-        return
-    yield start
+        lead = block[max(0, at - TOKEN_START) : at]
+        return at - len(lead) + len(lead.rstrip(TOKEN_SIGNS))
     if before == 92:
-        yield start + (5 if block[start] == 117 else 1)
-    elif before == 37:
-        yield start + 2
-    else:
-        yield block.find(b"m", start, start + 12) + 1
+        return at + (5 if block[at] == 117 else 1)
+    return at + 2 if before == 37 else block.find(b"m", at, at + 12) + 1
 
 
 def accept(anchored: Anchored, block: bytes, match: Any, found: Found) -> None:
