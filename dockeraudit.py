@@ -112,7 +112,7 @@ OWN_SHARE = 64 << 10  # bytes that each stream may queue for scanning whatever t
 STREAM_SHARE = 2 << 20  # bytes that one stream may queue
 TOTAL_SHARE = 16 << 20  # bytes that all streams may queue beyond their own shares
 ROOM_WAIT = 1.0  # seconds that a block waits for room before it passes unscanned
-INLINE_LIMIT = 32 << 10  # bytes below which the relaying thread scans a block itself, in 0.3 ms; handing each over costs 20 % more in all
+QUICK_SCAN = 0.005  # seconds in which most blocks are scanned ten times; to hand each to another thread costs 20 % more in all
 WALK_LEAST = 1 << 10  # bytes of a block that may hold enough frames for walking over them to be worth its beginning
 HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as far as engines write them
 KNOWN_HEADS = 4096  # heads of frames that FrameReader remembers; twice as many line lengths as are common, 1 MiB
@@ -984,8 +984,9 @@ def input_decoder(route: Route) -> Decoder:
 # =====================================================================================================================
 # scanning a stream
 # =====================================================================================================================
-# Threads. A stream's relaying thread offers blocks; a scanning worker, or for small blocks the relaying thread itself,
-# scans them: whoever set `_running` under the stream's lock, so never two at once. Locks are held for bookkeeping only.
+# Threads. A stream's relaying thread offers blocks and scans them itself once they are delivered, or, as soon as that
+# takes long, leaves them to a scanning worker: whoever set `_running` under the stream's lock, so never two at once.
+# Locks are held for bookkeeping only.
 # Nothing here touches the log's file or the engine: `StreamAudit` never blocks.
 
 KEY_TEXT = re.compile(rb"[A-Za-z0-9+/=]*")
@@ -1242,6 +1243,7 @@ class StreamAuditor:
         self._held = 0  # bytes in carries, as of the last job
         self._charged = 0  # bytes taken from the common room
         self._running = False
+        self._slow = False  # the last scan took longer than QUICK_SCAN
         self._closing: Optional[dict[str, Any]] = None
         self._room_made = threading.Condition()
         self._skipping = 0  # bytes passed unscanned in the current gap; its beginning
@@ -1288,10 +1290,10 @@ class StreamAuditor:
         self._put((stream_type, data), len(data))
 
     def _put(self, item: Any, size: int) -> None:
-        """Queue an item; scan it here if nothing else of the stream is going on and it is small, else see that a job runs.
+        """Queue an item; scan it here if nothing else of the stream is going on and its scans are quick, else see that a job runs.
 
-        A larger one is scanned here too while all workers are busy: to queue it would not make it sooner, and 32 busy
-        streams would hold 18 MiB.
+        Those of a slow stream are scanned here too while all workers are busy: to queue them would not make them sooner,
+        and 32 such streams would hold 18 MiB.
         """
         with self._room_made:
             self._queue.append(item)
@@ -1299,7 +1301,7 @@ class StreamAuditor:
             if self._running:
                 return
             self._running = True
-        if len(self._queue) == 1 and (size < INLINE_LIMIT or not self._room.worker_free):
+        if len(self._queue) == 1 and not (self._slow and self._room.worker_free):
             self._job()
         else:
             self._submit()
@@ -1384,6 +1386,7 @@ class StreamAuditor:
 
     def _scan(self, item: Any) -> None:
         """Scan one item of the queue; whatever goes wrong with it is recorded, and the stream goes on behind it."""
+        begun = time.monotonic()
         try:
             if item is None:
                 self._settle()
@@ -1395,6 +1398,7 @@ class StreamAuditor:
             self.audit.error(type(error).__name__)
             self._start_afresh(item)
             self._on_error()
+        self._slow = time.monotonic() - begun > QUICK_SCAN
         self._held = sum(text.held for text in self._texts.values())
         if self._held > OWN_SHARE:
             for text in self._texts.values():

@@ -876,7 +876,7 @@ LONG_RUN = 3  # times that length: tokens that only an inner literal gives away 
 TOKEN_SIGNS = LETTERS + b"0123456789._-!"
 LOCAL_PART = LETTERS + b"0123456789._%+-"
 #: rules matched where a word stands in the block's lower-case copy, by their finder
-WORD_ANCHORS = {"password": b"pass", "bearer": b"bearer", "basic": b"basic ", "curl": b"curl ", "api": b"key"}
+WORD_ANCHORS = {"pem": b"-----begin", "password": b"pass", "bearer": b"bearer", "basic": b"basic ", "curl": b"curl ", "api": b"key"}
 #: All words are looked for in one pass over a copy in which b, c, p, u are k and a, r, t, w are e: each of them then holds
 #: a `ke`, which `re` finds by its first letter. That costs as much as to find three words one after the other.
 WORD_LETTERS = bytes.maketrans(CAPITALS + b"bcpuBCPUartwARTW", CAPITALS.lower() + b"kkkkkkkkeeeeeeee")
@@ -984,12 +984,13 @@ class Found(list):  # type: ignore[type-arg]
     def __init__(self) -> None:
         super().__init__()
         self.ends: dict[Any, int] = {}
+        self.lower = b""  # the block's lower-case copy, once a secret word is in it
         self.values: set[int] = set()  # where keyed values that were reported begin: names may hold several words
         self.judged: dict[Any, Optional[Anchored]] = {}  # logs repeat themselves; judging costs 10 µs
 
 
-#: (block, its lower-case copy, where the anchor is, whether lines stand for themselves, what is found) → where to go on
-Visitor = Callable[[bytes, bytes, int, bool, Found], int]
+#: (block, where the anchor is, whether lines stand for themselves, what is found) → where to go on
+Visitor = Callable[[bytes, int, bool, Found], int]
 
 
 class Scanner:
@@ -1022,8 +1023,6 @@ class Scanner:
         """The literals to look for, in the block and in its lower-case copy, each with what to do there."""
         in_block: dict[bytes, list[Visitor]] = {}
         in_lower: dict[bytes, list[Visitor]] = {}
-        for anchored in self._by_find.get("pem", ()):
-            in_block.setdefault(b"-----BEGIN", []).append(self._literal(anchored))
         if "mark" in self._by_find:
             in_block.update({b"~": [self._mark(1, 1)], b"$": [self._mark(0, 3)]})
         for anchored in self._by_find.get("email", ()):
@@ -1055,20 +1054,17 @@ class Scanner:
 
     def _scan(self, block: bytes, lines: bool) -> list[Match]:
         found = Found()
-        lower = block.lower()
         for literal, visit in self._in_block:
             at = block.find(literal)
             while at >= 0:
-                at = block.find(literal, visit(block, lower, at, lines, found))
-        for literal, visit in self._in_lower:
-            at = lower.find(literal)
-            while at >= 0:
-                at = lower.find(literal, visit(block, lower, at, lines, found))
+                at = block.find(literal, visit(block, at, lines, found))
         if self._at_words:
-            self._find_words(block, lower, lines, found)
+            self._find_words(block, lines, found)
+        if self._in_lower:
+            self._find_keywords(block, lines, found)
         if "url" in self._by_find or self._hosts:
-            for match in self._url.finditer(lower):
-                self._visit_url(block, lower, match.start(), found)
+            for match in self._url.finditer(block):
+                self._visit_url(block, match.start(), found)
         for anchored in self._by_find.get("aws", ()):
             for match in anchored.whole.finditer(block):  # beginning with a literal: faster than to find that
                 accept(anchored, block, match, found)
@@ -1078,18 +1074,28 @@ class Scanner:
 
     # ---- words ----
 
-    def _find_words(self, block: bytes, lower: bytes, lines: bool, found: Found) -> None:
+    def _find_words(self, block: bytes, lines: bool, found: Found) -> None:
         """Visit each word where it stands, word by word: a name may hold several, and their order decides."""
         places: dict[int, list[int]] = {}
         for match in self._word.finditer(block.translate(WORD_LETTERS)):
             places.setdefault(match.lastindex, []).append(match.start())
+        if places:
+            lower = found.lower = block.lower()
         for group in sorted(places):
             word, before, visit = self._at_words[group // 2 - 1]
             go_on = 0
             for start in places[group]:
                 at = start - before
                 if at >= go_on and lower.startswith(word, at):
-                    go_on = visit(block, lower, at, lines, found)
+                    go_on = visit(block, at, lines, found)
+
+    def _find_keywords(self, block: bytes, lines: bool, found: Found) -> None:
+        """Visit the keywords of users' rules."""
+        lower = found.lower or block.lower()
+        for literal, visit in self._in_lower:
+            at = lower.find(literal)
+            while at >= 0:
+                at = lower.find(literal, visit(block, at, lines, found))
 
     # ---- prefixed tokens ----
 
@@ -1139,7 +1145,7 @@ class Scanner:
         """A visitor for a rule whose pattern begins with the literal: what a plain finditer gives."""
         whole, on_line = anchored.whole.match, anchored.on_line.match
 
-        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+        def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
             match = (on_line if lines else whole)(block, at)
             if match is None:
                 return at + 1
@@ -1152,7 +1158,7 @@ class Scanner:
         """A visitor for a byte that is rare in logs and stands in some tokens: looked up with its neighbours."""
         marks = self._marks
 
-        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+        def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
             rules = marks.get(block[at - before : at + after])
             if not rules:
                 return at + 1
@@ -1170,18 +1176,18 @@ class Scanner:
         """A visitor at `key` for the pattern that begins with `api`: the rarer half is looked for."""
         match_here = self._literal(anchored)
 
-        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
-            start = lower.rfind(b"api", max(0, at - 4), at)
-            if start < 0 or at - start == 4 and lower[at - 1 : at] not in b"_-":
+        def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+            start = found.lower.rfind(b"api", max(0, at - 4), at)
+            if start < 0 or at - start == 4 and block[at - 1] not in b"_-":
                 return at + 1
-            return max(at + 1, match_here(block, lower, start, lines, found))
+            return max(at + 1, match_here(block, start, lines, found))
 
         return visit
 
     def _email(self, anchored: Anchored) -> Visitor:
         """A visitor for e-mail addresses, from each @ outwards: the pattern itself is quadratic under `re`."""
 
-        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+        def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
             low = 0  # set by the last match of this block, which the next local part may not reach into
             domain = DOMAIN.search(block, at)
             while domain:
@@ -1201,7 +1207,7 @@ class Scanner:
     def _in_line(self, anchored: Anchored) -> Visitor:
         """A visitor for users' rules: the pattern is searched for in the line that holds the keyword."""
 
-        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+        def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
             start = max(block.rfind(b"\n", 0, at) + 1, at - USER_WINDOW)
             end = block.find(b"\n", at)
             end = min(at + USER_WINDOW, len(block) if end < 0 else end)
@@ -1213,10 +1219,10 @@ class Scanner:
 
     # ---- URLs ----
 
-    def _visit_url(self, block: bytes, lower: bytes, at: int, found: Found) -> None:
+    def _visit_url(self, block: bytes, at: int, found: Found) -> None:
         """At a :// that the finder took: credentials in the URL, URLs that are credentials."""
-        host_end = lower.find(b"/", at + 3, at + URL_AUTHORITY)
-        for anchored in (*self._by_find.get("url", ()), *self._hosts.get(lower[host_end - HOST_TAIL : host_end], ())):
+        host_end = block.find(b"/", at + 3, at + URL_AUTHORITY)
+        for anchored in (*self._by_find.get("url", ()), *self._hosts.get(block[host_end - HOST_TAIL : host_end], ())):
             match = anchored.whole.match(block, at)
             if match:
                 accept(anchored, block, match, found)
@@ -1225,11 +1231,11 @@ class Scanner:
         """A visitor at `curl ` for the credentials among its options, if it has a URL."""
         match_here = self._literal(anchored)
 
-        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+        def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
             url = block.find(b"://", at, at + CURL_WINDOW)
-            if url < 0 or lower.find(b"curl ", at + 1, url) >= 0:
+            if url < 0 or found.lower.find(b"curl ", at + 1, url) >= 0:
                 return at + 1
-            return match_here(block, lower, at, lines, found)
+            return match_here(block, at, lines, found)
 
         return visit
 
@@ -1240,18 +1246,18 @@ class Scanner:
 
         goes_on, spaced, size = name_goes_on(word), word in SPACED_WORDS, len(word)
 
-        def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
-            behind = at + size
+        def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+            lower, behind = found.lower, at + size
             if lower[behind : behind + 1] not in goes_on:
                 return behind
             assignment = ASSIGNMENT.match(lower, behind)
             if assignment is None:
-                return self._spaced(block, lower, at, behind, found) if spaced else behind
+                return self._spaced(block, at, behind, found) if spaced else behind
             rest, operator, member, listed, element, quote = assignment.groups()
             if operator and others and lower[behind + len(rest)] in b":=":  # the originals take no quote before it
                 for other in others:
                     if found.ends.get(other, 0) <= at:
-                        end = found.ends[other] = other(block, lower, at, lines, found)
+                        end = found.ends[other] = other(block, at, lines, found)
                         if word == b"pass" and end > behind:
                             return end  # the original password rule, which comes before those for keyed ones
             if rest and word in rest:  # the word stands twice in the name: the last one counts
@@ -1268,17 +1274,17 @@ class Scanner:
             end = int(value.end())
             if operator == b":" and not quote and block[start:end].isalpha():
                 return end  # prose: the commonest case, and never a secret
-            self._assigned(block, lower, at, (word, rest, operator, bool(quote)), start, end, found)
+            self._assigned(block, at, (word, rest, operator, bool(quote)), start, end, found)
             return end
 
         return visit
 
-    def _assigned(self, block: bytes, lower: bytes, at: int, key: tuple[bytes, bytes, bytes, bool], start: int, end: int, found: Found) -> None:
+    def _assigned(self, block: bytes, at: int, key: tuple[bytes, bytes, bytes, bool], start: int, end: int, found: Found) -> None:
         """Report an assignment whose value, from `start` to `end`, is a secret; `key`: the last four of a Key."""
         value_start = start
         if key[2] == b">" and block[start : start + 1] == b"{":  # <secret>{AQAAABAAA value}</secret>
             start, end = block.rfind(b" ", start, end) + 1 or start + 1, end - 1
-        before = line_before(lower, at)
+        before = line_before(found.lower, at)
         case = (before, key, block[start:end])
         try:
             anchored = found.judged[case]
@@ -1288,14 +1294,14 @@ class Scanner:
             found.values.add(value_start)
             found.append((anchored.rank, Match(anchored.rule, at - len(split_name(before)[1]), end, start, end)))
 
-    def _spaced(self, block: bytes, lower: bytes, at: int, behind: int, found: Found) -> int:
+    def _spaced(self, block: bytes, at: int, behind: int, found: Found) -> int:
         """`SERVICE KEY value` without an operator: only where a known service is named before it."""
-        spaced = SPACED.match(lower, behind)
+        spaced = SPACED.match(found.lower, behind)
         if spaced is None:
             return behind
         start, end = spaced.span(1)
         value = block[start:end]
-        context, prefix = split_name(line_before(lower, at))
+        context, prefix = split_name(line_before(found.lower, at))
         anchored = self._service(context + prefix, value, random=True) if is_random(value) else None
         if anchored and not is_placeholder(value) and not NO_SECRET_NAME.search(prefix):
             found.append((anchored.rank, Match(anchored.rule, at - len(prefix), end, start, end)))
@@ -1396,11 +1402,11 @@ def together(visits: Sequence[Visitor]) -> Visitor:
     if len(visits) == 1:
         return visits[0]
 
-    def visit(block: bytes, lower: bytes, at: int, lines: bool, found: Found) -> int:
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
         ends = found.ends
         for one in visits:
             if ends.get(one, 0) <= at:
-                ends[one] = one(block, lower, at, lines, found)
+                ends[one] = one(block, at, lines, found)
         return at + 1
 
     return visit

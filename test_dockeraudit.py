@@ -11,6 +11,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, Sequence
 
@@ -379,14 +380,17 @@ def auditor(executor: ThreadPoolExecutor, audit: RecordedStream, scanner: Any = 
 
 
 class SlowScanner:
-    """A scanner that waits until it is released."""
+    """A scanner whose first block takes long, and that then waits until it is released."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.blocks: list[bytes] = []
 
     def scan_lines(self, block: bytes) -> list[Any]:
-        self.go.wait(30)
+        if self.blocks:
+            self.go.wait(30)
+        else:
+            time.sleep(2 * dockeraudit.QUICK_SCAN)
         self.blocks.append(block)
         return []
 
@@ -405,7 +409,7 @@ def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: Thr
     assert audit.closed[0]["lines"] == 600 and audit.closed[0]["unscanned"] == 0
 
 
-def test_a_large_block_is_a_job_unless_all_workers_are_busy(executor: ThreadPoolExecutor) -> None:
+def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     class Noting(SlowScanner):
         def __init__(self) -> None:
             super().__init__()
@@ -415,19 +419,22 @@ def test_a_large_block_is_a_job_unless_all_workers_are_busy(executor: ThreadPool
             self.threads.append(threading.current_thread())
             return super().scan_lines(block)
 
-    room, decoder, block = dockeraudit.ScanRoom(workers=1), dockeraudit.RawDecoder("tty"), b"x" * 40_000 + b"\n"
-    hung, quick = Noting(), Noting()
-    quick.go.set()
-    first, second = auditor(executor, RecordedStream(), hung, room=room), auditor(executor, RecordedStream(), quick, room=room)
-    first.offer(decoder, block)
-    wait_for(lambda: hung.threads, "the first stream's job")
-    second.offer(decoder, block)
-    assert hung.threads[0] is not threading.current_thread() and quick.threads[-1] is threading.current_thread() and second.waiting == 0
+    here, room, decoder = threading.current_thread(), dockeraudit.ScanRoom(workers=1), dockeraudit.RawDecoder("tty")
+    hung, other = Noting(), Noting()
+    first, second = auditor(executor, RecordedStream(), hung, room=room), auditor(executor, RecordedStream(), other, room=room)
+    for stream in (first, second, first):
+        stream.offer(decoder, b"x\n")
+    wait_for(lambda: len(hung.threads) == 2, "the first stream's job")
+    other.go.set()
+    second.offer(decoder, b"x\n")
+    assert hung.threads[0] is here is not hung.threads[1] and other.threads == [here, here] and second.waiting == 0
     hung.go.set()
     wait_for(lambda: room.worker_free and not first.waiting, "the job to end")
-    second.offer(decoder, block)
-    wait_for(lambda: len(quick.blocks) == 2, "the second stream's job")
-    assert quick.threads[-1] is not threading.current_thread()
+    monkeypatch.setattr(dockeraudit, "QUICK_SCAN", 60)
+    for _ in range(2):
+        first.offer(decoder, b"x\n")
+        wait_for(lambda: room.worker_free and not first.waiting, "the block to be scanned")
+    assert hung.threads[-1] is here, "the scan before it was quick"
 
 
 def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
