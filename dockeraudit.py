@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
+import functools
 import gc
 import grp
 import gzip
@@ -90,6 +91,10 @@ BUSY_BLOCK = 16 << 10  # bytes of a block from an engine that has more to say: i
 BLOCKS_A_TURN = 8  # such blocks before the client is looked at again
 SPLICE_LEAST = 1 << 20  # bytes of a body that are worth a pipe and its two descriptors
 SPLICE_SIZE = 256 << 10  # bytes of that pipe; more gains nothing
+KNOWN_FIELD, KNOWN_FIELDS = 96, 1024  # bytes of a field line, and how many of them, that are kept parsed
+KNOWN_REQUEST, KNOWN_REQUESTS = 1024, 256  # and of whole requests' heads
+HEAD_BLOCK = 8 << 10  # bytes read at once while a request is awaited
+ANSWER_PATIENCE = 0.05  # seconds in which most answers begin: until then only the engine is looked at, and not the client
 MAX_READ_AHEAD = 64 << 10  # bytes of pipelined requests read while an exchange runs, so that a client's EOF is noticed
 HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end, against slow heads holding threads
 FIRST_BYTE_TIMEOUT = 60.0  # seconds until a connection's first byte; Go's pools dial ahead, so it is closed silently
@@ -125,7 +130,7 @@ LOOKUP_CACHE = 1024  # answers kept, by full id
 MAX_LOOKUP = 16 << 20  # bytes of an answer to such a question; an inspected container has some 10 KiB
 SWITCH_INTERVAL = 0.0005  # seconds a thread keeps the interpreter; the default 5 ms would be a quiet stream's latency
 CROWD = 128  # connections from which on it is longer: 1,000 that were cut at once spent 1.5 s of system time on waking up
-CROWD_INTERVAL = 0.005  # seconds then, the interpreter's default
+CROWD_INTERVAL = 0.005  # seconds then, and while no stream is scanned, the interpreter's default: half as many requests again
 
 EXIT_FOUND = 1
 EXIT_UNAVAILABLE = 69
@@ -167,7 +172,7 @@ REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/(1\.[01])\r\n")
 # RFC 9112 §4: status-line. Real servers leave out the space before an empty reason.
 STATUS_LINE = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?\r\n")
 # RFC 9112 §5: field-line. No space before the colon, no obs-fold, no control byte but HTAB: a bare CR ends nothing.
-FIELD_LINE = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)\r\n")
+FIELD_LINE = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)")
 # RFC 9112 §7.1: chunk-size and extensions. Sixteen digits would pass Go's limit of 2^63.
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
 # RFC 9110 §8.6: Content-Length; Go reads it into 63 bits.
@@ -184,20 +189,29 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"  # RFC 9113 §3.4, as far as it differs fr
 HOP_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings"})
 # Fields that a Connection header cannot name away: without them the message would end elsewhere or mean another.
 FIXED_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"host", b"te", b"trailer"})
+READ_FIELDS = HOP_FIELDS | FIXED_FIELDS | {b"origin", b"sec-fetch-site"}  # the others are passed on unread
 
-Fields = Sequence["tuple[bytes, bytes]"]
+
+class Field(NamedTuple):
+    """A field: name and value as they came, without surrounding white space, the lower-case name, its line as it is sent."""
+
+    name: bytes
+    value: bytes
+    key: bytes
+    line: bytes
 
 
 class Head:
-    """The fields of a message: `fields` as they came, `index` by lower-case name."""
+    """The fields of a message: `fields` as they came, `index` of the values of READ_FIELDS by lower-case name."""
 
-    def __init__(self, start_line: bytes, version: bytes, fields: Fields) -> None:
+    def __init__(self, start_line: bytes, version: bytes, fields: Sequence[Field]) -> None:
         self.start_line = start_line
         self.version = version
         self.fields = fields
         self.index: dict[bytes, list[bytes]] = {}
-        for name, value in fields:
-            self.index.setdefault(name.lower(), []).append(value)
+        for _, value, key, _ in fields:
+            if key in READ_FIELDS:
+                self.index.setdefault(key, []).append(value)
 
     def first(self, name: bytes) -> Optional[bytes]:
         """The value of the first field of this lower-case name."""
@@ -222,16 +236,17 @@ class Head:
 class RequestHead(Head):
     """A request's head; `method` and `target` as they came."""
 
-    def __init__(self, method: bytes, target: bytes, version: bytes, fields: Fields, start_line: bytes) -> None:
+    def __init__(self, method: bytes, target: bytes, version: bytes, fields: Sequence[Field], start_line: bytes) -> None:
         super().__init__(start_line, version, fields)
         self.method = method
         self.target = target
+        self.framing = NO_BODY
 
 
 class ResponseHead(Head):
     """A response's head with its `status`."""
 
-    def __init__(self, status: int, version: bytes, fields: Fields, start_line: bytes) -> None:
+    def __init__(self, status: int, version: bytes, fields: Sequence[Field], start_line: bytes) -> None:
         super().__init__(start_line, version, fields)
         self.status = status
 
@@ -281,17 +296,23 @@ def parse_response_head(head: bytes) -> ResponseHead:
         raise EngineError(f"the engine's answer is not HTTP: {error}") from None
 
 
-def parse_fields(head: bytes, pos: int) -> list[tuple[bytes, bytes]]:
-    """The field lines from `pos` to the head's empty line, values without surrounding white space."""
-    fields = []
-    end = len(head) - 2
-    while pos < end:
-        line = FIELD_LINE.match(head, pos)
-        if line is None:
-            raise HTTPError(400, "a header line is not 'Name: value' (RFC 9112, section 5)")
-        fields.append((line.group(1), line.group(2).strip(b" \t")))
-        pos = line.end()
-    return fields
+def parse_fields(head: bytes, pos: int) -> list[Field]:
+    """The fields from `pos` to the head's empty line; raises HTTPError (400)."""
+    lines = head[pos:-4].split(b"\r\n") if pos < len(head) - 2 else []
+    return [known_field(line) if len(line) <= KNOWN_FIELD and b"uth" not in line else parse_field(line) for line in lines]
+
+
+def parse_field(line: bytes) -> Field:
+    """A field line without its end."""
+    match = FIELD_LINE.fullmatch(line)
+    if match is None:
+        raise HTTPError(400, "a header line is not 'Name: value' (RFC 9112, section 5)")
+    name, value = match.group(1), match.group(2).strip(b" \t")
+    return Field(name, value, name.lower(), b"%b: %b\r\n" % (name, value))
+
+
+#: the same for lines that come again and again, a tenth of the time; credentials are too long or left out
+known_field = functools.lru_cache(maxsize=KNOWN_FIELDS)(parse_field)
 
 
 def check_target(target: bytes, method: bytes) -> None:
@@ -474,9 +495,9 @@ class ChunkedReader:
                 raise HTTPError(400, "the trailer section has a line that does not end in CR LF")
             self._check_length(MAX_TRAILER, "trailer section")
             return len(block)
-        for name, _ in parse_fields(self.line[: end + 4], 0):
-            if name.lower() in FIXED_FIELDS:  # RFC 9110 §6.5.1: a reader that merged it would see another message
-                raise HTTPError(400, f"the trailer section of a chunked body holds {name.decode('ascii')}")
+        for field in parse_fields(self.line[: end + 4], 0):
+            if field.key in FIXED_FIELDS:  # RFC 9110 §6.5.1: a reader that merged it would see another message
+                raise HTTPError(400, f"the trailer section of a chunked body holds {field.name.decode('ascii')}")
         self.done = True
         return pos + end + 4 - kept
 
@@ -515,17 +536,12 @@ def forwarded_response_head(head: ResponseHead, client_version: bytes, keep: boo
     return b"".join([head.start_line, *end_to_end_lines(head), *hop, b"\r\n"])
 
 
-def field_lines(fields: Fields) -> list[bytes]:
-    """Fields as they are sent."""
-    return [b"%b: %b\r\n" % field for field in fields]
-
-
 def end_to_end_lines(head: Head) -> list[bytes]:
     """The field lines that are not of one hop, in their order and spelling."""
     if HOP_FIELDS.isdisjoint(head.index):  # as in every answer of an engine that keeps its connection
-        return field_lines(head.fields)
+        return [field.line for field in head.fields]
     nominated = HOP_FIELDS.union(head.members(b"connection")) - FIXED_FIELDS
-    return field_lines([field for field in head.fields if field[0].lower() not in nominated])
+    return [field.line for field in head.fields if field.key not in nominated]
 
 
 def error_response(status: int, message: str, method: bytes = b"GET") -> bytes:
@@ -614,6 +630,17 @@ def route_of(method: str, path: str, query: str, authority: Optional[bytes]) -> 
             kind, name = next((k, v) for k, v in match.groupdict().items() if v is not None)
             return Route(path, query, authority, endpoint, kind, name)
     return Route(path, query, authority, "other")
+
+
+def read_request(raw: bytes) -> tuple[RequestHead, Route]:
+    """A request's head, its body's framing included, and what it means; raises HTTPError (400)."""
+    head = parse_request_head(raw)
+    head.framing = request_framing(head)
+    return head, classify(head.method, head.target)
+
+
+#: the same for heads that come again and again, as dashboards send them; not for those with credentials
+known_request = functools.lru_cache(maxsize=KNOWN_REQUESTS)(read_request)
 
 
 def offered_protocols(head: RequestHead, route: Route, relay_http2: bool) -> list[bytes]:
@@ -878,6 +905,7 @@ class RawDecoder:
 
 
 Decoder = Union[StreamDemuxer, WebSocketDecoder, RawDecoder]
+UNDECODED = RawDecoder("")  # of an exchange that nobody decodes
 
 
 class Decoded(NamedTuple):
@@ -1630,15 +1658,29 @@ def _payload(sock: socket.socket, reader: BodyReader, block: bytes) -> Iterator[
 GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
+NO_WAIT = socket.MSG_DONTWAIT  # plain sockets block, so that a read alone can wait; reads and sends that must not say so
 
 
 def receive(sock: socket.socket, size: int = BLOCK) -> Optional[bytes]:
-    """What has come on a non-blocking socket: b"" at its end, also a broken one's; None for nothing yet."""
+    """What has come on a socket: b"" at its end, also a broken one's; None for nothing yet. TLS sockets must not block."""
+    try:
+        return sock.recv(size, NO_WAIT) if type(sock) is socket.socket else sock.recv(size)
+    except LATER:
+        return None
+    except OSError:  # reset, or a host that keep-alive probes no longer reach: as good as ended
+        return b""
+
+
+def await_bytes(sock: socket.socket, size: int = BLOCK) -> Optional[bytes]:
+    """What comes next on a blocking socket: b"" at its end; None when its SO_RCVTIMEO has passed.
+
+    One call, where a poll and a read are two: of thirty clients that ask at once, each waits for the interpreter after each.
+    """
     try:
         return sock.recv(size)
     except LATER:
         return None
-    except OSError:  # reset, or a host that keep-alive probes no longer reach: as good as ended
+    except OSError:
         return b""
 
 
@@ -1704,7 +1746,7 @@ Waiting = Union[bytes, memoryview, SplicePipe]  # what a side has not taken yet
 
 
 def send_some(sock: socket.socket, data: Waiting) -> Waiting:
-    """Send what a non-blocking socket takes now; returns the rest. Raises one of GONE."""
+    """Send what a socket takes now; returns the rest. Raises one of GONE."""
     if isinstance(data, SplicePipe):
         try:
             data.drain(sock)
@@ -1714,7 +1756,7 @@ def send_some(sock: socket.socket, data: Waiting) -> Waiting:
         except OSError:  # this socket takes only what is sent
             data = data.read()
     try:
-        sent = sock.send(data)
+        sent = sock.send(data, NO_WAIT) if type(sock) is socket.socket else sock.send(data)
     except LATER:
         return data
     except GONE:
@@ -1753,6 +1795,32 @@ class Exchange:
     slow client slows the engine. The loop ends when both bodies have, or a side is gone, or `cut` says so.
     """
 
+    # how each of them begins
+    download: Optional[BodyReader] = None
+    response: Optional[ResponseHead] = None
+    tunnel = False
+    to_client: Waiting = b""
+    pipe: Optional[SplicePipe] = None  # what the body goes through
+    answer = b""  # a response head that has not wholly come
+    answered = False  # bytes have gone to the client
+    engine_eof = False
+    engine_deaf = False  # it takes no more of the request, but may still answer
+    half_closed = False
+    client_left = False  # by a close, before all that it sent had been forwarded: that comes first
+    client_told = False  # that the engine has ended
+    keep_engine = False
+    status = 502  # what the client is answered, as far as is known
+    stale = False  # the kept connection had been closed: nothing was answered, and it may be sent again
+    over = False
+    reason = "end"
+    audit: Optional[StreamAudit] = None
+    auditor: Optional[StreamAuditor] = None
+    output: Decoder = UNDECODED
+    input: Decoder = UNDECODED
+    tunnelled = 0  # bytes through a tunnel that nobody audits
+    _poll: Optional[select.poll] = None  # made when it is needed: most answers come at once
+    _watched = (-1, -1)  # what is wanted of client and engine, as the poll knows
+
     def __init__(self, handler: ProxyHandler, head: RequestHead, route: Route, engine: socket.socket, reused: bool) -> None:
         self.handler = handler
         self.proxy = handler.proxy
@@ -1761,40 +1829,13 @@ class Exchange:
         self.engine = engine
         self.head = head
         self.route = route
-        framing = request_framing(head)
-        self.upload = body_reader(framing)
-        self.replayable = reused and head.method in (b"GET", b"HEAD") and framing == NO_BODY
-        self.download: Optional[BodyReader] = None
-        self.response: Optional[ResponseHead] = None
-        self.tunnel = False
+        self.upload = body_reader(head.framing)
+        self.replayable = reused and head.method in (b"GET", b"HEAD") and head.framing is NO_BODY
         self.upgrade = offered_protocols(head, route, self.proxy.settings.http2 == "relay")
         self.asks_log = route.endpoint == "logs" and not self.upgrade
         self.to_engine: Union[bytes, memoryview] = forwarded_request_head(head, self.upgrade, close=self.asks_log)
-        self.to_client: Waiting = b""
-        self.pipe: Optional[SplicePipe] = None  # what the body goes through
-        self.answer = b""  # a response head that has not wholly come
-        self.answered = False  # bytes have gone to the client
-        self.engine_eof = False
-        self.engine_deaf = False  # it takes no more of the request, but may still answer
-        self.half_closed = False
-        self.client_left = False  # by a close, before all that it sent had been forwarded: that comes first
-        self.client_told = False  # that the engine has ended
         self.keep_client = head.keeps_alive()
-        self.keep_engine = False
-        self.status = 502  # what the client is answered, as far as is known
-        self.stale = False  # the kept connection had been closed: nothing was answered, and it may be sent again
-        self.over = False
-        self.reason = "end"
-        self.audit: Optional[StreamAudit] = None
-        self.auditor: Optional[StreamAuditor] = None
-        self.output: Decoder = RawDecoder("tty")
-        self.input: Decoder = RawDecoder("stdin")
-        self.tunnelled = 0  # bytes through a tunnel that nobody audits
         self.begun = time.monotonic()
-        self._poll = select.poll()
-        self._engine_fd = engine.fileno()
-        self._masks = {self.client.fileno(): -1, self._engine_fd: -1}
-        self._watched = (-1, -1)  # what is wanted of client and engine, as the poll knows
 
     @property
     def endless(self) -> bool:
@@ -1813,6 +1854,7 @@ class Exchange:
         """Relay until both sides are done; raises HTTPError if the client is to be answered by us."""
         try:
             self._forward()
+            self._await_answer()
             while not self._finished():
                 self._step()
         except HTTPError as error:
@@ -1822,6 +1864,14 @@ class Exchange:
             if self.pipe is not None:
                 self.pipe.close()
             self._record()
+
+    def _await_answer(self) -> None:
+        """Wait a moment for the engine alone, if it is the only one that has to say something."""
+        if self.tunnel or self.to_engine or not self.upload.done or self.engine.gettimeout() is not None:
+            return
+        block = await_bytes(self.engine)
+        if block is not None and not self.over:
+            self._take(block, gone=False)
 
     def begin_opaque(self) -> None:
         """Make it a tunnel from the first byte on: HTTP/2, where that was asked for."""
@@ -1867,12 +1917,16 @@ class Exchange:
             client = -1
         engine = (0 if self.to_client or self.engine_eof else select.POLLIN) | (select.POLLOUT if self.to_engine else 0)
         if (client, engine) != self._watched:
+            if self._poll is None:
+                self._poll, self._engine_fd = select.poll(), self.engine.fileno()
+                self._masks = {self.client.fileno(): -1, self._engine_fd: -1}
             self._watched = client, engine
             self._register(self.client.fileno(), client, client >= 0)
             self._register(self._engine_fd, engine, engine != 0)
         if wants and self.secure and self.client.pending():  # type: ignore[attr-defined]
             return select.POLLIN, 0
         restless = self.auditor is not None and self.auditor.restless
+        assert self._poll is not None
         events = self._poll.poll(SILENCE * 1000 if restless else None)
         if not events and self.auditor:
             self.auditor.silence()
@@ -1967,14 +2021,18 @@ class Exchange:
             block = receive(self.engine)
             if block is None:
                 return
-            if not block:
-                self._engine_ended(gone)
-            elif self.download is None:
-                self._heads(self.answer + block)
-            else:
-                self._body(block)
+            self._take(block, gone)
             if len(block) < BUSY_BLOCK or self.to_client or self.over or self.tunnel or (self.download and self.download.done):
                 return
+
+    def _take(self, block: bytes, gone: bool) -> None:
+        """Bytes of the engine's answer, or its end."""
+        if not block:
+            self._engine_ended(gone)
+        elif self.download is None:
+            self._heads(self.answer + block)
+        else:
+            self._body(block)
 
     def _splice(self, pipe: SplicePipe, gone: bool) -> None:
         """A body of known length that nobody audits: past us."""
@@ -2000,7 +2058,9 @@ class Exchange:
         try:
             self.pipe = SplicePipe()
         except OSError:
-            pass  # it is read and sent, as on Pythons without splice
+            return  # it is read and sent, as on Pythons without splice
+        self.engine.setblocking(False)  # splice(2) looks at the sockets themselves
+        self.client.setblocking(False)
 
     def _heads(self, answer: bytes) -> None:
         """Pass on the interim responses in `answer`, then begin the final one (RFC 9110 §15.2)."""
@@ -2028,8 +2088,9 @@ class Exchange:
         framing = Framing("close") if head.status == 101 else response_framing(head, self.head.method)
         hijack = framing.kind == "close" and self.route.endpoint in ("attach", "exec") and head.status == 200
         self.tunnel = hijack or head.status == 101
-        empty = framing.kind != "chunked" and body_reader(framing).done  # a detached exec's answer is no stream
-        stream = self.tunnel or (self.route.audited and head.status == 200 and not empty)
+        stream = self.tunnel
+        if self.route.audited and head.status == 200:  # a detached exec's answer is no stream, being empty
+            stream = framing.kind == "chunked" or not body_reader(framing).done
         if stream:
             self._open_audit()
         self.keep_client = self.keep_client and framing.kind != "close" and not (stream and self.route.audited)
@@ -2038,12 +2099,14 @@ class Exchange:
         if framing.kind == "chunked" and self.auditor and isinstance(self.output, StreamDemuxer):
             self.download = FrameReader(self.output)
         if self.tunnel:
-            self._to_client(b"".join([head.start_line, *field_lines(head.fields), b"\r\n"]))
+            answer = b"".join([head.start_line, *[field.line for field in head.fields], b"\r\n"])
         else:
-            keep = self.keep_client and not self.proxy.stopping
-            self._to_client(forwarded_response_head(head, self.head.version, keep))
-        if rest:
+            answer = forwarded_response_head(head, self.head.version, self.keep_client and not self.proxy.stopping)
+        if rest:  # one send with the head: it wakes the client once
+            self.to_client = bytes(self.to_client) + answer  # type: ignore[arg-type]
             self._body(rest)
+        else:
+            self._to_client(answer)
         self._splice_from_here()
         if self.tunnel:
             self._record_request()
@@ -2111,6 +2174,7 @@ class Exchange:
         self.auditor = StreamAuditor(
             proxy.scanning, proxy.room, proxy.scanner, self.audit, self._abandoned, self._scan_failed, patient=deny
         )
+        proxy.scans(+1)
         self.output, self.input = output_decoder(route, self.response), input_decoder(route)
         if deny and proxy.log.failed():  # the log failed between the request and here, when there was no stream to cut
             self.cut("audit_failure")
@@ -2145,6 +2209,7 @@ class Exchange:
             self.reason = "cut_frame"
         framing = self.output.framing or "raw"
         if self.auditor:
+            self.proxy.scans(-1)
             self.auditor.close((self.output, self.input), framing, self.reason)
         else:
             self.audit.close(framing="opaque", nbytes=self.tunnelled, frames=0, lines=0, unscanned=0, reason=self.reason)
@@ -2279,6 +2344,7 @@ class Proxy:
         self.stopping = False
         self.requests: Counter[tuple[str, int]] = Counter()
         self.denied = 0
+        self.streams = 0  # that are scanned now
         self.refusing = 0  # threads that tell a client beyond MAX_CONNECTIONS so
         self.connections: set[ProxyHandler] = set()
         self._interval = 0.0
@@ -2302,9 +2368,15 @@ class Proxy:
             self.connections.discard(handler)
             self._share_interpreter()
 
+    def scans(self, change: int) -> None:
+        """Count the streams that are scanned."""
+        with self._lock:
+            self.streams += change
+            self._share_interpreter()
+
     def _share_interpreter(self) -> None:
-        """Each thread that waits for the interpreter wakes once an interval: with a crowd of them a longer one is faster."""
-        interval = SWITCH_INTERVAL if len(self.connections) < CROWD else CROWD_INTERVAL
+        """A stream's scan must not keep others waiting; without one, or with a crowd of threads that wake up once an interval, a longer one is faster."""
+        interval = SWITCH_INTERVAL if self.streams and len(self.connections) < CROWD else CROWD_INTERVAL
         if interval != self._interval:
             self._interval = interval
             sys.setswitchinterval(interval)
@@ -2430,7 +2502,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """Learn who it is, and shake hands where the listener speaks TLS; whether requests may follow."""
         self.identity = peer_identity(self.connection, self.client_address, self.listener)
         encrypted = self.listener.tls is None or self._shake_hands(self.listener.tls)
-        self.connection.setblocking(False)
+        if self.listener.tls:
+            self.connection.setblocking(False)
         if not encrypted:
             self._refuse(400, "this listener speaks TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH", b"GET")
         return encrypted
@@ -2475,9 +2548,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self.listener = self.server.listener  # SIGHUP may have changed its rules
             if raw.startswith(HTTP2_PREFACE):
                 return self._http2(raw)
-            head = parse_request_head(raw)
+            head, route = (known_request if len(raw) <= KNOWN_REQUEST and b"uth" not in raw else read_request)(raw)
             method = head.method
-            route = classify(head.method, head.target)
             self._admit(head, route)
             return self._relay(head, route)
         except HTTPError as error:
@@ -2489,6 +2561,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _read_head(self) -> Optional[bytes]:
         """The next head with its empty line; None when the client has no more requests. Raises HTTPError."""
+        if self.served and not self.buffer and not self.client_eof and not self.proxy.stopping and self.connection.gettimeout() is None:
+            data = await_bytes(self.connection, HEAD_BLOCK) or b""
+            if data[-4:] == HEAD_END and data.find(HEAD_END) == len(data) - 4:
+                return data
+            self.buffer, self.client_eof = data, not data
         seen = 0
         deadline = time.monotonic() + (FIRST_BYTE_TIMEOUT if not self.served else float("inf"))
         started = False
@@ -2520,7 +2597,6 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _admit(self, head: RequestHead, route: Route) -> None:
         """Raise Denied for what must not reach the engine."""
-        request_framing(head)
         settings = self.proxy.settings
         on_tcp = self.listener.address.family != socket.AF_UNIX
         encrypted = isinstance(self.connection, ssl.SSLSocket)
@@ -2568,15 +2644,17 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def _engine(self) -> tuple[socket.socket, bool]:
         """A connection to the engine, the kept one if it is still quiet; and whether it was kept."""
         if self.upstream and self.upstream.sock:
-            poll = select.poll()
-            poll.register(self.upstream.sock.fileno(), select.POLLIN)
-            if not poll.poll(0):
+            if not self._upstream_poll.poll(0):
                 return self.upstream.sock, True
             self._drop_upstream()
         self.upstream = UnixHTTPConnection(self.proxy.settings.upstream)
         self.upstream.connect()
-        self.upstream.sock.setblocking(False)
-        return self.upstream.sock, False
+        sock = self.upstream.sock
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, int(ANSWER_PATIENCE * 1e6)))
+        self._upstream_poll = select.poll()
+        self._upstream_poll.register(sock.fileno(), select.POLLIN)
+        return sock, False
 
     def _drop_upstream(self) -> None:
         if self.upstream:
@@ -3400,7 +3478,6 @@ def command_serve(arguments: Sequence[str]) -> int:
     diagnostics = Diagnostics(settings.log_level)
     scanner = load_scanner(settings)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
-    sys.setswitchinterval(SWITCH_INTERVAL)
     raise_descriptor_limit()
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread: all inherit it, and the main thread waits

@@ -556,19 +556,23 @@ def test_pattern_table(name: str, severity: str, text: str, other: str) -> None:
     assert scanner.scan(f"x {other} y".encode()) == []
 
 
-def test_a_crowd_shares_the_interpreter_in_longer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_ones_by_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[float] = []
     monkeypatch.setattr(dockeraudit.sys, "setswitchinterval", turns.append)
     settings = dockeraudit.Settings(workers=1, upstream="/nonexistent", on_audit_failure="continue")
     proxy = dockeraudit.Proxy(settings, None, None, None)  # type: ignore[arg-type]
     crowd = [object() for _ in range(dockeraudit.CROWD)]
-    for handler in crowd:
+    assert proxy.join(crowd[0])  # type: ignore[arg-type]
+    proxy.scans(+1)
+    for handler in crowd[1:]:
         assert proxy.join(handler)  # type: ignore[arg-type]
     for handler in crowd:
         proxy.leave(handler)  # type: ignore[arg-type]
+    proxy.scans(-1)
     proxy.scanning.shutdown()
     proxy.resolver.stop()
-    assert turns == [dockeraudit.SWITCH_INTERVAL, dockeraudit.CROWD_INTERVAL, dockeraudit.SWITCH_INTERVAL]
+    long, short = dockeraudit.CROWD_INTERVAL, dockeraudit.SWITCH_INTERVAL
+    assert turns == [long, short, long, short, long]
 
 
 def test_payload_isolation_a_header_never_reaches_the_scanner(executor: ThreadPoolExecutor) -> None:
