@@ -121,6 +121,7 @@ QUICK_SCAN = 0.005  # seconds in which most blocks are scanned ten times; to han
 WALK_LEAST = 1 << 10  # bytes of a block that may hold enough frames for walking over them to be worth its beginning
 HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as far as engines write them
 KNOWN_HEADS = 4096  # heads of frames that FrameReader remembers; twice as many line lengths as are common, 1 MiB
+LONG_LINE = 512  # bytes of a line from which on newlines are found rather than counted
 JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams take turns
 
 LOOKUP_WORKERS = 2  # threads that ask the engine for names
@@ -1061,6 +1062,18 @@ class OpenMatch(NamedTuple):
     handle: Any
 
 
+def count_lines(block: bytes) -> int:
+    """The newlines in a block. bytes.count looks at each byte; where lines are long, finding each newline takes a fifth."""
+    lines = at = 0
+    if block.find(b"\n", 0, LONG_LINE) < 0:
+        for _ in range(len(block) // LONG_LINE):
+            at = block.find(b"\n", at) + 1
+            if not at:
+                return lines
+            lines += 1
+    return lines + block.count(b"\n", at)
+
+
 class TextScanner:
     """One text (stdout, stderr, tty or stdin of a stream) to findings, the same ones wherever the text was cut.
 
@@ -1124,7 +1137,7 @@ class TextScanner:
     def _final(self, block: bytes) -> None:
         """Whole lines, the first of which may have been looked at before."""
         self._report(block, self.scan(block), final=True)
-        self.lines += block.count(b"\n")
+        self.lines += count_lines(block)
         self._decided = 0
 
     def _window(self, block: bytes) -> None:

@@ -1079,14 +1079,13 @@ class Scanner:
         places: dict[int, list[int]] = {}
         for match in self._word.finditer(block.translate(WORD_LETTERS)):
             places.setdefault(match.lastindex, []).append(match.start())
-        if places:
-            lower = found.lower = block.lower()
         for group in sorted(places):
             word, before, visit = self._at_words[group // 2 - 1]
             go_on = 0
             for start in places[group]:
                 at = start - before
-                if at >= go_on and lower.startswith(word, at):
+                if at >= go_on and block[at : at + len(word)].lower() == word:
+                    found.lower = found.lower or block.lower()
                     go_on = visit(block, at, lines, found)
 
     def _find_keywords(self, block: bytes, lines: bool, found: Found) -> None:

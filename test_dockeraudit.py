@@ -367,6 +367,14 @@ def test_a_key_without_an_end_is_bounded() -> None:
     assert audit.findings[0]["complete"] is False and audit.findings[0]["secret"] is None
 
 
+def test_lines_are_counted_whatever_their_lengths() -> None:
+    rng = random.Random(11)
+    for _ in range(300):
+        lines = [b"x" * rng.choice([0, 1, 100, 511, 512, 5000]) for _ in range(rng.randrange(200))]
+        block = b"\n".join(lines)
+        assert dockeraudit.count_lines(block) == block.count(b"\n")
+
+
 @pytest.fixture
 def executor() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2) as pool:
