@@ -39,7 +39,7 @@ bench: dist  ## speed against the engine directly and against peers; needs root 
 	$(PYTHON) bench/run.py
 
 bench-detect:  ## detection figures: make bench-detect VECTORS=DIR with vectors.jsonl.gz, score.py and adapter.py
-	$(PYTHON) bench/detect.py $(VECTORS)
+	PATH="$$(bench/fetch-scanners):$$PATH" $(PYTHON) bench/detect.py $(VECTORS)
 
 fuzz: $(VENV)/ready  ## parsers and classifiers, until interrupted (SECONDS=N to bound it)
 	-$(VENV)/bin/pip install -q atheris  # coverage-guided where it installs; without it, seeded mutations
