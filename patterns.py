@@ -963,7 +963,10 @@ class Anchored(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What stands before a value: the line before, the name (before, in and behind the secret word), the operator."""
+    """What stands before a value: the line before, the name (before, in and behind the secret word), the operator.
+
+    `taken`: one of the originals has the value already, so that only a service's rule can have it instead.
+    """
 
     context: bytes
     prefix: bytes
@@ -971,6 +974,7 @@ class Key(NamedTuple):
     rest: bytes
     operator: bytes
     quoted: bool
+    taken: bool
 
     @property
     def name(self) -> bytes:
@@ -1252,13 +1256,15 @@ class Scanner:
             assignment = ASSIGNMENT.match(lower, behind)
             if assignment is None:
                 return self._spaced(block, at, behind, found) if spaced else behind
+            taken = False  # by one of the originals, which come before the rules for names of every kind
             rest, operator, member, listed, element, quote = assignment.groups()
             if operator and others and lower[behind + len(rest)] in b":=":  # the originals take no quote before it
                 for other in others:
                     if found.ends.get(other, 0) <= at:
                         end = found.ends[other] = other(block, at, lines, found)
-                        if word == b"pass" and end > behind:
-                            return end  # the original password rule, which comes before those for keyed ones
+                        taken = taken or end > behind
+                        if taken and word == b"pass":
+                            return end
             if rest and word in rest:  # the word stands twice in the name: the last one counts
                 inner = rest.rfind(word)
                 at, rest = behind + inner, rest[inner + size :]
@@ -1273,13 +1279,13 @@ class Scanner:
             end = int(value.end())
             if operator == b":" and not quote and block[start:end].isalpha():
                 return end  # prose: the commonest case, and never a secret
-            self._assigned(block, at, (word, rest, operator, bool(quote)), start, end, found)
+            self._assigned(block, at, (word, rest, operator, bool(quote), taken), start, end, found)
             return end
 
         return visit
 
-    def _assigned(self, block: bytes, at: int, key: tuple[bytes, bytes, bytes, bool], start: int, end: int, found: Found) -> None:
-        """Report an assignment whose value, from `start` to `end`, is a secret; `key`: the last four of a Key."""
+    def _assigned(self, block: bytes, at: int, key: tuple[bytes, bytes, bytes, bool, bool], start: int, end: int, found: Found) -> None:
+        """Report an assignment whose value, from `start` to `end`, is a secret; `key`: the last five of a Key."""
         value_start = start
         if key[2] == b">" and block[start : start + 1] == b"{":  # <secret>{AQAAABAAA value}</secret>
             start, end = block.rfind(b" ", start, end) + 1 or start + 1, end - 1
@@ -1313,7 +1319,12 @@ class Scanner:
             return None
         if kind == "password":
             return None if is_placeholder(value) else self._generic.get(password_rule(key, value))
-        if key.operator == b" " or len(value) < 8 or len(value) < 24 and not NO_WORD.search(value) or is_placeholder(value):
+        if key.operator == b" " or len(value) < 8 or len(value) < 24 and not NO_WORD.search(value):
+            return None
+        if key.taken:
+            shaped = self._service(key.context + key.prefix, value, random=False)
+            return shaped if shaped and not is_placeholder(value) else None
+        if is_placeholder(value):
             return None
         if key.word == b"auth" and decodes_to_pair(value):  # Docker's config.json, .npmrc
             return self._generic.get("keyed-secret")
