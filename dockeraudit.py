@@ -435,6 +435,12 @@ class ChunkedReader:
                 pos = self._rest_of_chunk(block, pos, pieces)
         return pos, b"".join(pieces)
 
+    def is_whole(self, block: bytes) -> bool:
+        """Whether a block is one whole chunk for certain, as the frames of quiet streams are."""
+        eol = -1 if self.left or self.line or self.trailer else block.find(b"\r\n", 0, 18)
+        size = self.sizes.get(block[:eol]) if eol > 0 else None
+        return size is not None and eol + size + 4 == len(block)
+
     def _whole_chunks(self, block: bytes, pos: int, pieces: list[bytes]) -> int:
         """The fast way over chunks that lie wholly in the block; stops before the first that does not."""
         find, sizes, collect, end = block.find, self.sizes, self.collect, len(block)
@@ -2137,6 +2143,9 @@ class Exchange:
     def _body(self, block: bytes) -> None:
         """Deliver a block of the body, then audit it."""
         assert self.download is not None
+        early = len(block) < WALK_LEAST and isinstance(self.download, ChunkedReader) and self.download.is_whole(block)
+        if early:  # nothing in it is not the body's: a quiet stream's frame need not wait for its decoding
+            self._to_client(block)
         try:
             used, payload = self.download.feed(block)
         except HTTPError:  # the client gets what the engine sent, and no end that the engine did not send
@@ -2145,7 +2154,8 @@ class Exchange:
         if used < len(block):
             self.keep_engine = False
             block = block[:used]
-        self._to_client(block)
+        if not early:
+            self._to_client(block)
         if payload:
             self._audit(self.output, payload)
 
