@@ -1332,17 +1332,30 @@ class Scanner:
         return self._service(key.context + key.prefix, value, random) or self._generic.get(secret_rule(kind, key, value, random))
 
     def _service(self, before: bytes, value: bytes, random: bool) -> Optional[Anchored]:
-        """The rule of a service that is named before a value of its shape, or of any random value behind a known name."""
-        known = False
-        for name in service_names(before):
-            rules = self._services.get(name, ())
-            known = known or bool(rules) or name in SERVICES
-            for anchored in rules:
-                if anchored.whole.fullmatch(value):
-                    return self._generic.get("keyed-secret-weak") if is_typed(value) else anchored
+        """The rule of a service that is named before a value of its shape, or of any random value behind a known name.
+
+        Names are looked for backwards: each word, joined with the one before it, and bare of what stands beside names.
+        """
+        known, services = False, self._services
+        words = WORD.findall(before)
+        for number in range(len(words) - 1, -1, -1):
+            word = words[number]
+            for name in (word, words[number - 1] + word, bare_name(word)) if number else (word, bare_name(word)):
+                known = known or name in SERVICES
+                if name in services:
+                    known = True
+                    for anchored in services[name]:
+                        if anchored.whole.fullmatch(value):
+                            return self._generic.get("keyed-secret-weak") if is_typed(value) else anchored
         if known and random:
             return self._generic.get("keyed-secret" if is_strong(value) else "keyed-secret-weak")
         return None
+
+
+@functools.lru_cache(maxsize=4096)
+def bare_name(word: bytes) -> bytes:
+    """A word without the api, key and the like that are written together with a service's name."""
+    return NAME_AFFIX.sub(b"", word)
 
 
 def line_before(lower: bytes, at: int) -> bytes:
@@ -1354,22 +1367,6 @@ def split_name(before: bytes) -> tuple[bytes, bytes]:
     """What stands before the name that holds a secret word, and the name's beginning."""
     context = before.rstrip(NAME_CHARACTERS)
     return context, before[len(context) :]
-
-
-@functools.lru_cache(maxsize=4096)
-def service_names(text: bytes) -> tuple[bytes, ...]:
-    """The words of a text by which a service may be known, the last first: single, joined with their neighbour, bare of api and the like."""
-    words = WORD.findall(text)
-    names: list[bytes] = []
-    for number in range(len(words) - 1, -1, -1):
-        word = words[number]
-        names.append(word)
-        if number:
-            names.append(words[number - 1] + word)
-        bare = NAME_AFFIX.sub(b"", word)
-        if bare and bare != word:
-            names.append(bare)
-    return tuple(names)
 
 
 def password_rule(key: Key, value: bytes) -> str:
