@@ -117,7 +117,7 @@ OWN_SHARE = 64 << 10  # bytes that each stream may queue for scanning whatever t
 STREAM_SHARE = 2 << 20  # bytes that one stream may queue
 TOTAL_SHARE = 16 << 20  # bytes that all streams may queue beyond their own shares
 ROOM_WAIT = 1.0  # seconds that a block waits for room before it passes unscanned
-QUICK_SCAN = 0.003  # seconds; most blocks take a sixth of that, one that is full of secrets twice as long. To hand each to another thread costs 20 % more
+QUICK_SCAN = 0.003  # processor seconds; most blocks take a sixth of that, one full of secrets twice as long. Handing each on costs 20 % more
 WALK_LEAST = 1 << 10  # bytes of a block that may hold enough frames for walking over them to be worth its beginning
 HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as far as engines write them
 KNOWN_HEADS = 4096  # heads of frames that FrameReader remembers; twice as many line lengths as are common, 1 MiB
@@ -1433,7 +1433,7 @@ class StreamAuditor:
 
     def _scan(self, item: Any) -> None:
         """Scan one item of the queue; whatever goes wrong with it is recorded, and the stream goes on behind it."""
-        begun = time.monotonic()
+        begun = time.thread_time()
         try:
             if item is None:
                 self._settle()
@@ -1445,7 +1445,7 @@ class StreamAuditor:
             self.audit.error(type(error).__name__)
             self._start_afresh(item)
             self._on_error()
-        self._slow = time.monotonic() - begun > QUICK_SCAN
+        self._slow = time.thread_time() - begun > QUICK_SCAN
         self._held = sum(text.held for text in self._texts.values())
         if self._held > OWN_SHARE:
             for text in self._texts.values():

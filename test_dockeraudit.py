@@ -398,7 +398,9 @@ class SlowScanner:
         if self.blocks:
             self.go.wait(30)
         else:
-            time.sleep(2 * dockeraudit.QUICK_SCAN)
+            end = time.thread_time() + 2 * dockeraudit.QUICK_SCAN
+            while time.thread_time() < end:
+                pass
         self.blocks.append(block)
         return []
 
