@@ -15,7 +15,7 @@ Sections:
     users' rules     loading, checking, choosing; the table as a document
 
 No pattern is ever searched for: a regex that begins with a class or ignores case walks at 0.1 GB/s, and the e-mail
-pattern is quadratic. Literals are found in the block or in its lower-case copy, and patterns are matched there.
+pattern is quadratic. Words, literals and runs are found, and patterns are matched there.
 Run as a program, it checks every rule against its own examples.
 """
 from __future__ import annotations
