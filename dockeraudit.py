@@ -190,7 +190,7 @@ HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"  # RFC 9113 §3.4, as far as it differs fr
 HOP_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings"})
 # Fields that a Connection header cannot name away: without them the message would end elsewhere or mean another.
 FIXED_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"host", b"te", b"trailer"})
-READ_FIELDS = HOP_FIELDS | FIXED_FIELDS | {b"origin", b"sec-fetch-site"}  # the others are passed on unread
+READ_FIELDS = HOP_FIELDS | FIXED_FIELDS | {b"content-type", b"origin", b"sec-fetch-site"}  # the others are passed on unread
 
 
 class Field(NamedTuple):
@@ -215,7 +215,8 @@ class Head:
                 self.index.setdefault(key, []).append(value)
 
     def first(self, name: bytes) -> Optional[bytes]:
-        """The value of the first field of this lower-case name."""
+        """The value of the first field of this lower-case name, one of READ_FIELDS."""
+        assert name in READ_FIELDS
         values = self.index.get(name)
         return values[0] if values else None
 
@@ -2060,7 +2061,7 @@ class Exchange:
             self._body(block)
 
     def _splice(self, pipe: SplicePipe, gone: bool) -> None:
-        """A body of known length that nobody audits: past us. To wait in splice(2) itself saves a fifth."""
+        """A body of known length that nobody audits: past us. To wait in splice(2) itself saves a poll each time."""
         assert isinstance(self.download, LengthReader)
         for _ in range(BLOCKS_A_TURN):
             try:

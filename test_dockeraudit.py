@@ -367,6 +367,13 @@ def test_a_key_without_an_end_is_bounded() -> None:
     assert audit.findings[0]["complete"] is False and audit.findings[0]["secret"] is None
 
 
+def test_the_content_type_tells_a_streams_framing() -> None:
+    route = dockeraudit.classify(b"GET", b"/v1.43/containers/x/logs?stdout=1")
+    for kind, framing in (("multiplexed", "multiplexed"), ("raw", None)):
+        head = dockeraudit.parse_response_head(f"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n\r\n".encode())
+        assert dockeraudit.output_decoder(route, head).framing == framing
+
+
 def test_lines_are_counted_whatever_their_lengths() -> None:
     rng = random.Random(11)
     for _ in range(300):
