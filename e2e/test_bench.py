@@ -55,7 +55,9 @@ def test_a_false_byte_or_a_missed_secret_ends_it(tmp_path, broken, complaint):
     (tmp_path / "dist").mkdir()
     program = (tmp_path / "whole.py").read_text()
     if broken == "byte":
-        program = program.replace("        self._to_client(block)\n", '        self._to_client(block.replace(b"e", b"E"))\n', 1)
+        body = '        """Deliver a block of the body, then audit it."""\n'
+        assert body in program
+        program = program.replace(body, body + '        block = block.replace(b"e", b"E")\n')
     peers = (tmp_path / "bench" / "peers.py").read_text()
     if broken == "secret":
         peers = peers.replace("    options: tuple[str, ...] = ()\n", '    options: tuple[str, ...] = ("--disable-rule", "email-address")\n')
