@@ -875,7 +875,7 @@ TOKEN_START = 32  # bytes before a run in which its token may begin: pat.XXXXXXX
 LONG_RUN = 3  # times that length: tokens that only an inner literal gives away have a run of 60 or more
 TOKEN_SIGNS = LETTERS + b"0123456789._-!"
 LOCAL_PART = LETTERS + b"0123456789._%+-"
-#: rules matched where a word stands in the block's lower-case copy, by their finder
+#: rules matched where a word stands, in any case, by their finder; words are visited in this order, then SECRET_WORDS'
 WORD_ANCHORS = {"pem": b"-----begin", "password": b"pass", "bearer": b"bearer", "basic": b"basic ", "curl": b"curl ", "api": b"key"}
 #: All words are looked for in one pass over a copy in which b, c, p, u are k and a, r, t, w are e: each of them then holds
 #: a `ke`, which `re` finds by its first letter. That costs as much as to find three words one after the other.
@@ -931,8 +931,8 @@ KEY_OWNER = re.compile(
     rb"consumer|shared|subscription|write|admin|server|deploy|rsa|aes|hmac|jwt|cookie|webhook|developer|dev|user|team|project|integration|bot|security|activation|"
     rb"hub|function|host|read|publish|instrumentation|push|send|rest|root|device|provision\w{0,7}|merchant|payment|sandbox|prod|production|live)[_.\- ]?$"
 )
+RANDOM_SIZE = 256  # bytes of a value in which a mixed piece is looked for
 #: eight letters and digits in a row that are both: what generated keys have and names, dates and paths do not
-RANDOM_SIZE = 256  # bytes of a value in which such a piece is looked for
 MIXED_PIECE = re.compile(rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}")
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+=*")
 #: what hands type, in lower case: the alphabet, numbers in order
