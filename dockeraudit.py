@@ -91,10 +91,11 @@ BUSY_BLOCK = 16 << 10  # bytes of a block from an engine that has more to say: i
 BLOCKS_A_TURN = 8  # such blocks before the client is looked at again
 SPLICE_LEAST = 1 << 20  # bytes of a body that are worth a pipe and its two descriptors
 SPLICE_SIZE = 256 << 10  # bytes of that pipe; more gains nothing
+SPLICE_PATIENCE = struct.pack("@ll", 0, 50_000)  # struct timeval: how long only the engine is waited for, and not the client
 KNOWN_FIELD, KNOWN_FIELDS = 96, 1024  # bytes of a field line, and how many of them, that are kept parsed
-KNOWN_REQUEST, KNOWN_REQUESTS = 1024, 256  # and of whole requests' heads
+KNOWN_HEAD, KNOWN_HEADS = 1024, 256  # and of whole heads
 HEAD_BLOCK = 8 << 10  # bytes read at once while a request is awaited
-ANSWER_PATIENCE = 0.05  # seconds in which most answers begin: until then only the engine is looked at, and not the client
+EVENTS_A_TURN = 64  # sockets of kept connections that are looked at between two looks at all of them
 MAX_READ_AHEAD = 64 << 10  # bytes of pipelined requests read while an exchange runs, so that a client's EOF is noticed
 HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end, against slow heads holding threads
 FIRST_BYTE_TIMEOUT = 60.0  # seconds until a connection's first byte; Go's pools dial ahead, so it is closed silently
@@ -120,7 +121,7 @@ ROOM_WAIT = 1.0  # seconds that a block waits for room before it passes unscanne
 QUICK_SCAN = 0.003  # processor seconds; most blocks take a sixth of that, one full of secrets twice as long. Handing each on costs 20 % more
 WALK_LEAST = 1 << 10  # bytes of a block that may hold enough frames for walking over them to be worth its beginning
 HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as far as engines write them
-KNOWN_HEADS = 4096  # heads of frames that FrameReader remembers; twice as many line lengths as are common, 1 MiB
+KNOWN_FRAMES = 4096  # heads of frames that FrameReader remembers; twice as many line lengths as are common, 1 MiB
 LONG_LINE = 512  # bytes of a line from which on newlines are found rather than counted
 JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams take turns
 
@@ -227,12 +228,21 @@ class Head:
             return []
         return [member.strip().lower() for value in values for member in value.split(b",") if member.strip()]
 
+    @functools.cached_property
     def keeps_alive(self) -> bool:
         """Whether the connection persists after this message (RFC 9112 §9.3)."""
         options = self.members(b"connection")
         if b"close" in options:
             return False
         return self.version == b"1.1" or b"keep-alive" in options
+
+    @functools.cached_property
+    def end_to_end(self) -> bytes:
+        """Its lines, but those of the fields of one hop, in their order and spelling."""
+        if HOP_FIELDS.isdisjoint(self.index):  # as in every answer of an engine that keeps its connection
+            return b"".join([self.start_line, *[field.line for field in self.fields]])
+        nominated = HOP_FIELDS.union(self.members(b"connection")) - FIXED_FIELDS
+        return b"".join([self.start_line, *[field.line for field in self.fields if field.key not in nominated]])
 
 
 class RequestHead(Head):
@@ -243,6 +253,11 @@ class RequestHead(Head):
         self.method = method
         self.target = target
         self.framing = NO_BODY
+
+    @functools.cached_property
+    def replayable(self) -> bool:
+        """Whether it may be sent twice: it changes nothing (RFC 9110 §9.2.1) and has no body."""
+        return self.method in (b"GET", b"HEAD") and self.framing is NO_BODY
 
 
 class ResponseHead(Head):
@@ -296,6 +311,19 @@ def parse_response_head(head: bytes) -> ResponseHead:
         return ResponseHead(int(line.group(2)), line.group(1), parse_fields(head, line.end()), line.group())
     except HTTPError as error:
         raise EngineError(f"the engine's answer is not HTTP: {error}") from None
+
+
+def read_response_head(raw: bytes) -> ResponseHead:
+    """The same, from memory for an answer that came before in this second; longer ago its Date differs."""
+    return (known_response_head if may_be_kept(raw) else parse_response_head)(raw)
+
+
+known_response_head = functools.lru_cache(maxsize=KNOWN_HEADS)(parse_response_head)
+
+
+def may_be_kept(raw: bytes) -> bool:
+    """Whether a head may stay in memory, to be known when it comes again: short, and without Authorization."""
+    return len(raw) <= KNOWN_HEAD and b"uth" not in raw
 
 
 def parse_fields(head: bytes, pos: int) -> list[Field]:
@@ -365,9 +393,9 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     """Where a response's body ends (RFC 9112 §6.3); raises EngineError."""
     if method == b"HEAD" or head.status in (204, 304) or head.status < 200:  # 1.
         return NO_BODY
-    codings, lengths = head.members(b"transfer-encoding"), head.index.get(b"content-length")
+    codings, lengths = head.index.get(b"transfer-encoding"), head.index.get(b"content-length")
     if codings:
-        if codings != [b"chunked"] or lengths:
+        if head.members(b"transfer-encoding") != [b"chunked"] or lengths:
             raise EngineError("the engine's answer has a Transfer-Encoding other than 'chunked' alone")
         return Framing("chunked")  # 4.
     if not lengths:
@@ -534,22 +562,15 @@ def forwarded_request_head(head: RequestHead, upgrade: Sequence[bytes], close: b
     elif close:
         hop = [b"Connection: close\r\n"]
     else:
-        hop = [b"Connection: keep-alive\r\n"] if head.version == b"1.0" and head.keeps_alive() else []
-    return b"".join([head.start_line, *end_to_end_lines(head), *hop, b"\r\n"])
+        hop = [b"Connection: keep-alive\r\n"] if head.version == b"1.0" and head.keeps_alive else []
+    return b"".join([head.end_to_end, *hop, b"\r\n"])
 
 
 def forwarded_response_head(head: ResponseHead, client_version: bytes, keep: bool) -> bytes:
     """The response's head as the client gets it; `keep`: its connection persists after this response."""
-    hop = [b"" if client_version == b"1.1" else b"Connection: keep-alive\r\n"] if keep else [b"Connection: close\r\n"]
-    return b"".join([head.start_line, *end_to_end_lines(head), *hop, b"\r\n"])
-
-
-def end_to_end_lines(head: Head) -> list[bytes]:
-    """The field lines that are not of one hop, in their order and spelling."""
-    if HOP_FIELDS.isdisjoint(head.index):  # as in every answer of an engine that keeps its connection
-        return [field.line for field in head.fields]
-    nominated = HOP_FIELDS.union(head.members(b"connection")) - FIXED_FIELDS
-    return [field.line for field in head.fields if field.key not in nominated]
+    if not keep:
+        return head.end_to_end + b"Connection: close\r\n\r\n"
+    return head.end_to_end + (b"\r\n" if client_version == b"1.1" else b"Connection: keep-alive\r\n\r\n")
 
 
 def error_response(status: int, message: str, method: bytes = b"GET") -> bytes:
@@ -640,15 +661,19 @@ def route_of(method: str, path: str, query: str, authority: Optional[bytes]) -> 
     return Route(path, query, authority, "other")
 
 
-def read_request(raw: bytes) -> tuple[RequestHead, Route]:
+def parse_request(raw: bytes) -> tuple[RequestHead, Route]:
     """A request's head, its body's framing included, and what it means; raises HTTPError (400)."""
     head = parse_request_head(raw)
     head.framing = request_framing(head)
     return head, classify(head.method, head.target)
 
 
-#: the same for heads that come again and again, as dashboards send them; not for those with credentials
-known_request = functools.lru_cache(maxsize=KNOWN_REQUESTS)(read_request)
+def read_request(raw: bytes) -> tuple[RequestHead, Route]:
+    """The same, from memory for what came before, as dashboards ask."""
+    return (known_request if may_be_kept(raw) else parse_request)(raw)
+
+
+known_request = functools.lru_cache(maxsize=KNOWN_HEADS)(parse_request)
 
 
 def offered_protocols(head: RequestHead, route: Route, relay_http2: bool) -> list[bytes]:
@@ -656,7 +681,7 @@ def offered_protocols(head: RequestHead, route: Route, relay_http2: bool) -> lis
 
     HTTP/2 would be a way around the audit, so `h2c` passes only where BuildKit needs it: a tunnel, audited by nobody.
     """
-    if b"upgrade" not in head.members(b"connection"):
+    if b"upgrade" not in head.index or b"upgrade" not in head.members(b"connection"):
         return []
     offers = [part.strip() for value in head.index.get(b"upgrade", ()) for part in value.split(b",") if part.strip()]
     if relay_http2 or route.endpoint == "tunnel":
@@ -998,7 +1023,7 @@ class FrameReader(ChunkedReader):
         if kind is None or int(line.group(1), 16) != size + FRAME_HEADER.size:
             return None
         length = line.end() + FRAME_HEADER.size - pos
-        if length in (14, 15) and len(self.heads) < KNOWN_HEADS:  # texts of 8 to 4,087 bytes; longer ones are worth reading
+        if length in (14, 15) and len(self.heads) < KNOWN_FRAMES:  # texts of 8 to 4,087 bytes; longer ones are worth reading
             self.heads[block[pos : pos + length]] = kind, length, size
         return kind, length, size
 
@@ -1691,19 +1716,6 @@ def receive(sock: socket.socket, size: int = BLOCK) -> Optional[bytes]:
         return b""
 
 
-def await_bytes(sock: socket.socket, size: int = BLOCK) -> Optional[bytes]:
-    """What comes next on a blocking socket: b"" at its end; None when its SO_RCVTIMEO has passed.
-
-    One call, where a poll and a read are two: of thirty clients that ask at once, each waits for the interpreter after each.
-    """
-    try:
-        return sock.recv(size)
-    except LATER:
-        return None
-    except OSError:
-        return b""
-
-
 class SplicePipe:
     """Bytes between two sockets that never leave the kernel (splice(2), Python 3.10): half the processor time of copying.
 
@@ -1816,6 +1828,8 @@ class Exchange:
     """
 
     # how each of them begins
+    started = False
+    failure: Optional[Exception] = None  # what another thread met with, that served it before
     download: Optional[BodyReader] = None
     response: Optional[ResponseHead] = None
     tunnel = False
@@ -1850,11 +1864,11 @@ class Exchange:
         self.head = head
         self.route = route
         self.upload = body_reader(head.framing)
-        self.replayable = reused and head.method in (b"GET", b"HEAD") and head.framing is NO_BODY
+        self.replayable = reused and head.replayable
         self.upgrade = offered_protocols(head, route, self.proxy.settings.http2 == "relay")
         self.asks_log = route.endpoint == "logs" and not self.upgrade
         self.to_engine: Union[bytes, memoryview] = forwarded_request_head(head, self.upgrade, close=self.asks_log)
-        self.keep_client = head.keeps_alive()
+        self.keep_client = head.keeps_alive
         self.begun = time.monotonic()
 
     @property
@@ -1870,13 +1884,25 @@ class Exchange:
         if self.client_left:  # then only the engine is looked at
             wake(self.engine)
 
+    def start(self) -> None:
+        """Send the request, as far as the engine takes it and the client has sent it."""
+        self.started = True
+        self._forward()
+
+    def hear(self) -> None:
+        """Pass on what the engine says now, if it does."""
+        block = receive(self.engine)
+        if block is not None:
+            self._take(block, gone=False)
+
     def run(self) -> None:
         """Relay until both sides are done; raises HTTPError if the client is to be answered by us."""
         try:
-            with self.proxy.turn:
-                self._forward()
-            self._await_answer()
-            while not self._finished():
+            if self.failure:
+                raise self.failure
+            if not self.started:
+                self.start()
+            while not self.finished:
                 self._step()
         except HTTPError as error:
             self.status, self.reason = error.status, "engine"
@@ -1884,20 +1910,7 @@ class Exchange:
         finally:
             if self.pipe is not None:
                 self.pipe.close()
-            self._record()
-
-    def _await_answer(self) -> None:
-        """Wait a moment for the engine alone, if it is the only one that has to say something."""
-        if self.tunnel or self.to_engine or not self.upload.done or self.engine.gettimeout() is not None:
-            return
-        block = await_bytes(self.engine)
-        if block is None or self.over:
-            return
-        if self.route.audited:  # its scan may take long
-            self._take(block, gone=False)
-            return
-        with self.proxy.turn:
-            self._take(block, gone=False)
+            self.record()
 
     def begin_opaque(self) -> None:
         """Make it a tunnel from the first byte on: HTTP/2, where that was asked for."""
@@ -1907,7 +1920,9 @@ class Exchange:
 
     # -- one turn of the loop
 
-    def _finished(self) -> bool:
+    @property
+    def finished(self) -> bool:
+        """Whether both bodies have ended, or a side is gone."""
         if self.over:
             return True
         if self.to_client:
@@ -2090,6 +2105,7 @@ class Exchange:
         except OSError:
             return  # it is read and sent, as on Pythons without splice
         self.client.setblocking(False)  # splice(2) knows no MSG_DONTWAIT
+        self.engine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, SPLICE_PATIENCE)
 
     def _heads(self, answer: bytes) -> None:
         """Pass on the interim responses in `answer`, then begin the final one (RFC 9110 §15.2)."""
@@ -2101,14 +2117,14 @@ class Exchange:
                 raise EngineError(str(error)) from None
             if not length:
                 break
-            head, answer, seen = parse_response_head(answer[:length]), answer[length:], 0
+            head, answer, seen = read_response_head(answer[:length]), answer[length:], 0
             if head.status == 101 and not self.upgrade:
                 raise EngineError("the engine switched to a protocol that was not offered to it")
             if head.status >= 200 or head.status == 101:
                 self.answer = b""
                 self._begin(head, answer)
                 return
-            self._to_client(head.start_line + b"".join(end_to_end_lines(head)) + b"\r\n")
+            self._to_client(head.end_to_end + b"\r\n")
         self.answer = answer
 
     def _begin(self, head: ResponseHead, rest: bytes) -> None:
@@ -2123,7 +2139,7 @@ class Exchange:
         if stream:
             self._open_audit()
         self.keep_client = self.keep_client and framing.kind != "close" and not (stream and self.route.audited)
-        self.keep_engine = head.keeps_alive() and not self.asks_log and framing.kind != "close"
+        self.keep_engine = head.keeps_alive and not self.asks_log and framing.kind != "close"
         self.download = body_reader(framing, collect=self.auditor is not None)
         if framing.kind == "chunked" and self.auditor and isinstance(self.output, StreamDemuxer):
             self.download = FrameReader(self.output)
@@ -2232,7 +2248,7 @@ class Exchange:
         if self.proxy.settings.on_audit_failure == "deny":
             self.cut("audit_failure")
 
-    def _record(self) -> None:
+    def record(self) -> None:
         """The exchange is over: close its stream, and write its `request` record unless that stands at its head."""
         if not self.tunnel and not self.stale:
             self._record_request()
@@ -2383,9 +2399,7 @@ class Proxy:
         self._interval = 0.0
         self._denials = DenialCounts()
         self._lock = threading.Lock()
-        #: held where a thread says something to a side: each send hands the interpreter to a thread that waits for it, in vain
-        #: if that then has to wait for this; eight clients or more at once get a third more answers
-        self.turn = threading.Lock()
+        self.kept = KeptConnections()
         if settings.on_audit_failure == "deny":
             log.add_failure_listener(self._audit_failure)
 
@@ -2483,6 +2497,60 @@ class Proxy:
         finish_executor(self.scanning, deadline + 0.5)
 
 
+class KeptConnections:
+    """Kept connections that wait for their next request: one of the waiting threads waits for them all, and serves what is short.
+
+    Leaders and followers (Schmidt et al., Pattern-Oriented Software Architecture 2): where each thread waits for its own
+    client and engine, 32 clients at once hand the interpreter on eight times a request, and get half as many answers.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._waiting: dict[int, ProxyHandler] = {}  # by the descriptor of either side
+        self._leader: Optional[ProxyHandler] = None
+        self._lock = threading.Lock()
+
+    def wait(self, handler: ProxyHandler) -> None:
+        """Lend a connection, until it needs its own thread: what came is in its `buffer`, or in an `exchange` that has begun."""
+        with self._lock:
+            for fileno in handler.descriptors():
+                self._waiting[fileno] = handler
+                self._epoll.register(fileno, select.EPOLLIN)
+            if self._leader is None:
+                self._leader = handler
+        if self._leader is not handler:
+            handler.called.acquire()
+        if self._leader is handler:
+            self._lead(handler)
+
+    def _lead(self, handler: ProxyHandler) -> None:
+        """Serve all that wait until the leader's own connection needs its thread; then another leads."""
+        own = handler.connection.fileno()
+        try:
+            while own in self._waiting:
+                for fileno, _ in self._epoll.poll(maxevents=EVENTS_A_TURN):
+                    waiting = self._waiting.get(fileno)
+                    if waiting and not waiting.serve_short(fileno):
+                        self._give_back(waiting)
+        finally:
+            with self._lock:
+                self._remove(handler)
+                self._leader = next(iter(self._waiting.values()), None)
+                if self._leader:
+                    self._leader.called.release()
+
+    def _give_back(self, handler: ProxyHandler) -> None:
+        with self._lock:
+            self._remove(handler)
+        if handler is not self._leader:
+            handler.called.release()
+
+    def _remove(self, handler: ProxyHandler) -> None:
+        for fileno in handler.descriptors():
+            if self._waiting.pop(fileno, None):
+                self._epoll.unregister(fileno)
+
+
 def finish_executor(executor: ThreadPoolExecutor, deadline: float) -> None:
     """Let an executor finish its jobs, but not beyond `deadline` (monotonic)."""
     executor.shutdown(wait=False)
@@ -2509,6 +2577,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.upstream: Optional[UnixHTTPConnection] = None  # kept between requests
         self.identity: dict[str, Any] = {"listener": self.listener.name}
         self.served = 0
+        self.called = threading.Lock()  # held, but for the moment in which another thread calls this one
+        self.called.acquire()
 
     def handle(self) -> None:
         """Serve requests until the connection ends."""
@@ -2578,13 +2648,18 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """One request; whether another may follow on this connection."""
         method = b"GET"
         try:
+            if self._lendable():
+                self.proxy.kept.wait(self)
+            if self.exchange:
+                method = self.exchange.head.method
+                return self._finish_exchange(self.exchange)
             raw = self._read_head()
             if raw is None:
                 return False
             self.listener = self.server.listener  # SIGHUP may have changed its rules
             if raw.startswith(HTTP2_PREFACE):
                 return self._http2(raw)
-            head, route = (known_request if len(raw) <= KNOWN_REQUEST and b"uth" not in raw else read_request)(raw)
+            head, route = read_request(raw)
             method = head.method
             self._admit(head, route)
             return self._relay(head, route)
@@ -2597,11 +2672,6 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _read_head(self) -> Optional[bytes]:
         """The next head with its empty line; None when the client has no more requests. Raises HTTPError."""
-        if self.served and not self.buffer and not self.client_eof and not self.proxy.stopping and self.connection.gettimeout() is None:
-            data = await_bytes(self.connection, HEAD_BLOCK) or b""
-            if data[-4:] == HEAD_END and data.find(HEAD_END) == len(data) - 4:
-                return data
-            self.buffer, self.client_eof = data, not data
         seen = 0
         deadline = time.monotonic() + (FIRST_BYTE_TIMEOUT if not self.served else float("inf"))
         started = False
@@ -2633,25 +2703,29 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _admit(self, head: RequestHead, route: Route) -> None:
         """Raise Denied for what must not reach the engine."""
+        for rule, message in self._objections(head, route):
+            self._deny(head, route, rule, message)
+        if self.proxy.settings.on_audit_failure == "deny" and route.audited and self.proxy.log.failed():
+            raise Denied(503, "audit", "the audit log cannot be written, and streams that would go unrecorded are refused")
+
+    def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, str]]:
+        """The rules that a request breaks, each with what its client is told."""
         settings = self.proxy.settings
         on_tcp = self.listener.address.family != socket.AF_UNIX
-        encrypted = isinstance(self.connection, ssl.SSLSocket)
         if on_tcp and "certificate" not in self.identity and not settings.allow_browser:
+            encrypted = isinstance(self.connection, ssl.SSLSocket)
             reason = browser_refusal(head, route, not encrypted, settings.allow_host)
             if reason:
                 hint = "; if this is meant, start dockeraudit with --allow-browser, or with --allow-host NAME for its name"
-                self._deny(head, route, "browser", f"a request from a web page is refused: {reason}{hint}")
-        for decision in self._decisions(head, route):
-            if not decision.allowed:
-                self._deny(head, route, decision.rule, refusal(head.method.decode(), self.proxy.masked(route.path), decision))
-        if settings.on_audit_failure == "deny" and route.audited and self.proxy.log.failed():
-            raise Denied(503, "audit", "the audit log cannot be written, and streams that would go unrecorded are refused")
-
-    def _decisions(self, head: RequestHead, route: Route) -> Iterator[Decision]:
+                yield "browser", f"a request from a web page is refused: {reason}{hint}"
+        decisions = []
         if self.listener.clients:
-            yield self.listener.clients.admits(self.identity)
+            decisions.append(self.listener.clients.admits(self.identity))
         if self.listener.policy:
-            yield self.listener.policy.decide(head.method.decode(), route.path)
+            decisions.append(self.listener.policy.decide(head.method.decode(), route.path))
+        for decision in decisions:
+            if not decision.allowed:
+                yield decision.rule, refusal(head.method.decode(), self.proxy.masked(route.path), decision)
 
     def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
         learning = self.proxy.settings.mode == "learn" and rule != "browser"
@@ -2664,11 +2738,15 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def _relay(self, head: RequestHead, route: Route) -> bool:
         """Relay one request and its answer; whether the connection can carry another."""
         engine, reused = self._engine()
-        exchange = self.exchange = Exchange(self, head, route, engine, reused)
+        self.exchange = Exchange(self, head, route, engine, reused)
+        return self._finish_exchange(self.exchange)
+
+    def _finish_exchange(self, exchange: Exchange) -> bool:
+        """Relay the rest of it; whether the connection can carry another."""
         exchange.run()
         if exchange.stale:
             self._drop_upstream()
-            exchange = self.exchange = Exchange(self, head, route, self._engine()[0], False)
+            exchange = self.exchange = Exchange(self, exchange.head, exchange.route, self._engine()[0], False)
             exchange.run()
         if not exchange.keep_engine or exchange.over:
             self._drop_upstream()
@@ -2677,20 +2755,76 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self._linger()
         return keep
 
+    # -- requests that another thread serves, one that waits as this one does
+
+    def _lendable(self) -> bool:
+        """Whether the next request may be waited for by another thread: between requests, and without TLS."""
+        if not self.served or self.buffer or self.client_eof or self.proxy.stopping or isinstance(self.connection, ssl.SSLSocket):
+            return False
+        self._quiet_engine()
+        return True
+
+    def descriptors(self) -> Iterator[int]:
+        """Of the client's connection, and of the kept one to the engine."""
+        yield self.connection.fileno()
+        if self.upstream:
+            yield self.upstream.sock.fileno()
+
+    def serve_short(self, fileno: int) -> bool:
+        """Serve what comes on one of them; False for what may take long, and is for the connection's own thread."""
+        try:
+            if fileno == self.connection.fileno():
+                return self.exchange is None and self._begin_short()
+            return self.exchange is not None and self._hear_short(self.exchange)
+        except Exception as error:  # its own thread is to meet with it, and no other
+            if self.exchange:
+                self.exchange.failure = error
+            return False
+
+    def _begin_short(self) -> bool:
+        data = receive(self.connection, HEAD_BLOCK)
+        if data is None:
+            return True
+        self.buffer, self.client_eof = data, not data
+        if self.upstream is None or data.find(HEAD_END) != len(data) - 4 or self.proxy.stopping:
+            return False
+        self.listener = self.server.listener
+        head, route = read_request(data)
+        if not head.replayable or route.endpoint != "other" or b"upgrade" in head.index or next(self._objections(head, route), None):
+            return False
+        self.buffer = b""
+        self.exchange = Exchange(self, head, route, self.upstream.sock, True)
+        self.exchange.start()
+        return not self.exchange.to_engine
+
+    def _hear_short(self, exchange: Exchange) -> bool:
+        exchange.hear()
+        if exchange.finished and exchange.keep_client and exchange.keep_engine and not exchange.over and not self.proxy.stopping:
+            exchange.record()
+            self.exchange = None
+            self.served += 1
+            return True
+        return exchange.response is None and not exchange.over and not exchange.to_client
+
+    # -- the engine
+
     def _engine(self) -> tuple[socket.socket, bool]:
         """A connection to the engine, the kept one if it is still quiet; and whether it was kept."""
-        if self.upstream and self.upstream.sock:
-            if not self._upstream_poll.poll(0):
-                return self.upstream.sock, True
-            self._drop_upstream()
+        kept = self._quiet_engine()
+        if kept:
+            return kept, True
         self.upstream = UnixHTTPConnection(self.proxy.settings.upstream)
         self.upstream.connect()
-        sock = self.upstream.sock
-        sock.settimeout(None)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, int(ANSWER_PATIENCE * 1e6)))
+        self.upstream.sock.settimeout(None)
         self._upstream_poll = select.poll()
-        self._upstream_poll.register(sock.fileno(), select.POLLIN)
-        return sock, False
+        self._upstream_poll.register(self.upstream.sock.fileno(), select.POLLIN)
+        return self.upstream.sock, False
+
+    def _quiet_engine(self) -> Optional[socket.socket]:
+        """The kept connection, if it has not ended and says nothing unasked; else it is closed."""
+        if self.upstream and self._upstream_poll.poll(0):
+            self._drop_upstream()
+        return self.upstream.sock if self.upstream else None
 
     def _drop_upstream(self) -> None:
         if self.upstream:

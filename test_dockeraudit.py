@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, Sequence
 
@@ -21,7 +22,7 @@ from scripted import ScriptedEngine, stdcopy_frame
 import dockeraudit
 import patterns
 from conftest import ROOT, splits, wait_for
-from dockeraudit import StreamAuditor, StreamDemuxer, TextScanner, WebSocketDecoder
+from dockeraudit import Exchange, ProxyHandler, StreamAuditor, StreamDemuxer, TextScanner, WebSocketDecoder
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 SECRET = f"key={AWS} end\n".encode()
@@ -207,7 +208,7 @@ def test_chunks_and_frames_in_one_walk_are_what_they_are_one_after_the_other(mon
 
 
 def test_the_walk_takes_whole_frames_and_remembers_few_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dockeraudit, "KNOWN_HEADS", 3)
+    monkeypatch.setattr(dockeraudit, "KNOWN_FRAMES", 3)
     monkeypatch.setattr(dockeraudit.FrameReader, "heads", {})
     lines = [b"x" * size + b"\n" for size in (20, 20, 30, 40, 50, 20, 4096)]
     reader = dockeraudit.FrameReader(StreamDemuxer("multiplexed"))
@@ -590,6 +591,22 @@ def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_
     proxy.resolver.stop()
     long, short = dockeraudit.CROWD_INTERVAL, dockeraudit.SWITCH_INTERVAL
     assert turns == [long, short, long, short, long]
+
+
+def test_what_one_kept_connection_meets_with_is_for_its_own_thread_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    defect = RuntimeError("a defect")
+    monkeypatch.setattr(ProxyHandler, "_hear_short", lambda *_: (_ for _ in ()).throw(defect))
+    client, _ = pair = socket.socketpair()
+    handler = ProxyHandler.__new__(ProxyHandler)
+    handler.connection = client
+    handler.exchange = types.SimpleNamespace(failure=None)  # type: ignore[assignment]
+    assert not handler.serve_short(-1) and handler.exchange and handler.exchange.failure is defect
+    with pytest.raises(RuntimeError):
+        exchange = Exchange.__new__(Exchange)
+        exchange.failure, exchange.record = defect, lambda: None  # type: ignore[method-assign]
+        exchange.run()
+    for sock in pair:
+        sock.close()
 
 
 def test_payload_isolation_a_header_never_reaches_the_scanner(executor: ThreadPoolExecutor) -> None:

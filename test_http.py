@@ -238,7 +238,7 @@ def test_fields_of_one_hop_are_set_anew_and_nothing_else_is_touched() -> None:
     assert forwarded_request_head(head, (), close=False) == start + kept + b"\r\n"
     assert forwarded_request_head(head, (), close=True) == start + kept + b"Connection: close\r\n\r\n"
     assert forwarded_request_head(head, [b"tcp"], close=True) == start + kept + b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-    assert not head.keeps_alive()
+    assert not head.keeps_alive
 
 
 @pytest.mark.parametrize(

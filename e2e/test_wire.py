@@ -12,6 +12,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -39,9 +40,10 @@ ATTACH = b"POST /containers/web/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\n%
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Wire]:
-    with Wire() as wire:
+@pytest.fixture(scope="module", params=["", "leading", "led"], ids=["fresh", "leading", "led"])
+def shared(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    """With fresh connections, and with kept ones, whose requests another thread may serve."""
+    with Wire(kept=request.param) as wire:
         yield wire
 
 
@@ -323,6 +325,54 @@ def test_a_kept_connection_that_the_engine_closed_is_opened_again_for_any_method
             assert read_exactly(sock, len(OK)) == OK
             assert closed.wait(20)
             closed.clear()
+
+
+def test_kept_connections_are_served_whoever_leaves_and_however_slow_the_engine_is_with_another(wire: Wire) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def serve(sock: socket.socket, data: bytes) -> None:
+        while data:
+            if b"/slow" in data:
+                asked.set()
+                assert release.wait(20)
+            sock.sendall(OK)
+            data = read_until(sock, b"\r\n\r\n")
+
+    def ask(sock: socket.socket, request: bytes = PING) -> None:
+        sock.sendall(request)
+        assert read_exactly(sock, len(OK)) == OK
+
+    wire.engine.serve = serve
+    socks = [wire.connect() for _ in range(7)]
+    for sock in socks:
+        ask(sock)
+    slow = socks.pop(2)
+    slow.sendall(PING.replace(b"_ping", b"slow"))
+    assert asked.wait(20)
+    while socks:
+        for sock in socks:
+            ask(sock)
+        ask(socks[-1], PING.replace(b"GET", b"POST"))  # for its own thread
+        socks.pop(0).close()
+    release.set()
+    assert read_exactly(slow, len(OK)) == OK
+    ask(slow)
+    slow.close()
+
+
+def test_a_kept_connection_is_answered_before_the_proxy_ends() -> None:
+    with Wire(kept="led") as wire:
+        asked, release = threading.Event(), threading.Event()
+        wire.engine.serve = lambda sock, _: (asked.set(), release.wait(20), sock.sendall(OK))
+        with wire.connect() as idle, wire.connect() as sock:
+            sock.sendall(PING)
+            assert asked.wait(20)
+            wire.proxy.process.send_signal(signal.SIGTERM)
+            assert read_all(idle) == b""
+            release.set()
+            head, _, body = read_all(sock).partition(b"\r\n\r\n")
+            assert b"Connection: close" in head and body == b"ok"
+        assert wire.proxy.process.wait(20) == 0
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from scripted import ScriptedEngine
 from conftest import DEADLINE, ProxyProcess
 
 LAZY_WORKERS = 6  # threads that start when first needed, and stay: they scan, look up names, write and sync the log
+WARM_UP = b"GET /warm-up HTTP/1.1\r\nHost: d\r\n\r\n"
+WARM = b"HTTP/1.1 204 No Content\r\n\r\n"
 LOOKUPS = (b"/containers/web/json", b"/version", b"/exec/web/json")
 
 
@@ -35,12 +37,15 @@ class RawEngine(ScriptedEngine):
         try:
             sock.settimeout(DEADLINE)
             data = read_until(sock, b"\r\n\r\n")
+            while data == WARM_UP:
+                sock.sendall(WARM)
+                data = read_until(sock, b"\r\n\r\n")
             if data.split(b" ", 2)[1] in LOOKUPS:
                 sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
             elif data:
                 self.serve(sock, data)
         except (OSError, IndexError):
-            pass  # the proxy went away, as tests make it do
+            pass  # nothing was asked, or the proxy went away, as tests make it do
         except BaseException as error:  # an assertion in a test's engine: told when the wire is closed
             self.failures.append(error)
         finally:
@@ -50,10 +55,15 @@ class RawEngine(ScriptedEngine):
 
 
 class Wire:
-    """The proxy on a Unix and a TCP address, its engine, and how much of it is in use."""
+    """The proxy on a Unix and a TCP address, its engine, and how much of it is in use.
 
-    def __init__(self, *options: str) -> None:
+    `kept`: what tests get from `connect` has served a request before; "led": and its thread is not the one that waits
+    for all.
+    """
+
+    def __init__(self, *options: str, kept: str = "") -> None:
         self.options = options
+        self.kept = kept
 
     def __enter__(self) -> Wire:
         self.folder = Path(tempfile.mkdtemp(prefix="da-"))
@@ -62,10 +72,14 @@ class Wire:
         self.port = free_port()
         self.proxy = ProxyProcess(self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options)
         self.proxy.ready()
+        if self.kept == "led":
+            self._leader = self.connect()
         self.threads, self.descriptors = self.in_use()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.kept == "led":
+            self._leader.close()
         status = self.proxy.stop()
         self.engine.__exit__()
         errors = self.proxy.errors.read_text()
@@ -103,6 +117,9 @@ class Wire:
         sock = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
         sock.settimeout(DEADLINE)
         sock.connect(("127.0.0.1", self.port) if tcp else self.proxy.socket)
+        if self.kept:
+            sock.sendall(WARM_UP)
+            assert read_exactly(sock, len(WARM)) == WARM
         return sock
 
     def talk(self, data: bytes, tcp: bool = False) -> bytes:
