@@ -2063,8 +2063,31 @@ class Exchange:
             if block is None:
                 return
             self._take(block, gone)
+            if len(block) < WALK_LEAST and self.auditor and isinstance(self.download, FrameReader) and not self.secure:
+                self._follow(self.download, self.auditor)
+                return
             if len(block) < BUSY_BLOCK or self.to_client or self.over or self.tunnel or (self.download and self.download.done):
                 return
+
+    def _follow(self, reader: FrameReader, auditor: StreamAuditor) -> None:
+        """The turns of a quiet stream: frames that come alone, delivered before they are decoded. What is none ends it."""
+        assert self._poll is not None
+        engine_speaks = [(self._engine_fd, select.POLLIN)]
+        while not (self.over or self.to_client or reader.done):
+            events = self._poll.poll(SILENCE * 1000 if auditor.restless else None)
+            if not events:
+                auditor.silence()
+                continue
+            if events != engine_speaks:
+                return
+            block = receive(self.engine)
+            if block is None:
+                continue
+            if not block or len(block) >= WALK_LEAST or not reader.is_whole(block):
+                self._take(block, gone=False)
+                return
+            self._to_client(block)
+            auditor.offer(self.output, reader.feed(block)[1])
 
     def _take(self, block: bytes, gone: bool) -> None:
         """Bytes of the engine's answer, or its end."""
@@ -2160,9 +2183,6 @@ class Exchange:
     def _body(self, block: bytes) -> None:
         """Deliver a block of the body, then audit it."""
         assert self.download is not None
-        early = len(block) < WALK_LEAST and isinstance(self.download, ChunkedReader) and self.download.is_whole(block)
-        if early:  # nothing in it is not the body's: a quiet stream's frame need not wait for its decoding
-            self._to_client(block)
         try:
             used, payload = self.download.feed(block)
         except HTTPError:  # the client gets what the engine sent, and no end that the engine did not send
@@ -2171,8 +2191,7 @@ class Exchange:
         if used < len(block):
             self.keep_engine = False
             block = block[:used]
-        if not early:
-            self._to_client(block)
+        self._to_client(block)
         if payload:
             self._audit(self.output, payload)
 
