@@ -868,6 +868,7 @@ LETTERS = CAPITALS + CAPITALS.lower()
 KEY_ALPHABET = re.compile(rb"[A-Za-z0-9_\-+/=.:~]+")
 LEAST_VARIETY = 9  # different characters in a random value: 12 random ones nearly always have as many
 RUN_CHARACTERS = bytes(120 if chr(c).isalnum() and c < 128 or c in b"_-" else 32 for c in range(256))
+AWS_HEAD = b"AKIA"
 RUN_LEAST = b"x" * 20  # no prefixed token is shorter; runs of 12 are five times as many
 #: what may stand before a run and yet belong to its token, or to an escape that is glued to it
 GLUE = frozenset(b".!\\%[")
@@ -1069,11 +1070,10 @@ class Scanner:
         if "url" in self._by_find or self._hosts:
             for match in self._url.finditer(block):
                 self._visit_url(block, match.start(), found)
-        for anchored in self._by_find.get("aws", ()):
-            for match in anchored.whole.finditer(block):  # beginning with a literal: faster than to find that
-                accept(anchored, block, match, found)
         if self._heads or "inside" in self._by_find:
             self._find_tokens(block, found)
+        else:
+            self._find_aws(block, 0, len(block), found)
         return without_overlaps(found) if found else []
 
     # ---- words ----
@@ -1122,7 +1122,16 @@ class Scanner:
                 end = runs.find(b" ", seen)
                 seen = end if end >= 0 else len(block)
                 self._infixed(block, max(0, at - LONG_RUN * len(RUN_LEAST) - TOKEN_START), seen + TOKEN_START, found)
+            if block.find(AWS_HEAD, at, seen + len(AWS_HEAD) - 1) >= 0:
+                self._find_aws(block, at, seen + len(RUN_LEAST) - 1, found)
             at = runs.find(RUN_LEAST, seen)
+
+    def _find_aws(self, block: bytes, at: int, end: int, found: Found) -> None:
+        """The original's keys. Each is a run of the least length: where runs are looked for anyway, only these are searched."""
+        for anchored in self._by_find.get("aws", ()):
+            for match in anchored.whole.finditer(block, max(at, found.ends.get(anchored.rank, 0)), end):
+                found.ends[anchored.rank] = match.end()
+                accept(anchored, block, match, found)
 
     def _infixed(self, block: bytes, at: int, end: int, found: Found) -> None:
         """Match the rules whose literal stands inside a long token."""
