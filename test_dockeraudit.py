@@ -525,7 +525,7 @@ def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(left: 
 @pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
 @pytest.mark.parametrize("spliceable", [True, False])
 def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypatch: pytest.MonkeyPatch, spliceable: bool) -> None:
-    data = random.Random(5).randbytes(300_000)
+    data = random.Random(5).randbytes(2_000_000)
     (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
     splice, pipe, got = os.splice, dockeraudit.SplicePipe(), b""
 
@@ -536,19 +536,37 @@ def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypa
 
     if not spliceable:
         monkeypatch.setattr(os, "splice", refused)
+    engine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, dockeraudit.SPLICE_PATIENCE)
+
+    def move_all() -> None:
+        moved, left = None, len(data)
+        while moved != 0:
+            moved = pipe.move(engine, client, left or 1)
+            left -= moved or 0
+        client.close()
+
     with source, engine, client, reader:
-        for sock in (engine, client):
-            sock.setblocking(False)
-        sender = threading.Thread(target=lambda: (source.sendall(data), source.close()))
-        sender.start()
+        assert pipe.move(engine, client, 1) is None
+        threads = [threading.Thread(target=work) for work in (move_all, lambda: (source.sendall(data), source.close()))]
+        for thread in threads:
+            thread.start()
         while len(got) < len(data):
-            wait_for(lambda: pipe.fill(engine, 1 << 20), "bytes from the engine")
-            waiting: Any = pipe
-            while waiting:
-                waiting = dockeraudit.send_some(client, waiting)
-                got += reader.recv(1 << 20)
-        sender.join()
-        assert got == data and pipe.fill(engine, 1) == 0
+            got += reader.recv(1 << 20)
+        for thread in threads:
+            thread.join()
+        assert got == data and reader.recv(1) == b""
+    pipe.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
+def test_a_pipe_tells_of_a_reader_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
+    pipe = dockeraudit.SplicePipe()
+    with source, engine, client:
+        reader.close()
+        source.sendall(b"for nobody")
+        with pytest.raises(dockeraudit.GONE):
+            pipe.move(engine, client, 10)
     pipe.close()
 
 

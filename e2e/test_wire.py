@@ -579,6 +579,44 @@ def test_a_large_body_arrives_whole_or_cut_where_it_was_cut(wire: Wire, cut: Any
         assert read_exactly(sock, len(OK)) == OK
 
 
+@pytest.mark.parametrize("tcp", [False, True])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_reader_that_stalls_in_a_large_body_holds_the_engine_up_until_it_reads_or_leaves(wire: Wire, tcp: bool, leaves: bool) -> None:
+    body = bytes(range(256)) * (64 << 10)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    sent, ended = [0], threading.Event()
+
+    def serve(sock: socket.socket, data: bytes) -> None:
+        try:
+            sock.sendall(head)
+            while sent[0] < len(body):
+                sent[0] += sock.send(body[sent[0] :][: 64 << 10])
+            read_all(sock)
+        finally:
+            ended.set()
+
+    wire.engine.serve = serve
+    with wire.connect(tcp) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        sock.sendall(PING)
+        assert read_exactly(sock, len(head)) == head
+        wait_for(lambda: sent[0] and steady(sent), "the engine to be held up")
+        assert sent[0] < len(body) and not ended.is_set()
+        if not leaves:
+            assert read_exactly(sock, len(body)) == body
+    assert ended.wait(20)
+
+
+def test_a_stalled_reader_of_a_large_body_does_not_keep_the_proxy_from_ending() -> None:
+    with Wire("--shutdown-timeout", "0.5") as wire:
+        wire.engine.serve = lambda sock, _: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20) + bytes(8 << 20))
+        with wire.connect() as sock:
+            sock.sendall(PING)
+            read_until(sock, b"\r\n\r\n")
+            wire.proxy.process.send_signal(signal.SIGTERM)
+            assert wire.proxy.process.wait(20) == 0
+
+
 def test_a_large_answer_before_the_end_of_the_request_cuts_nothing_off(wire: Wire) -> None:
     body = b"x" * (2 << 20)
     heard: list[bytes] = []
