@@ -2513,9 +2513,13 @@ class KeptConnections:
     def wait(self, handler: ProxyHandler) -> None:
         """Lend a connection, until it needs its own thread: what came is in its `buffer`, or in an `exchange` that has begun."""
         with self._lock:
-            for fileno in handler.descriptors():
-                self._waiting[fileno] = handler
-                self._epoll.register(fileno, select.EPOLLIN)
+            try:
+                for fileno in handler.descriptors():
+                    self._epoll.register(fileno, select.EPOLLIN)
+                    self._waiting[fileno] = handler
+            except OSError:  # the kernel has no room for it: then it waits for itself
+                self._remove(handler)
+                return
             if self._leader is None:
                 self._leader = handler
         if self._leader is not handler:
@@ -2528,7 +2532,7 @@ class KeptConnections:
         own = handler.connection.fileno()
         try:
             while own in self._waiting:
-                for fileno, _ in self._epoll.poll(maxevents=EVENTS_A_TURN):
+                for fileno, _ in self._epoll.poll(-1, EVENTS_A_TURN):
                     waiting = self._waiting.get(fileno)
                     if waiting and not waiting.serve_short(fileno):
                         self._give_back(waiting)
@@ -2792,8 +2796,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         head, route = read_request(data)
         if not head.replayable or route.endpoint != "other" or b"upgrade" in head.index or next(self._objections(head, route), None):
             return False
-        self.buffer = b""
         self.exchange = Exchange(self, head, route, self.upstream.sock, True)
+        self.buffer = b""
         self.exchange.start()
         return not self.exchange.to_engine
 

@@ -627,6 +627,13 @@ def test_what_one_kept_connection_meets_with_is_for_its_own_thread_alone(monkeyp
         sock.close()
 
 
+def test_a_kept_connection_waits_for_itself_where_the_kernel_has_no_room() -> None:
+    kept = dockeraudit.KeptConnections()
+    with socket.socket() as client, open(__file__) as refused:  # epoll takes no file
+        kept.wait(types.SimpleNamespace(descriptors=lambda: iter([client.fileno(), refused.fileno()])))  # type: ignore[arg-type]
+    assert not kept._waiting and kept._leader is None
+
+
 def test_payload_isolation_a_header_never_reaches_the_scanner(executor: ThreadPoolExecutor) -> None:
     scanner = SlowScanner()
     scanner.go.set()
