@@ -1799,6 +1799,9 @@ def wake(sock: socket.socket) -> None:
         pass  # closed by its own thread meanwhile
 
 
+Events = list[tuple[int, int]]  # (descriptor, mask), as select.poll tells
+
+
 class Exchange:
     """One request and its answer: both directions in one loop, in the handler's thread.
 
@@ -1834,6 +1837,7 @@ class Exchange:
     output: Decoder = UNDECODED
     input: Decoder = UNDECODED
     tunnelled = 0  # bytes through a tunnel that nobody audits
+    quiet = False  # its last block was a small one
     _poll: Optional[select.poll] = None  # made when it is needed: most answers come at once
     _watched = (-1, -1)  # what is wanted of client and engine, as the poll knows
 
@@ -1915,10 +1919,16 @@ class Exchange:
         return answered and ((self.upload.done and not self.to_engine) or self.engine_deaf or self.engine_eof)
 
     def _step(self) -> None:
-        client, engine = self._wait()
-        if engine == select.POLLIN and not client:  # the usual turn of a stream
+        events = self._follow() if self.quiet else self._wait()
+        if events == self._engine_speaks:  # the usual turn of a stream
             self._from_engine(gone=False)
             return
+        client = engine = 0
+        for fileno, mask in events:
+            if fileno == self._engine_fd:
+                engine = mask
+            else:
+                client = mask
         if engine & select.POLLOUT or (engine & HANGUP and self.to_engine):
             self._send_engine()
         if engine & (select.POLLIN | HANGUP) and not self.to_client and not self.engine_eof:
@@ -1932,8 +1942,31 @@ class Exchange:
         elif client & HANGUP:
             self._client_gone()
 
-    def _wait(self) -> tuple[int, int]:
-        """Poll both sides for what can be done now; returns their events."""
+    def _follow(self) -> Events:
+        """The turns of a quiet stream: frames that come alone, delivered before they are decoded. Returns what else happens."""
+        poll, reader, auditor = self._poll, self.download, self.auditor
+        assert poll is not None and isinstance(reader, FrameReader) and auditor is not None
+        while not (self.over or self.to_client or reader.done):
+            events = poll.poll(SILENCE * 1000 if auditor.restless else None)
+            if events != self._engine_speaks:
+                if not events:
+                    auditor.silence()
+                    continue
+                self.quiet = False
+                return events
+            block = receive(self.engine)
+            if block is None:
+                continue
+            if not block or len(block) >= WALK_LEAST or not reader.is_whole(block):
+                self._take(block, gone=False)
+                break
+            self._to_client(block)
+            auditor.offer(self.output, reader.feed(block)[1])
+        self.quiet = False
+        return []
+
+    def _wait(self) -> Events:
+        """Poll both sides for what can be done now."""
         wants = self._wants_client()
         client = (select.POLLIN if wants else 0) | (select.POLLOUT if self.to_client else 0)
         if self.client_left and self.to_engine:
@@ -1942,24 +1975,19 @@ class Exchange:
         if (client, engine) != self._watched:
             if self._poll is None:
                 self._poll, self._engine_fd = select.poll(), self.engine.fileno()
+                self._engine_speaks = [(self._engine_fd, select.POLLIN)]
                 self._masks = {self.client.fileno(): -1, self._engine_fd: -1}
             self._watched = client, engine
             self._register(self.client.fileno(), client, client >= 0)
             self._register(self._engine_fd, engine, engine != 0)
         if wants and self.secure and self.client.pending():  # type: ignore[attr-defined]
-            return select.POLLIN, 0
+            return [(self.client.fileno(), select.POLLIN)]
         restless = self.auditor is not None and self.auditor.restless
         assert self._poll is not None
         events = self._poll.poll(SILENCE * 1000 if restless else None)
         if not events and self.auditor:
             self.auditor.silence()
-        client = engine = 0
-        for fileno, mask in events:
-            if fileno == self._engine_fd:
-                engine = mask
-            else:
-                client = mask
-        return client, engine
+        return events
 
     def _register(self, fileno: int, mask: int, watched: bool) -> None:
         """Watch a side. One of which nothing is wanted is not watched at all: its hang-up would wake us for ever."""
@@ -2045,31 +2073,11 @@ class Exchange:
             if block is None:
                 return
             self._take(block, gone)
-            if len(block) < WALK_LEAST and self.auditor and isinstance(self.download, FrameReader) and not self.secure:
-                self._follow(self.download, self.auditor)
+            if len(block) < WALK_LEAST:
+                self.quiet = self.auditor is not None and isinstance(self.download, FrameReader) and not self.secure
                 return
             if len(block) < BUSY_BLOCK or self.to_client or self.over or self.tunnel or (self.download and self.download.done):
                 return
-
-    def _follow(self, reader: FrameReader, auditor: StreamAuditor) -> None:
-        """The turns of a quiet stream: frames that come alone, delivered before they are decoded. What is none ends it."""
-        assert self._poll is not None
-        engine_speaks = [(self._engine_fd, select.POLLIN)]
-        while not (self.over or self.to_client or reader.done):
-            events = self._poll.poll(SILENCE * 1000 if auditor.restless else None)
-            if not events:
-                auditor.silence()
-                continue
-            if events != engine_speaks:
-                return
-            block = receive(self.engine)
-            if block is None:
-                continue
-            if not block or len(block) >= WALK_LEAST or not reader.is_whole(block):
-                self._take(block, gone=False)
-                return
-            self._to_client(block)
-            auditor.offer(self.output, reader.feed(block)[1])
 
     def _take(self, block: bytes, gone: bool) -> None:
         """Bytes of the engine's answer, or its end."""

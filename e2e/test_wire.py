@@ -10,6 +10,7 @@ import http.client
 import io
 import json
 import os
+import random
 import select
 import shutil
 import signal
@@ -18,6 +19,7 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator
 
 import h2.config
@@ -358,6 +360,71 @@ def test_kept_connections_are_served_whoever_leaves_and_however_slow_the_engine_
     assert read_exactly(slow, len(OK)) == OK
     ask(slow)
     slow.close()
+
+
+def moody(sock: socket.socket, data: bytes) -> None:
+    """An engine that answers each target with itself, in the way that its first segment says."""
+    while data:
+        method, target, _ = data.split(b" ", 2)
+        mood = target.split(b"/")[1]
+        body = b"" if method == b"HEAD" else target * (40_000 if mood == b"large" else 1)
+        length = b"Content-Length: %d\r\n" % (len(target) if method == b"HEAD" else len(body))
+        if mood == b"late":
+            threading.Event().wait(0.003)
+        if mood == b"interim":
+            sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if mood == b"chunked" and body:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            send_parts(sock, (chunk(body[:3]), chunk(body[3:]), b"0\r\n\r\n"))
+        else:
+            sock.sendall(b"HTTP/1.1 200 OK\r\n%b%b\r\n" % (b"Connection: close\r\n" if mood == b"last" else b"", length) + body)
+        if mood in (b"last", b"gone"):
+            return
+        data = read_until(sock, b"\r\n\r\n")
+
+
+def visit(wire: Wire, number: int) -> None:
+    """A client that asks for this and that, pipelined or not, leaves at any time, and comes back."""
+    dice = random.Random(number)
+    for session in range(12):
+        with wire.connect(tcp=dice.random() < 0.5) as sock:
+            mood = ""
+            for step in range(dice.randrange(1, 20)):
+                method = dice.choice(("GET", "GET", "HEAD", "POST")) if mood != "gone" else "GET"
+                mood = dice.choice(("short", "short", "short", "late", "interim", "chunked", "large", "gone", "last"))
+                asked = [f"/{mood}/{number}/{session}/{step}/{item}" for item in range(dice.choice((1, 1, 1, 2)) if method == "GET" and mood != "last" else 1)]
+                sock.sendall("".join(f"{method} {target} HTTP/1.1\r\nHost: d\r\n\r\n" for target in asked).encode())
+                if dice.random() < 0.04:
+                    break
+                for target in asked:
+                    response = http.client.HTTPResponse(sock, method=method)
+                    response.fp = io.BufferedReader(Unread(sock), 1)  # it must not read what is the next answer's
+                    response.begin()
+                    assert response.read() == target.encode() * (0 if method == "HEAD" else 40_000 if mood == "large" else 1), target
+                if mood == "last":
+                    break
+
+
+class Unread(io.RawIOBase):
+    """A socket for http.client, read no further than an answer goes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self.sock.recv_into(buffer)
+
+
+def test_a_crowd_of_kept_connections_gets_each_its_own_answers() -> None:
+    with Wire() as wire:
+        wire.engine.serve = moody
+        with ThreadPoolExecutor(12) as crowd:
+            for visited in [crowd.submit(visit, wire, number) for number in range(24)]:
+                visited.result()
+        wire.settled()
 
 
 def test_a_kept_connection_is_answered_before_the_proxy_ends() -> None:
