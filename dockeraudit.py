@@ -2528,9 +2528,10 @@ class KeptConnections:
             except OSError:  # the kernel has no room for it: then it waits for itself
                 self._remove(handler)
                 return
-            if self._leader is None:
+            follows = self._leader is not None
+            if not follows:
                 self._leader = handler
-        if self._leader is not handler:
+        if follows:  # decided under the lock: once it is free, the leader may call this one to lead
             handler.called.acquire()
         if self._leader is handler:
             self._lead(handler)

@@ -627,6 +627,25 @@ def test_what_one_kept_connection_meets_with_is_for_its_own_thread_alone(monkeyp
         sock.close()
 
 
+def test_a_kept_connection_that_is_called_to_lead_as_it_begins_to_wait_leads_once() -> None:
+    kept, led = dockeraudit.KeptConnections(), []
+    called = threading.Lock()
+    called.acquire()
+    handler: Any = types.SimpleNamespace(descriptors=lambda: iter(()), called=called)
+
+    class LeaderLeaves:
+        def __enter__(self) -> None:
+            kept._leader = object()  # type: ignore[assignment]
+
+        def __exit__(self, *_: object) -> None:
+            kept._leader = handler
+            called.release()
+
+    kept._lock, kept._lead = LeaderLeaves(), led.append  # type: ignore[assignment, method-assign]
+    kept.wait(handler)
+    assert led == [handler] and called.locked()
+
+
 def test_a_kept_connection_waits_for_itself_where_the_kernel_has_no_room() -> None:
     kept = dockeraudit.KeptConnections()
     with socket.socket() as client, open(__file__) as refused:  # epoll takes no file
