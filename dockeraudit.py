@@ -1803,7 +1803,7 @@ Events = list[tuple[int, int]]  # (descriptor, mask), as select.poll tells
 
 
 class Exchange:
-    """One request and its answer: both directions in one loop, in the handler's thread.
+    """One request and its answer: both directions in one loop, in the handler's thread; what is short, in KeptConnections'.
 
         buffer ── upload reader (or tunnel) ──▶ to_engine ──▶ engine
         client ◀── to_client ◀── download reader (or tunnel) ◀── engine, a copy of it to the auditor
@@ -1814,7 +1814,7 @@ class Exchange:
 
     # how each of them begins
     started = False
-    failure: Optional[Exception] = None  # what another thread met with, that served it before
+    failure: Optional[Exception] = None  # what the thread that served it until now has met with
     download: Optional[BodyReader] = None
     response: Optional[ResponseHead] = None
     tunnel = False
