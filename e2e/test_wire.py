@@ -383,9 +383,9 @@ def moody(sock: socket.socket, data: bytes) -> None:
         data = read_until(sock, b"\r\n\r\n")
 
 
-def visit(wire: Wire, number: int) -> None:
-    """A client that asks for this and that, pipelined or not, leaves at any time, and comes back."""
-    dice = random.Random(number)
+def visit(wire: Wire, number: int) -> int:
+    """A client that asks for this and that, pipelined or not, leaves at any time, and comes back; how many answers it got."""
+    dice, answers = random.Random(number), 0
     for session in range(12):
         with wire.connect(tcp=dice.random() < 0.5) as sock:
             mood = ""
@@ -401,8 +401,10 @@ def visit(wire: Wire, number: int) -> None:
                     response.fp = io.BufferedReader(Unread(sock), 1)  # it must not read what is the next answer's
                     response.begin()
                     assert response.read() == target.encode() * (0 if method == "HEAD" else 40_000 if mood == "large" else 1), target
+                    answers += 1
                 if mood == "last":
                     break
+    return answers
 
 
 class Unread(io.RawIOBase):
@@ -422,8 +424,8 @@ def test_a_crowd_of_kept_connections_gets_each_its_own_answers() -> None:
     with Wire() as wire:
         wire.engine.serve = moody
         with ThreadPoolExecutor(12) as crowd:
-            for visited in [crowd.submit(visit, wire, number) for number in range(24)]:
-                visited.result()
+            visits = [crowd.submit(visit, wire, number) for number in range(24)]
+            assert sum(visited.result() for visited in visits) > 1000
         wire.settled()
 
 
