@@ -1853,7 +1853,7 @@ class Exchange:
         self.replayable = reused and head.replayable
         self.upgrade = offered_protocols(head, route, self.proxy.settings.http2 == "relay")
         self.asks_log = route.endpoint == "logs" and not self.upgrade
-        self.to_engine: Union[bytes, memoryview] = forwarded_request_head(head, self.upgrade, close=self.asks_log)
+        self.to_engine: Waiting = forwarded_request_head(head, self.upgrade, close=self.asks_log)
         self.keep_client = head.keeps_alive
         self.begun = time.monotonic()
 
@@ -2160,7 +2160,7 @@ class Exchange:
         else:
             answer = forwarded_response_head(head, self.head.version, self.keep_client and not self.proxy.stopping)
         if rest:  # one send with the head: it wakes the client once
-            self.to_client = bytes(self.to_client) + answer  # type: ignore[arg-type]
+            self.to_client = bytes(self.to_client) + answer
             self._body(rest)
         else:
             self._to_client(answer)
@@ -2662,6 +2662,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         method = b"GET"
         try:
             if self._lendable():
+                self._quiet_engine()
                 self.proxy.kept.wait(self)
             if self.exchange:
                 method = self.exchange.head.method
@@ -2772,10 +2773,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _lendable(self) -> bool:
         """Whether the next request may be waited for by another thread: between requests, and without TLS."""
-        if not self.served or self.buffer or self.client_eof or self.proxy.stopping or isinstance(self.connection, ssl.SSLSocket):
-            return False
-        self._quiet_engine()
-        return True
+        between = self.served and not self.buffer and not self.client_eof and not self.proxy.stopping
+        return bool(between) and not isinstance(self.connection, ssl.SSLSocket)
 
     def descriptors(self) -> Iterator[int]:
         """Of the client's connection, and of the kept one to the engine."""
@@ -2789,7 +2788,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if fileno == self.connection.fileno():
                 return self.exchange is None and self._begin_short()
             return self.exchange is not None and self._hear_short(self.exchange)
-        except Exception as error:  # its own thread is to meet with it, and no other
+        except Exception as error:  # its own thread is to meet with it, and no other: in the exchange, or when it reads the head again
             if self.exchange:
                 self.exchange.failure = error
             return False
@@ -2860,7 +2859,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, message: str, method: bytes) -> None:
         """Answer for ourselves, and close so that the answer arrives."""
-        rest: Union[bytes, memoryview] = error_response(status, message, method)
+        rest: Waiting = error_response(status, message, method)
         deadline = time.monotonic() + LINGER
         while rest and time.monotonic() < deadline:
             rest = send_some(self.connection, rest)

@@ -559,7 +559,7 @@ def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypa
 
 
 @pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
-def test_a_pipe_tells_of_a_reader_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_tells_of_a_reader_that_is_gone() -> None:
     (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
     pipe = dockeraudit.SplicePipe()
     with source, engine, client:
