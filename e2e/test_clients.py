@@ -177,13 +177,15 @@ SCRIPTS = [
     (
         "attach --no-stdin",
         """
-        docker run -d --name $NAME --network none busybox sh -c 'until [ -e /go ]; do sleep 0.05; done; sleep 0.5; echo out; echo err >&2; exit 5'
-        (sleep 0.2; docker exec $NAME touch /go) & docker attach --no-stdin $NAME
+        docker run -d --name $NAME --network none busybox sh -c 'until [ -e /go ]; do echo tick; sleep 0.05; done; echo out; echo err >&2; exit 5'
+        touch $WORK/o
+        (until grep -q tick $WORK/o; do sleep 0.05; done; docker exec $NAME touch /go) & docker attach --no-stdin $NAME > $WORK/o
         echo $?
-        docker rm $NAME
         wait
+        grep -v tick $WORK/o
+        docker rm $NAME
         """,
-        rb"out\n5\n",
+        rb"5\nout\n",
     ),
     (
         "logs",
@@ -221,8 +223,13 @@ SCRIPTS = [
         "logs -f, interrupted",
         """
         docker run -d --name $NAME --network none busybox sh -c 'echo out; sleep 1000'
-        timeout -s INT 1.5 docker logs -f $NAME
+        touch $WORK/o
+        env --default-signal=INT docker logs -f $NAME > $WORK/o & p=$!
+        until grep -q out $WORK/o; do sleep 0.05; done
+        kill -INT $p
+        wait $p
         echo $?
+        cat $WORK/o
         docker rm -f $NAME
         """,
         rb"out\n",
@@ -362,6 +369,7 @@ SCRIPTS = [
         "top, port, inspect, update, rename",
         """
         docker run -d --name $NAME --network none busybox sleep 1000
+        until docker top $NAME | grep -q sleep; do sleep 0.05; done
         docker top $NAME -eo pid,args | sed 's/^ *[0-9]* *//'
         docker port $NAME
         docker update --memory 64m --memory-swap 64m $NAME
@@ -554,7 +562,7 @@ services:
     image: busybox
     network_mode: none
     stop_signal: SIGKILL
-    command: [sh, -c, "echo from two; sleep 0.2; exit 3"]
+    command: [sh, -c, "echo from two; sleep 1; exit 3"]
 """
 COMPOSE = [
     (
@@ -563,9 +571,11 @@ COMPOSE = [
         cp $COMPOSE_FILE $WORK/compose.yml
         c="docker compose -p $NAME -f $WORK/compose.yml"
         $c --progress quiet up -d
-        until $c logs two | grep -q from; do sleep 0.1; done
+        docker wait $NAME-two-1
+        until $c logs one | grep -q from; do sleep 0.1; done
         $c logs --no-color | sort
         $c ps --format '{{.Service}}'
+        $c ps -a --format '{{.Service}} {{.State}} {{.ExitCode}}' | sort
         echo in | $c exec -T one cat
         $c top one | tail -n 1 | grep -o 'sleep 1000'
         $c --progress quiet down -t 0
@@ -950,8 +960,11 @@ def py_attach(client, name):
     sock.close()
     container.wait()
     container.remove()
-    container = client.containers.run("busybox", ["sh", "-c", "for i in 1 2 3; do sleep 0.2; echo $i; done"], name=name, network_mode="none", detach=True)
-    return answer, b"".join(container.attach(logs=True, stream=True)), container.wait()["StatusCode"], container.remove()
+    # Not with logs=True: what comes in one packet with the answer's head is lost in docker-py, whoever sends it.
+    container = client.containers.create("busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done; exit 3"], name=name, network_mode="none")
+    attached = container.attach(stream=True)
+    container.start()
+    return answer, b"".join(attached), container.wait()["StatusCode"], container.remove()
 
 
 def py_archive(client, name):
