@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -36,6 +37,7 @@ ROUNDS = 3  # a figure is the median of so many undisturbed ones
 MORE_ROUNDS = 3  # taken at most when some were disturbed
 OTHERS_LIMIT = 0.15  # share of the machine that others may take in an undisturbed round
 RUN_SECONDS = 1.0  # a run of a stream is made so long
+RUN_BYTES = 16 << 20  # and no shorter than this: 2 MiB of it may still wait to be scanned when the client has everything
 QUIET_STREAMS, QUIET_HZ, QUIET_SECONDS = 20, 20, 3
 FOLLOWERS = 1000
 GONE_LIMIT = 5.0  # seconds to wait for upstreams whose clients have vanished
@@ -191,7 +193,7 @@ def stream(bench: Bench, name: str) -> Callable[[Peer], Metrics]:
         peer.await_found(written.secrets * times)
         frames = written.shape.frames * times
         if not bench.options.smoke:
-            cycles[peer.name] = max(1, round(times * RUN_SECONDS / run["seconds"])) if peer.name not in cycles else times
+            cycles.setdefault(peer.name, max(math.ceil(RUN_BYTES / written.payload), round(times * RUN_SECONDS / run["seconds"])))
         return {
             "frames_per_second": frames / run["seconds"],
             "mb_per_second": written.payload * times / run["seconds"] / 1e6,
