@@ -58,7 +58,7 @@ import urllib.parse
 import zlib
 from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, NoReturn, Optional, Sequence, TextIO, Tuple, Union
 
@@ -1746,7 +1746,8 @@ class SplicePipe:
                 raise
             return 0
         left = moved
-        os.sched_yield()  # the engine, which has room again, goes first: a sixth less processor time, and as much more a second
+        with suppress(OSError):  # of sandboxes that forbid it
+            os.sched_yield()  # the engine, which has room again, goes first: a sixth less processor time, and as much more a second
         try:
             while left:
                 left -= os.splice(self._out, sink.fileno(), left)

@@ -534,8 +534,12 @@ def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypa
             raise OSError(errno.EINVAL, "not this one")
         return splice(src, dst, *arguments, **options)
 
+    def forbidden() -> None:
+        raise PermissionError(errno.EPERM, "not in this sandbox")
+
     if not spliceable:
         monkeypatch.setattr(os, "splice", refused)
+        monkeypatch.setattr(os, "sched_yield", forbidden)
     engine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, dockeraudit.SPLICE_PATIENCE)
 
     def move_all() -> None:
