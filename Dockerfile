@@ -2,7 +2,8 @@
 ARG BASE=python:3-alpine
 
 FROM ${BASE} AS stitch
-COPY dockeraudit.py auditlog.py patterns.py policy.py report.py /source/
+COPY dockeraudit.py patterns.py /source/
+COPY _dockeraudit/ /source/_dockeraudit/
 COPY deploy/stitch.py /source/deploy/
 RUN mkdir -p /image/opt/dockeraudit /image/var/log/dockeraudit \
  && python3 /source/deploy/stitch.py > /image/opt/dockeraudit/dockeraudit.py \

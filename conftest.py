@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,18 @@ STITCHED = os.environ.get("DOCKERAUDIT_FORM") == "stitched"
 PROGRAM = str(ROOT / "dist" / "dockeraudit.py") if STITCHED else str(ROOT / "dockeraudit.py")
 DEADLINE = 20.0  # seconds a test waits for what happens in milliseconds on an idle machine
 
-sys.path.insert(0, str(ROOT / "e2e"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "e2e")]
 pytest_plugins = ["matrix"]  # prints what the clients' tests compared
 if STITCHED:
     spec = importlib.util.spec_from_file_location("dockeraudit", PROGRAM)
     module = importlib.util.module_from_spec(spec)
-    for name in ("dockeraudit", "auditlog", "patterns", "policy", "report"):
-        sys.modules[name] = module
+    package = types.ModuleType("_dockeraudit")
+    sys.modules.update({"dockeraudit": module, "patterns": module, "_dockeraudit": package})
     spec.loader.exec_module(module)
+    package.__version__ = module.__version__
+    for room in (ROOT / "_dockeraudit").glob("*.py"):  # one module stands for all of them
+        sys.modules[f"_dockeraudit.{room.stem}"] = module
+        setattr(package, room.stem, module)
 
 
 def wait_for(condition, what, deadline=DEADLINE):

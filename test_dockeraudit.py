@@ -10,6 +10,7 @@ import os
 import random
 import socket
 import struct
+import sys
 import threading
 import time
 import types
@@ -19,10 +20,29 @@ from typing import Any, Callable, Iterator, Sequence
 import pytest
 from scripted import ScriptedEngine, stdcopy_frame
 
-import dockeraudit
+from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.engine import ask_engine
+from _dockeraudit.errors import EngineError, HTTPError
+from _dockeraudit.exchange import Exchange, SPLICE_PATIENCE
+from _dockeraudit.http1 import ChunkedReader, LengthReader, parse_response_head
+from _dockeraudit.options import OPTIONS
 import patterns
+from patterns import RULES
+from _dockeraudit.proxy import CROWD, CROWD_INTERVAL, KeptConnections, Proxy, SWITCH_INTERVAL
+from _dockeraudit.routes import classify
+from _dockeraudit.rules import shape_sample
+from _dockeraudit.scanner import Scanner
+from _dockeraudit import scanning
+from _dockeraudit.scanning import CARRY_LIMIT, OWN_SHARE, QUICK_SCAN, ScanRoom, count_lines
+from _dockeraudit.settings import Settings
+from _dockeraudit.sockets import GONE, SplicePipe
+from _dockeraudit import streams
+from _dockeraudit.streams import Decoded, FrameReader, RawDecoder, decode, output_decoder
 from conftest import ROOT, splits, wait_for
-from dockeraudit import Exchange, ProxyHandler, StreamAuditor, StreamDemuxer, TextScanner, WebSocketDecoder
+from dockeraudit import ProxyHandler
+from _dockeraudit.exchange import Exchange
+from _dockeraudit.scanning import StreamAuditor, TextScanner
+from _dockeraudit.streams import StreamDemuxer, WebSocketDecoder
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 SECRET = f"key={AWS} end\n".encode()
@@ -152,7 +172,7 @@ def walked(read: Callable[[bytes], tuple[int, Any]], reader: Any, demuxer: Strea
     for part in parts:
         try:
             used, decoded = read(part)
-        except dockeraudit.HTTPError as error:
+        except HTTPError as error:
             return error.status, str(error)
         taken, size = taken + used, size + decoded.size
         for name, data in decoded.runs:
@@ -164,17 +184,17 @@ def walked(read: Callable[[bytes], tuple[int, Any]], reader: Any, demuxer: Strea
 
 def both_ways(parts: Sequence[bytes], framing: Any, prefixes: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """What chunks and then frames give, and what the one walk over both gives."""
-    chunks, frames, demuxer = dockeraudit.ChunkedReader(), StreamDemuxer(framing, prefixes), StreamDemuxer(framing, prefixes)
+    chunks, frames, demuxer = ChunkedReader(), StreamDemuxer(framing, prefixes), StreamDemuxer(framing, prefixes)
 
     def one_after_the_other(part: bytes) -> tuple[int, Any]:
         used, payload = chunks.feed(part)
-        return used, dockeraudit.decode(frames, payload)
+        return used, decode(frames, payload)
 
-    reader = dockeraudit.FrameReader(demuxer)
+    reader = FrameReader(demuxer)
 
     def in_one_walk(part: bytes) -> tuple[int, Any]:
         used, payload = reader.feed(part)
-        return used, payload if isinstance(payload, dockeraudit.Decoded) else dockeraudit.decode(demuxer, payload)
+        return used, payload if isinstance(payload, Decoded) else decode(demuxer, payload)
 
     return walked(one_after_the_other, chunks, frames, parts), walked(in_one_walk, reader, demuxer, parts)
 
@@ -198,21 +218,21 @@ def framed_body(rng: random.Random) -> bytes:
 
 def test_chunks_and_frames_in_one_walk_are_what_they_are_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7)
-    monkeypatch.setattr(dockeraudit, "WALK_LEAST", 0)
+    monkeypatch.setattr(streams, "WALK_LEAST", 0)
     for _ in range(300):
         body, framing, prefixes = framed_body(rng), rng.choice(("multiplexed", "multiplexed", None, "raw")), rng.choice((0, 0, 0, 1))
         cuts = sorted(rng.choices(range(len(body) + 1), k=rng.choice((0, 1, 3, 30))))
         long_way, walk = both_ways([body[a:b] for a, b in zip([0] + cuts, cuts + [len(body)]) if a < b], framing, prefixes)
         assert walk == long_way
-    assert dockeraudit.FrameReader.heads
+    assert FrameReader.heads
 
 
 def test_the_walk_takes_whole_frames_and_remembers_few_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dockeraudit, "KNOWN_FRAMES", 3)
-    monkeypatch.setattr(dockeraudit.FrameReader, "heads", {})
+    monkeypatch.setattr(streams, "KNOWN_FRAMES", 3)
+    monkeypatch.setattr(FrameReader, "heads", {})
     lines = [b"x" * size + b"\n" for size in (20, 20, 30, 40, 50, 20, 4096)]
-    reader = dockeraudit.FrameReader(StreamDemuxer("multiplexed"))
-    monkeypatch.setattr(dockeraudit.ChunkedReader, "feed", None)  # the longer way
+    reader = FrameReader(StreamDemuxer("multiplexed"))
+    monkeypatch.setattr(ChunkedReader, "feed", None)  # the longer way
     used, decoded = reader.feed(chunked([stdcopy_frame(1, line) for line in lines])[: -len(b"0\r\n\r\n")])
     assert decoded == (sum(map(len, lines)) + 8 * len(lines), len(lines), [("stdout", b"".join(lines))])
     assert len(reader.heads) == 3
@@ -288,7 +308,7 @@ def test_an_open_match_is_updated_when_its_end_has_come() -> None:
     assert audit.findings[0]["partial"] and audit.findings[0]["complete"]
 
 
-@pytest.mark.parametrize("offset", range(dockeraudit.CARRY_LIMIT - 30, dockeraudit.CARRY_LIMIT + 30, 7))
+@pytest.mark.parametrize("offset", range(CARRY_LIMIT - 30, CARRY_LIMIT + 30, 7))
 def test_a_secret_in_an_endless_line_is_found_once_at_any_offset(offset: int) -> None:
     data = b"." * offset + b" " + AWS.encode() + b" " + b"." * 200_000
     for parts in ([data], [data[i : i + 16384] for i in range(0, len(data), 16384)]):
@@ -302,7 +322,7 @@ def test_memory_stays_flat_without_a_newline() -> None:
     text = TextScanner(patterns.DEFAULT_SCANNER, audit, "tty")
     for _ in range(200):
         text.feed(b"x y" * 10_000)
-        assert text.held <= dockeraudit.CARRY_LIMIT
+        assert text.held <= CARRY_LIMIT
     text.end()
     assert audit.findings == []
 
@@ -335,7 +355,7 @@ def test_a_rules_secret_is_found_once_wherever_a_frame_cuts_it(rule: Any) -> Non
 
 
 def test_a_match_that_another_rule_completes_after_a_silence_is_one_finding() -> None:
-    value = patterns.shape_sample("live_{g40}")
+    value = shape_sample("live_{g40}")
     text = b"gocardless_api_key = " + value.encode() + b" end\n"
     for cut in range(1, len(text)):
         audit, _ = scanned([text[:cut], text[cut:]], settle=True)
@@ -369,10 +389,10 @@ def test_a_key_without_an_end_is_bounded() -> None:
 
 
 def test_the_content_type_tells_a_streams_framing() -> None:
-    route = dockeraudit.classify(b"GET", b"/v1.43/containers/x/logs?stdout=1")
+    route = classify(b"GET", b"/v1.43/containers/x/logs?stdout=1")
     for kind, framing in (("multiplexed", "multiplexed"), ("raw", None)):
-        head = dockeraudit.parse_response_head(f"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n\r\n".encode())
-        assert dockeraudit.output_decoder(route, head).framing == framing
+        head = parse_response_head(f"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n\r\n".encode())
+        assert output_decoder(route, head).framing == framing
 
 
 def test_lines_are_counted_whatever_their_lengths() -> None:
@@ -380,7 +400,7 @@ def test_lines_are_counted_whatever_their_lengths() -> None:
     for _ in range(300):
         lines = [b"x" * rng.choice([0, 1, 100, 511, 512, 5000]) for _ in range(rng.randrange(200))]
         block = b"\n".join(lines)
-        assert dockeraudit.count_lines(block) == block.count(b"\n")
+        assert count_lines(block) == block.count(b"\n")
 
 
 @pytest.fixture
@@ -390,9 +410,9 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 
 def auditor(executor: ThreadPoolExecutor, audit: RecordedStream, scanner: Any = None, **options: Any) -> StreamAuditor:
-    room = options.pop("room", dockeraudit.ScanRoom())
+    room = options.pop("room", ScanRoom())
     options = {"abandoned": lambda: False, "on_error": lambda: None, **options}
-    return StreamAuditor(executor, room, scanner or patterns.Scanner(), audit, **options)
+    return StreamAuditor(executor, room, scanner or Scanner(RULES), audit, **options)
 
 
 class SlowScanner:
@@ -406,7 +426,7 @@ class SlowScanner:
         if self.blocks:
             self.go.wait(30)
         else:
-            end = time.thread_time() + 2 * dockeraudit.QUICK_SCAN
+            end = time.thread_time() + 2 * QUICK_SCAN
             while time.thread_time() < end:
                 pass
         self.blocks.append(block)
@@ -417,7 +437,7 @@ def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: Thr
     rng = random.Random(7)
     audit = RecordedStream()
     stream = auditor(executor, audit)
-    decoder = dockeraudit.RawDecoder("tty")
+    decoder = RawDecoder("tty")
     lines = [b"%d %b\n" % (i, AWS[:16].encode() + b"%04d" % i) + b"." * rng.choice([1, 100, 40_000]) + b"\n" for i in range(300)]
     for line in lines:
         stream.offer(decoder, line)
@@ -437,7 +457,7 @@ def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(executor: Th
             self.threads.append(threading.current_thread())
             return super().scan_lines(block)
 
-    here, room, decoder = threading.current_thread(), dockeraudit.ScanRoom(workers=1), dockeraudit.RawDecoder("tty")
+    here, room, decoder = threading.current_thread(), ScanRoom(workers=1), RawDecoder("tty")
     hung, other = Noting(), Noting()
     first, second = auditor(executor, RecordedStream(), hung, room=room), auditor(executor, RecordedStream(), other, room=room)
     for stream in (first, second, first):
@@ -448,7 +468,7 @@ def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(executor: Th
     assert hung.threads[0] is here is not hung.threads[1] and other.threads == [here, here] and second.waiting == 0
     hung.go.set()
     wait_for(lambda: room.worker_free and not first.waiting, "the job to end")
-    monkeypatch.setattr(dockeraudit, "QUICK_SCAN", 60)
+    monkeypatch.setattr(scanning, "QUICK_SCAN", 60)
     for _ in range(2):
         first.offer(decoder, b"x\n")
         wait_for(lambda: room.worker_free and not first.waiting, "the block to be scanned")
@@ -456,15 +476,15 @@ def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(executor: Th
 
 
 def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dockeraudit, "ROOM_WAIT", 0.01)
+    monkeypatch.setattr(scanning, "ROOM_WAIT", 0.01)
     audit, scanner = RecordedStream(), SlowScanner()
-    room = dockeraudit.ScanRoom(100_000)
+    room = ScanRoom(100_000)
     stream = auditor(executor, audit, scanner, room=room)
-    decoder = dockeraudit.RawDecoder("tty")
+    decoder = RawDecoder("tty")
     block = b"x" * 32_767 + b"\n"
     for _ in range(40):
         stream.offer(decoder, block)
-    assert stream.waiting <= dockeraudit.OWN_SHARE + 100_000
+    assert stream.waiting <= OWN_SHARE + 100_000
     scanner.go.set()
     stream.close((decoder,), "raw", "end")
     wait_for(lambda: audit.closed, "stream_close")
@@ -482,11 +502,11 @@ def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(executor: ThreadP
             self.calls += 1
             if self.calls == 2:
                 raise RuntimeError("text with a secret")
-            return patterns.Scanner().scan_lines(block)
+            return Scanner(RULES).scan_lines(block)
 
     audit = RecordedStream()
     stream = auditor(executor, audit, Broken())
-    decoder = dockeraudit.RawDecoder("tty")
+    decoder = RawDecoder("tty")
     for _ in range(3):
         stream.offer(decoder, SECRET)
     stream.close((decoder,), "raw", "end")
@@ -496,8 +516,8 @@ def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(executor: ThreadP
 
 def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
     audit, scanner = RecordedStream(), SlowScanner()
-    stream = auditor(executor, audit, scanner, room=dockeraudit.ScanRoom(0), abandoned=lambda: True, patient=True)
-    decoder = dockeraudit.RawDecoder("tty")
+    stream = auditor(executor, audit, scanner, room=ScanRoom(0), abandoned=lambda: True, patient=True)
+    decoder = RawDecoder("tty")
     for _ in range(10):
         stream.offer(decoder, b"x" * 32_768)
     assert stream.unscanned > 0
@@ -515,8 +535,8 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
 def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(left: int, stopping: bool, abandoned: bool) -> None:
     client, peer = socket.socketpair()
     peer.close()
-    exchange = object.__new__(dockeraudit.Exchange)
-    exchange.over, exchange.client, exchange.download = False, client, dockeraudit.LengthReader(left)
+    exchange = object.__new__(Exchange)
+    exchange.over, exchange.client, exchange.download = False, client, LengthReader(left)
     exchange.proxy = type("Stopping", (), {"stopping": stopping})()  # type: ignore[assignment]
     with client:
         assert exchange._abandoned() is abandoned
@@ -527,7 +547,7 @@ def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(left: 
 def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypatch: pytest.MonkeyPatch, spliceable: bool) -> None:
     data = random.Random(5).randbytes(2_000_000)
     (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
-    splice, pipe, got = os.splice, dockeraudit.SplicePipe(), b""
+    splice, pipe, got = os.splice, SplicePipe(), b""
 
     def refused(src: int, dst: int, *arguments: Any, **options: Any) -> int:
         if dst == client.fileno():
@@ -540,7 +560,7 @@ def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypa
     if not spliceable:
         monkeypatch.setattr(os, "splice", refused)
         monkeypatch.setattr(os, "sched_yield", forbidden)
-    engine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, dockeraudit.SPLICE_PATIENCE)
+    engine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, SPLICE_PATIENCE)
 
     def move_all() -> None:
         moved, left = None, len(data)
@@ -565,11 +585,11 @@ def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypa
 @pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
 def test_a_pipe_tells_of_a_reader_that_is_gone() -> None:
     (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
-    pipe = dockeraudit.SplicePipe()
+    pipe = SplicePipe()
     with source, engine, client:
         reader.close()
         source.sendall(b"for nobody")
-        with pytest.raises(dockeraudit.GONE):
+        with pytest.raises(GONE):
             pipe.move(engine, client, 10)
     pipe.close()
 
@@ -591,17 +611,17 @@ SIX_PATTERNS = (
 
 @pytest.mark.parametrize("name, severity, text, other", SIX_PATTERNS, ids=[row[0] for row in SIX_PATTERNS])
 def test_pattern_table(name: str, severity: str, text: str, other: str) -> None:
-    scanner = patterns.Scanner(patterns.ORIGINAL_RULES)
+    scanner = Scanner(patterns.ORIGINAL_RULES)
     assert [(match.rule.name, match.rule.severity) for match in scanner.scan(f"x {text} y".encode())] == [(name, severity)]
     assert scanner.scan(f"x {other} y".encode()) == []
 
 
 def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_ones_by_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[float] = []
-    monkeypatch.setattr(dockeraudit.sys, "setswitchinterval", turns.append)
-    settings = dockeraudit.Settings(workers=1, upstream="/nonexistent", on_audit_failure="continue")
-    proxy = dockeraudit.Proxy(settings, None, None, None)  # type: ignore[arg-type]
-    crowd = [object() for _ in range(dockeraudit.CROWD)]
+    monkeypatch.setattr(sys, "setswitchinterval", turns.append)
+    settings = Settings(workers=1, upstream="/nonexistent", on_audit_failure="continue")
+    proxy = Proxy(settings, None, None, None)  # type: ignore[arg-type]
+    crowd = [object() for _ in range(CROWD)]
     assert proxy.join(crowd[0])  # type: ignore[arg-type]
     proxy.scans(+1)
     for handler in crowd[1:]:
@@ -611,7 +631,7 @@ def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_
     proxy.scans(-1)
     proxy.scanning.shutdown()
     proxy.resolver.stop()
-    long, short = dockeraudit.CROWD_INTERVAL, dockeraudit.SWITCH_INTERVAL
+    long, short = CROWD_INTERVAL, SWITCH_INTERVAL
     assert turns == [long, short, long, short, long]
 
 
@@ -632,7 +652,7 @@ def test_what_one_kept_connection_meets_with_is_for_its_own_thread_alone(monkeyp
 
 
 def test_a_kept_connection_that_is_called_to_lead_as_it_begins_to_wait_leads_once() -> None:
-    kept, led = dockeraudit.KeptConnections(), []
+    kept, led = KeptConnections(), []
     called = threading.Lock()
     called.acquire()
     handler: Any = types.SimpleNamespace(descriptors=lambda: iter(()), called=called)
@@ -651,7 +671,7 @@ def test_a_kept_connection_that_is_called_to_lead_as_it_begins_to_wait_leads_onc
 
 
 def test_a_kept_connection_waits_for_itself_where_the_kernel_has_no_room() -> None:
-    kept = dockeraudit.KeptConnections()
+    kept = KeptConnections()
     with socket.socket() as client, open(__file__) as refused:  # epoll takes no file
         kept.wait(types.SimpleNamespace(descriptors=lambda: iter([client.fileno(), refused.fileno()])))  # type: ignore[arg-type]
     assert not kept._waiting and kept._leader is None
@@ -680,7 +700,7 @@ def test_non_blocking_audit_a_hung_disk_stops_nobody(tmp_path: Any) -> None:
         go.wait(30)
         return os.write(fd, data)
 
-    log = dockeraudit.AuditLog(str(tmp_path / "audit.log"), b"k" * 32, write=write, fsync="never")
+    log = AuditLog(str(tmp_path / "audit.log"), b"k" * 32, write=write, fsync="never")
     log.open()
     assert begun.wait(30)
     for number in range(200):
@@ -692,7 +712,7 @@ def test_non_blocking_audit_a_hung_disk_stops_nobody(tmp_path: Any) -> None:
 
 
 def test_audit_log_round_trip(tmp_path: Any) -> None:
-    log = dockeraudit.AuditLog(str(tmp_path / "audit.log"), b"k" * 32, fsync="never")
+    log = AuditLog(str(tmp_path / "audit.log"), b"k" * 32, fsync="never")
     log.open()
     audit = log.open_stream("logs", "web", {"listener": "test"}, False, True)
     audit.named("c0ffee", "web")
@@ -710,14 +730,14 @@ def test_audit_log_round_trip(tmp_path: Any) -> None:
 
 def test_unix_dialling(folder: Any) -> None:
     path = str(folder / "engine.sock")
-    with pytest.raises(dockeraudit.EngineError, match=f"{path}.*ENOENT"):
-        dockeraudit.ask_engine(path, "/version")
+    with pytest.raises(EngineError, match=f"{path}.*ENOENT"):
+        ask_engine(path, "/version")
     with ScriptedEngine(path):
-        assert dockeraudit.ask_engine(path, "/version")["Version"] == "28.0"
-    with pytest.raises(dockeraudit.EngineError, match="ENOENT|ECONNREFUSED"):
-        dockeraudit.ask_engine(path, "/version")
+        assert ask_engine(path, "/version")["Version"] == "28.0"
+    with pytest.raises(EngineError, match="ENOENT|ECONNREFUSED"):
+        ask_engine(path, "/version")
 
 
 def test_the_readme_names_every_option() -> None:
     text = (ROOT / "README.md").read_text()
-    assert [option.name for option in dockeraudit.OPTIONS if f"--{option.name}" not in text] == []
+    assert [option.name for option in OPTIONS if f"--{option.name}" not in text] == []

@@ -27,8 +27,10 @@ from typing import Any, Callable, Iterator, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import dockeraudit  # noqa: E402
-from patterns import ORIGINAL_RULES, RULES, Rule, Scanner, shape_sample, token  # noqa: E402
+from _dockeraudit import scanning, streams  # noqa: E402
+from patterns import ORIGINAL_RULES, RULES
+from _dockeraudit.rules import Rule, shape_sample, token
+from _dockeraudit.scanner import Scanner
 
 REPEATS = 5
 BLOCK = 64 << 10
@@ -386,8 +388,8 @@ class Heard:
 def heard(scanner: Scanner, parts: list[bytes], stamped: bool) -> list[tuple[str, Any]]:
     """What a stream in these frames reports; `stamped` as with timestamps=1."""
     audit = Heard()
-    text = dockeraudit.TextScanner(scanner, audit, "stdout")  # type: ignore[arg-type]
-    demuxer = dockeraudit.StreamDemuxer("multiplexed", 1 if stamped else 0)
+    text = scanning.TextScanner(scanner, audit, "stdout")  # type: ignore[arg-type]
+    demuxer = streams.StreamDemuxer("multiplexed", 1 if stamped else 0)
     for part in parts:
         payload = b"2026-01-02T03:04:05.678901234Z " + part if stamped else part
         for _, run in demuxer.feed(struct.pack(">B3xI", 1, len(payload)) + payload):

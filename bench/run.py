@@ -170,7 +170,8 @@ def say(text: str) -> None:
 def check_planted(text: bytes, secrets: int) -> None:
     """Both rule sets must find what was planted and nothing else."""
     sys.path.insert(0, str(HERE.parent))
-    from patterns import ORIGINAL_RULES, RULES, Scanner
+    from patterns import ORIGINAL_RULES, RULES
+    from _dockeraudit.scanner import Scanner
 
     for rules in (RULES, ORIGINAL_RULES):
         found = len(Scanner(rules).scan_lines(text))

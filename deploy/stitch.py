@@ -1,8 +1,9 @@
-"""Stitch the modules into one self-contained file: `python3 deploy/stitch.py > dist/dockeraudit.py`.
+"""Stitch the rooms into one self-contained file: `python3 deploy/stitch.py > dist/dockeraudit.py`.
 
-Each top-level `from SIBLING import …` is replaced by that module's text between two banners (later imports of the same
-one are dropped), `__main__` blocks of siblings and the lone-file check are left out, `from __future__` lines are hoisted.
-Deterministic; fails if a top-level name is defined twice, since all modules then share one namespace.
+Each top-level `from SIBLING import …` (a room of `_dockeraudit`, or `patterns`) is replaced by that module's text
+between two banners; later imports of the same one are dropped. `__main__` blocks of siblings and the lone-file check are
+left out, `from __future__` lines are hoisted. Deterministic; fails if a top-level name is defined twice, since all
+modules then share one namespace.
 """
 from __future__ import annotations
 
@@ -11,9 +12,25 @@ import re
 import sys
 from pathlib import Path
 
-SIBLINGS = ("auditlog", "patterns", "policy", "report")
+PACKAGE = "_dockeraudit"
 FUTURE = "from __future__ import annotations\n"
 LONE_FILE = re.compile(r"# --- lone file check: begin.*?# --- lone file check: end[^\n]*\n", re.S)
+METADATA = """\
+# /// script
+# requires-python = ">=3.9"
+# dependencies = []
+# ///
+"""  # PEP 723: `uv run dockeraudit.py` picks a Python by it
+
+
+def is_sibling(module: str) -> bool:
+    """Whether an import's module is one of ours."""
+    return module in ("patterns", PACKAGE) or module.startswith(PACKAGE + ".")
+
+
+def path_of(module: str, root: Path) -> Path:
+    """Where a module's text lies."""
+    return root / PACKAGE / "__init__.py" if module == PACKAGE else root / (module.replace(".", "/") + ".py")
 
 
 def defined_names(tree: ast.Module) -> list[str]:
@@ -22,7 +39,11 @@ def defined_names(tree: ast.Module) -> list[str]:
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.append(node.name)
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
         names += [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
     return sorted(set(names))
 
@@ -41,36 +62,42 @@ def without(text: str, nodes: list[ast.stmt]) -> str:
     return "\n".join(line for line in lines if line != "\0")
 
 
-def expand(name: str, root: Path, done: set[str], owners: dict[str, str]) -> str:
+def expand(module: str, root: Path, done: set[str], owners: dict[str, str]) -> str:
     """A module's text with its siblings in place."""
-    text = LONE_FILE.sub("", (root / f"{name}.py").read_text()).replace(FUTURE, "", 1)
+    text = LONE_FILE.sub("", path_of(module, root).read_text()).replace(FUTURE, "", 1)
     tree = ast.parse(text)
     for defined in defined_names(tree):
-        if owners.setdefault(defined, name) != name:
-            sys.exit(f"stitch: {defined} is defined in {owners[defined]}.py and in {name}.py; rename one")
-    if name != "dockeraudit":
+        if owners.setdefault(defined, module) != module:
+            sys.exit(f"stitch: {defined} is defined in {owners[defined]} and in {module}; rename one")
+    if module != "dockeraudit":
         text = without(text, [node for node in tree.body if is_main_block(node)])
         tree = ast.parse(text)
     for node in reversed(tree.body):
-        if isinstance(node, ast.ImportFrom) and node.module in SIBLINGS:
+        if isinstance(node, ast.ImportFrom) and is_sibling(node.module or ""):
             lines = text.split("\n")
             lines[node.lineno - 1 : node.end_lineno] = [f"\0{node.module}"]
             text = "\n".join(lines)
-    return re.sub(r"\0(\w+)", lambda match: included(match[1], root, done, owners), text)
+    return re.sub(r"\0([\w.]+)\n?", lambda match: included(match[1], root, done, owners), text)
 
 
-def included(name: str, root: Path, done: set[str], owners: dict[str, str]) -> str:
+def included(module: str, root: Path, done: set[str], owners: dict[str, str]) -> str:
     """A sibling between its banners, the first time it is asked for."""
-    if name in done:
+    if module in done:
         return ""
-    done.add(name)
-    body = expand(name, root, done, owners).strip("\n")
-    return f"# <<<<<<<<<<<< {name}.py\n{body}\n# >>>>>>>>>>>> {name}.py"
+    done.add(module)
+    body = expand(module, root, done, owners).strip("\n")
+    name = path_of(module, root).relative_to(root)
+    return f"# <<<<<<<<<<<< {name}\n{body}\n# >>>>>>>>>>>> {name}\n"
+
+
+def stitched(root: Path) -> str:
+    """The whole program as one text."""
+    whole = expand("dockeraudit", root, set(), {})
+    docstring = ast.parse(whole).body[0]
+    lines = whole.split("\n")
+    head, rest = lines[: docstring.end_lineno], lines[docstring.end_lineno :]
+    return "\n".join([head[0], METADATA.rstrip("\n"), *head[1:], FUTURE.strip(), *rest])
 
 
 if __name__ == "__main__":
-    ROOT = Path(__file__).resolve().parent.parent
-    whole = expand("dockeraudit", ROOT, set(), {})
-    docstring_end = ast.parse(whole).body[0].end_lineno or 1
-    LINES = whole.split("\n")
-    sys.stdout.write("\n".join([*LINES[:docstring_end], FUTURE.strip(), *LINES[docstring_end:]]))
+    sys.stdout.write(stitched(Path(__file__).resolve().parent.parent))

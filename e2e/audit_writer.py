@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from auditlog import AuditLog, AuditLogError
+from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.errors import AuditLogError
 
 SLICE = 0.002  # seconds between two bursts
 STATE = struct.Struct("<QQ")

@@ -20,10 +20,10 @@ except ImportError:
     atheris = None
 
 if atheris:
-    with atheris.instrument_imports(include=["dockeraudit"]):
-        import dockeraudit
+    with atheris.instrument_imports(include=["_dockeraudit"]):
+        from _dockeraudit import admission, errors, http1, routes, streams
 else:
-    import dockeraudit
+    from _dockeraudit import admission, errors, http1, routes, streams
 
 HEADS = (
     b"GET /v1.43/containers/%61/logs?follow=1 HTTP/1.1\r\nHost: d\r\n\r\n",
@@ -43,7 +43,7 @@ def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
     """What a call returns, or the status of its refusal; anything else escapes."""
     try:
         return call(*arguments)
-    except dockeraudit.HTTPError as error:
+    except errors.HTTPError as error:
         return error.status
 
 
@@ -52,7 +52,7 @@ def read_request(parts: Sequence[bytes]) -> Any:
     buffer, seen = b"", 0
     for number, part in enumerate(parts):
         buffer += part
-        length = dockeraudit.head_length(buffer, seen) if buffer else 0
+        length = http1.head_length(buffer, seen) if buffer else 0
         if length:
             rest = buffer[length:] + b"".join(parts[number + 1 :])
             return request_of(buffer[:length], rest)
@@ -62,22 +62,22 @@ def read_request(parts: Sequence[bytes]) -> Any:
 
 def request_of(raw: bytes, rest: bytes) -> Any:
     """Everything that is asked of one request."""
-    head = dockeraudit.parse_request_head(raw)
-    route = dockeraudit.classify(head.method, head.target)
+    head = http1.parse_request_head(raw)
+    route = routes.classify(head.method, head.target)
     route.flag("follow")
-    framing = dockeraudit.request_framing(head)
-    upgrade = dockeraudit.offered_protocols(head, route, False)
+    framing = http1.request_framing(head)
+    upgrade = routes.offered_protocols(head, route, False)
     assert not any(protocol.lower().startswith(b"h2") for protocol in upgrade) or route.endpoint == "tunnel"
-    forwarded = dockeraudit.forwarded_request_head(head, upgrade, False)
-    again = dockeraudit.parse_request_head(forwarded)
-    assert (again.method, again.target) == (head.method, head.target) and dockeraudit.request_framing(again) == framing
-    dockeraudit.browser_refusal(head, route, True, frozenset())
+    forwarded = http1.forwarded_request_head(head, upgrade, False)
+    again = http1.parse_request_head(forwarded)
+    assert (again.method, again.target) == (head.method, head.target) and http1.request_framing(again) == framing
+    admission.browser_refusal(head, route, True, frozenset())
     return head.target, head.fields, framing, route, rest
 
 
 def read_chunks(parts: Sequence[bytes]) -> Any:
     """A chunked body that comes in parts: payload, bytes used, whether it has ended."""
-    reader, payload, used = dockeraudit.ChunkedReader(), b"", 0
+    reader, payload, used = http1.ChunkedReader(), b"", 0
     for part in parts:
         if part and not reader.done:
             count, data = reader.feed(part)
@@ -95,13 +95,13 @@ def decoded(decoder: Any, parts: Sequence[bytes]) -> Any:
 
 def read_frames(parts: Sequence[bytes], one_walk: bool) -> Any:
     """A chunked stream of frames that comes in parts, read in one walk or in two."""
-    demuxer = dockeraudit.StreamDemuxer()
-    reader = dockeraudit.FrameReader(demuxer) if one_walk else dockeraudit.ChunkedReader()
+    demuxer = streams.StreamDemuxer()
+    reader = streams.FrameReader(demuxer) if one_walk else http1.ChunkedReader()
     texts: dict[str, bytes] = {}
     for part in parts:
         if part and not reader.done:
             payload = reader.feed(part)[1]
-            for name, data in (payload if isinstance(payload, dockeraudit.Decoded) else dockeraudit.decode(demuxer, payload)).runs:
+            for name, data in (payload if isinstance(payload, streams.Decoded) else streams.decode(demuxer, payload)).runs:
                 texts[name] = texts.get(name, b"") + data
     return reader.done, {name: text for name, text in texts.items() if text}, demuxer.frames
 
@@ -117,13 +117,13 @@ def check(data: bytes) -> None:
         assert outcome(read_chunks, parts) == outcome(read_chunks, [data])
         assert outcome(read_frames, parts, True) == outcome(read_frames, [data], False)
         for framing in (None, "multiplexed"):
-            whole = decoded(dockeraudit.StreamDemuxer(framing, seeds[0] % 3), [data])
-            assert decoded(dockeraudit.StreamDemuxer(framing, seeds[0] % 3), parts) == whole
-        assert decoded(dockeraudit.WebSocketDecoder("tty"), parts) == decoded(dockeraudit.WebSocketDecoder("tty"), [data])
-    outcome(dockeraudit.parse_response_head, data)
-    outcome(dockeraudit.parse_response_head, b"HTTP/1.1 200 OK\r\n" + data + b"\r\n\r\n")
+            whole = decoded(streams.StreamDemuxer(framing, seeds[0] % 3), [data])
+            assert decoded(streams.StreamDemuxer(framing, seeds[0] % 3), parts) == whole
+        assert decoded(streams.WebSocketDecoder("tty"), parts) == decoded(streams.WebSocketDecoder("tty"), [data])
+    outcome(http1.parse_response_head, data)
+    outcome(http1.parse_response_head, b"HTTP/1.1 200 OK\r\n" + data + b"\r\n\r\n")
     for method in (b"GET", b"POST"):
-        dockeraudit.classify(method, data)
+        routes.classify(method, data)
 
 
 def mutate(rng: random.Random) -> bytes:

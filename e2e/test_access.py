@@ -15,9 +15,10 @@ import sys
 import pytest
 from scripted import ScriptedEngine
 
-import policy
+from _dockeraudit import policy
 from conftest import PROGRAM, ROOT, wait_for
-from dockeraudit import UnixHTTPConnection, classify
+from _dockeraudit.engine import UnixHTTPConnection
+from _dockeraudit.routes import classify
 
 # =====================================================================================================================
 # the truth table: HAProxy under a configuration written from the semantics

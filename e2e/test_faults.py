@@ -25,7 +25,8 @@ import pytest
 from audit_writer import STATE
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, stdcopy_frame
 
-import auditlog
+from _dockeraudit.records import rfc3339
+from _dockeraudit.verify import open_audit_log, verify_files
 from conftest import PROGRAM, ROOT, ProxyProcess, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
@@ -162,7 +163,7 @@ def needs_strace():
 def lines_of(*paths):
     lines = []
     for path in paths:
-        with auditlog.open_audit_log(str(path)) as file:
+        with open_audit_log(str(path)) as file:
             lines += file.read().splitlines()
     return lines
 
@@ -181,7 +182,7 @@ def of(records, event):
 
 
 def problems(*paths):
-    return [item["problem"] for item in auditlog.verify_files([str(path) for path in paths]).problems]
+    return [item["problem"] for item in verify_files([str(path) for path in paths]).problems]
 
 
 def balance(records, accepted, runs=1):
@@ -369,7 +370,7 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(write, folder, fsync, c
             if fsync == "always":
                 acknowledged = done - 1
             else:
-                limit = auditlog.rfc3339(now - 2.0)
+                limit = rfc3339(now - 2.0)
                 acknowledged = max((record["seq"] for record in records_of(log) if record["run"] == last_run and record["timestamp"] < limit), default=0)
             assert len(seqs) >= acknowledged > 0, (len(seqs), acknowledged)
             worst = max(worst, full - len(of(records, "request")))
@@ -616,7 +617,7 @@ def test_logrotate_with_our_configuration_as_it_stands(engine, start_proxy, fold
     files = sorted((folder / "logs").glob("audit.log*"))
     assert [path.name for path in files] == ["audit.log", "audit.log.1", "audit.log.2.gz", "audit.log.3.gz"]
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
-    found = auditlog.verify_files([str(path) for path in files])
+    found = verify_files([str(path) for path in files])
     shown = {"truncated": "the file was truncated at|are missing|lines are missing between"}.get(event, "^$")
     assert all(re.search(shown, item["problem"]) for item in found.problems)
     lost = chatter.lines - found.totals["findings"]

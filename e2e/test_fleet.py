@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from auditlog import AuditLog, rfc3339
+from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.records import rfc3339
 from conftest import PROGRAM, ROOT, wait_for
 
 pytestmark = pytest.mark.engine  # not that it needs one: it needs root, and packages that `make e2e` installs

@@ -12,9 +12,15 @@ import subprocess
 import pytest
 from test_access import ENDPOINTS, METHODS
 
-import policy
+from _dockeraudit import policy
 from conftest import ROOT
-from dockeraudit import ENVIRONMENT, OPTIONS, SHARED_VARIABLES, load_listeners, load_settings
+from _dockeraudit.options import (
+    ENVIRONMENT,
+    OPTIONS,
+    SHARED_VARIABLES,
+    load_listeners,
+    load_settings,
+)
 
 PAGE = (ROOT / "docs" / "migrating.md").read_text()
 ORIGINALS = ("Tecnativa", "linuxserver", "wollomatic", "cetusguard")

@@ -15,7 +15,11 @@ import urllib.request
 import pytest
 from scripted import ScriptedEngine, logs_answer, stdcopy_frame
 
-import dockeraudit
+from _dockeraudit.engine import UnixHTTPConnection
+from _dockeraudit.errors import EngineError
+from _dockeraudit import options
+from _dockeraudit.options import has_ipv6, read_address
+from _dockeraudit.proxy import MAX_CONNECTIONS
 from conftest import PROGRAM, ROOT, wait_for
 
 AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"
@@ -54,7 +58,7 @@ def fetch(url):
 
 def ask(proxy, target, method="GET"):
     """(status, body) of one request to a proxy's Unix socket."""
-    connection = dockeraudit.UnixHTTPConnection(proxy.socket, 20)
+    connection = UnixHTTPConnection(proxy.socket, 20)
     try:
         connection.request(method, target)
         response = connection.getresponse()
@@ -301,7 +305,7 @@ def test_socket_activation(scripted, folder):
     process = activated(folder, path, f"unix://{path}", scripted.path)
     try:
         wait_for(lambda: os.path.exists(path), "the parent's socket")
-        connection = dockeraudit.UnixHTTPConnection(path, 20)  # may come before the proxy has even started
+        connection = UnixHTTPConnection(path, 20)  # may come before the proxy has even started
         wait_for(lambda: connects(connection), "a connection")
         connection.request("GET", "/_ping")
         assert connection.getresponse().read() == b"OK"
@@ -316,7 +320,7 @@ def test_socket_activation(scripted, folder):
 def connects(connection):
     try:
         connection.connect()
-    except dockeraudit.EngineError:
+    except EngineError:
         return False
     return True
 
@@ -341,7 +345,7 @@ def test_the_units_are_sound_and_hardened():
     assert exposure and float(exposure[1]) <= 2.0, rated.stdout.decode()[-300:] + rated.stderr.decode()
     unit = (DEPLOY / "dockeraudit.service").read_text()
     limit = int(re.search(r"LimitNOFILE=(\d+)", unit)[1])
-    assert limit > 2 * dockeraudit.MAX_CONNECTIONS + 100
+    assert limit > 2 * MAX_CONNECTIONS + 100
     listen = re.search(r"ListenStream=(\S+)", (DEPLOY / "dockeraudit.socket").read_text())[1]
     assert f"--listen unix://{listen} " in unit
 
@@ -379,7 +383,7 @@ def test_the_unit_s_filter_admits_every_system_call(scripted, folder):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said)
     try:
         wait_for(lambda: "next: export" in (folder / "said").read_text(), "the start", 60)
-        connection = dockeraudit.UnixHTTPConnection(path, 20)
+        connection = UnixHTTPConnection(path, 20)
         for target in ("/version", "/containers/web/logs?stdout=1"):
             connection.request("GET", target)
             connection.getresponse().read()
@@ -411,7 +415,7 @@ def test_an_engine_that_restarts_is_502_meanwhile_and_then_works(folder, start_p
     path = str(folder / "engine.sock")
     with ScriptedEngine(path):
         proxy = start_proxy(path)
-        connection = dockeraudit.UnixHTTPConnection(proxy.socket, 20)
+        connection = UnixHTTPConnection(proxy.socket, 20)
         connection.request("GET", "/_ping")
         assert connection.getresponse().read() == b"OK"
     status, body = ask(proxy, "/_ping")
@@ -484,7 +488,7 @@ def get_ping(host, port):
 
 @pytest.mark.engine
 def test_the_wildcard_listens_on_both_families(scripted, start_proxy):
-    if not dockeraudit.has_ipv6():
+    if not has_ipv6():
         pytest.skip("there is no IPv6 here")
     port = free_port()
     proxy = start_proxy(scripted.path, "--listen", f"tcp://[::]:{port}", "--allow-from", "127.0.0.0/8")
@@ -495,8 +499,8 @@ def test_the_wildcard_listens_on_both_families(scripted, start_proxy):
 
 
 def test_the_wildcard_is_ipv4_where_there_is_no_ipv6(monkeypatch):
-    monkeypatch.setattr(dockeraudit, "has_ipv6", lambda: False)
-    address = dockeraudit.read_address("tcp://[::]:2375")
+    monkeypatch.setattr(options, "has_ipv6", lambda: False)
+    address = read_address("tcp://[::]:2375")
     assert (address.family, address.target) == (socket.AF_INET, ("0.0.0.0", 2375))
 
 

@@ -14,7 +14,8 @@ from browser import PROGRAM, Browser
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, stdcopy_frame
 
 from conftest import wait_for
-from report import AuditSummary, render_html
+from _dockeraudit.page import render_html
+from _dockeraudit.summary import AuditSummary
 from test_report import RECORDS, finding, hostile_summary
 
 pytestmark = [

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from auditlog import Record, encode_record
+from _dockeraudit.records import Record, encode_record
 from conftest import PROGRAM
 
 pytestmark = pytest.mark.full

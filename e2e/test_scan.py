@@ -15,8 +15,9 @@ import pytest
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, logs_answer, stdcopy_frame
 
 from conftest import PROGRAM, wait_for
-from dockeraudit import SCAN_HELD, Diagnostics, Scan
-from report import size_text
+from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.scan import SCAN_HELD, Scan
+from _dockeraudit.text import size_text
 
 AWS = ("AK" + "IA" + "IOSFODNN7EXAMPLE").encode()
 MAIL = b"someone@exa" + b"mple.org"

@@ -29,7 +29,14 @@ import pytest
 from scripted import chunk, stdcopy_frame
 from wire import RawEngine, Wire, cuts, free_port, read_all, read_exactly, read_until, send_parts
 
+from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.engine import ask_engine
 import dockeraudit
+from _dockeraudit.errors import EngineError
+from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
+from _dockeraudit.proxy import Proxy
+from _dockeraudit import sockets
+from _dockeraudit.sockets import GONE, receive, send_some
 from conftest import wait_for
 
 PING = b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n"
@@ -541,9 +548,9 @@ class BrokenSocket:
 @pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN])
 def test_however_a_connection_breaks_it_is_gone(number: int) -> None:
     broken: Any = BrokenSocket(number)
-    assert dockeraudit.receive(broken) == b""
-    with pytest.raises(dockeraudit.GONE):
-        dockeraudit.send_some(broken, b"x")
+    assert receive(broken) == b""
+    with pytest.raises(GONE):
+        send_some(broken, b"x")
 
 
 def test_a_slow_reader_holds_the_engine_up_and_not_the_memory(wire: Wire) -> None:
@@ -806,8 +813,8 @@ class Babbler(RawEngine):
 
 def test_a_question_for_a_name_has_one_limit_whatever_the_engine_says(folder: Any) -> None:
     with Babbler(str(folder / "engine.sock")) as engine:
-        with pytest.raises(dockeraudit.EngineError):
-            dockeraudit.ask_engine(engine.path, "/containers/web/json", 0.2)
+        with pytest.raises(EngineError):
+            ask_engine(engine.path, "/containers/web/json", 0.2)
         engine_threads = list(engine._threads)[1:]
         wait_for(lambda: not any(thread.is_alive() for thread in engine_threads), "the question to be given up")
 
@@ -984,11 +991,11 @@ def serving(folder: Any) -> Iterator[RawEngine]:
     """A proxy in this process, so that its limits and its clock can be changed; gives its engine."""
     with RawEngine(str(folder / "engine.sock")) as engine:
         arguments = ["--listen", f"unix://{folder}/p.sock", "--upstream", engine.path, "--audit-log", str(folder / "audit.log")]
-        options = dockeraudit.load_settings(arguments, {})
-        quiet = dockeraudit.Diagnostics("error")
-        log = dockeraudit.open_log(options, dockeraudit.load_scanner(options), [], quiet)
-        proxy = dockeraudit.Proxy(options, log, dockeraudit.load_scanner(options), quiet)
-        service = dockeraudit.Service(proxy, dockeraudit.load_listeners(options, {}, quiet.say))
+        options = load_settings(arguments, {})
+        quiet = Diagnostics("error")
+        log = open_log(options, load_scanner(options), [], quiet)
+        proxy = Proxy(options, log, load_scanner(options), quiet)
+        service = dockeraudit.Service(proxy, load_listeners(options, {}, quiet.say))
         service.start()
         try:
             yield engine
@@ -1006,7 +1013,7 @@ def connected(folder: Any) -> socket.socket:
 
 
 def test_a_head_that_does_not_end_is_408_and_no_head_at_all_is_closed_silently(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dockeraudit, "HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(sockets, "HEAD_TIMEOUT", 0.1)
     monkeypatch.setattr(dockeraudit, "FIRST_BYTE_TIMEOUT", 0.2)
     with serving(folder) as engine:
         engine.serve = answer(OK)

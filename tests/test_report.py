@@ -8,27 +8,24 @@ import re
 import subprocess
 
 import pytest
-from auditlog import Record, encode_record, printable
-from report import (
-    HOUR_LIMIT,
-    OTHERS,
+from _dockeraudit.records import Record, encode_record
+from _dockeraudit.text import printable
+from _dockeraudit.page import bar_hours, render_html
+from _dockeraudit.report import line_batches, log_history, read_tail, run_report
+from _dockeraudit.summary import (
     AuditSummary,
     Choice,
-    bar_hours,
-    columns,
-    fit,
+    HOUR_LIMIT,
+    OTHERS,
     hours_between,
-    line_batches,
-    log_history,
-    pad,
-    read_tail,
-    render_html,
-    render_text,
-    run_report,
     since_timestamp,
 )
+from _dockeraudit.terminal import render_text
+from _dockeraudit.text import columns, fit, pad
 
-import report as report_module
+import _dockeraudit.report as report_room
+import _dockeraudit.summary as summary_room
+from _dockeraudit.summary import LOSSES
 from conftest import PROGRAM, ROOT
 
 HOSTILE = "<script>alert(1)</script>\u202e'\"\x1b[2J\u2028\u061c"
@@ -199,9 +196,9 @@ def test_every_loss_is_named():
     summary = summary_of(*records)
     summary.add_line(b"no record")
     summary.losses["files_unreadable"] += 1
-    assert set(summary.losses) == set(report_module.LOSSES)
+    assert set(summary.losses) == set(LOSSES)
     text, page = render_text(summary, False), render_html(summary, title="t")
-    for what, words in report_module.LOSSES.items():
+    for what, words in LOSSES.items():
         assert f"{summary.losses[what]:>11,}  {words}"[:70] in text and words in page
 
 
@@ -257,7 +254,7 @@ def test_the_fast_way_counts_what_the_plain_way_counts():
 
 def test_memory_is_bounded(monkeypatch):
     for name, limit in {"DISTINCT_LIMIT": 5, "SIGHTING_LIMIT": 3, "SIGHTINGS_IN_ALL": 12, "PARTIAL_LIMIT": 4, "MEMO_LIMIT": 4, "STREAM_LIMIT": 5, "HOUR_LIMIT": 6}.items():
-        monkeypatch.setattr(report_module, name, limit)
+        monkeypatch.setattr(summary_room, name, limit)
     summary = AuditSummary()
     for number in range(100):
         at = f"2026-01-{number % 28 + 1:02}T{number % 24:02}:00:00.000000Z"
@@ -279,7 +276,7 @@ def test_memory_is_bounded(monkeypatch):
 
 
 def test_a_flood_of_low_findings_does_not_hide_a_grave_one(monkeypatch):
-    monkeypatch.setattr(report_module, "DISTINCT_LIMIT", 10)
+    monkeypatch.setattr(summary_room, "DISTINCT_LIMIT", 10)
     summary = summary_of(*(finding(severity="LOW", fingerprint=f"{number:016x}") for number in range(50)), finding(fingerprint="ee" * 8))
     assert summary.worst_secrets()[0].fingerprint == "ee" * 8
 
@@ -404,18 +401,18 @@ def test_an_unreadable_file_is_named_and_the_others_are_read(tmp_path):
 def test_lines_come_whole_wherever_blocks_end_and_endless_ones_in_pieces(monkeypatch):
     data = b"".join(b"%d" % number * (number % 7) + b"\n" for number in range(500)) + b"torn"
     for size in (1, 2, 7, 4096):
-        monkeypatch.setattr(report_module, "READ_SIZE", size)
+        monkeypatch.setattr(report_room, "READ_SIZE", size)
         batches = list(line_batches(io.BytesIO(data)))
         assert [line for _, lines in batches for line in lines] == data.split(b"\n") and sum(size for size, _ in batches) == len(data)
-    monkeypatch.setattr(report_module, "LONGEST_LINE", 100)
+    monkeypatch.setattr(report_room, "LONGEST_LINE", 100)
     assert max(len(line) for _, lines in line_batches(io.BytesIO(b"x" * 10_000)) for line in lines) <= 4096 + 100
 
 
 def test_progress_is_for_terminals_and_large_files(tmp_path, monkeypatch):
     path = write(tmp_path, RECORDS)
-    monkeypatch.setattr(report_module, "PROGRESS_BYTES", 1)
+    monkeypatch.setattr(report_room, "PROGRESS_BYTES", 1)
     clock = iter(range(100))
-    monkeypatch.setattr(report_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(report_room.time, "monotonic", lambda: next(clock))
     shown = report([path], err=Terminal())[2]
     assert "of 2." in shown and shown.endswith("\r\x1b[K")
     assert report([path])[2] == ""

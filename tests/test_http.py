@@ -13,29 +13,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import dockeraudit
+from _dockeraudit import http1
+from _dockeraudit.http1 import HOP_FIELDS, LengthReader, MAX_HEAD
+from _dockeraudit.streams import Decoded, FrameReader, decode
 from conftest import splits
-from dockeraudit import (
-    Field,
+from _dockeraudit.admission import browser_refusal
+from _dockeraudit.errors import EngineError, HTTPError
+from _dockeraudit.http1 import (
     ChunkedReader,
-    EngineError,
+    Field,
     Framing,
-    HTTPError,
     RequestHead,
-    Route,
-    StreamDemuxer,
-    WebSocketDecoder,
-    browser_refusal,
-    classify,
     forwarded_request_head,
     forwarded_response_head,
     head_length,
-    offered_protocols,
     parse_request_head,
     parse_response_head,
     request_framing,
     response_framing,
 )
+from _dockeraudit.routes import Route, classify, offered_protocols
+from _dockeraudit.streams import StreamDemuxer, WebSocketDecoder
 
 #: as many examples as a second allows, the same ones in every run
 BOUNDED = settings(max_examples=150, derandomize=True, deadline=None, database=None)
@@ -198,10 +196,10 @@ def test_legal_heads_are_accepted_at_any_cut(name: str) -> None:
 
 def test_a_head_may_have_one_mebibyte_and_no_more() -> None:
     start, end = b"GET / HTTP/1.1" + H + b"X: ", b"\r\n\r\n"
-    fill = dockeraudit.MAX_HEAD - len(start) - len(end)
+    fill = MAX_HEAD - len(start) - len(end)
     assert refusal([start + b"a" * fill + end]) is None
     assert refusal([start + b"a" * (fill + 1) + end]) == 431
-    assert refusal([start, b"a" * dockeraudit.MAX_HEAD]) == 431
+    assert refusal([start, b"a" * MAX_HEAD]) == 431
 
 
 TARGET_BYTES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30).map(lambda text: b"/" + text.encode().replace(b"%", b"%25"))
@@ -214,7 +212,7 @@ FRAMED = (b"host", b"content-length", b"transfer-encoding", b"connection")
 @given(st.sampled_from([b"GET", b"POST", b"x-Y"]), TARGET_BYTES, st.lists(st.tuples(NAMES, VALUES), max_size=8), st.integers(0, 99))
 def test_what_is_forwarded_is_what_came(method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], seed: int) -> None:
     """Target, names in their case, order and repetition, values: for every legal head at any cut."""
-    fields = [(name, value) for name, value in fields if name.lower() not in FRAMED and name.lower() not in dockeraudit.HOP_FIELDS]
+    fields = [(name, value) for name, value in fields if name.lower() not in FRAMED and name.lower() not in HOP_FIELDS]
     fields.insert(seed % (len(fields) + 1), (b"hOST", b"docker"))
     data = b"%b %b HTTP/1.1\r\n" % (method, target) + b"".join(b"%b:%b\r\n" % field for field in fields) + b"\r\n"
     for parts in splits(data, seed, rounds=5):
@@ -387,12 +385,10 @@ def test_a_trailer_section_that_comes_bytewise_is_read_in_one_pass() -> None:
         def search(self, text: bytes, pos: int = 0) -> Any:
             searched[0] += len(text) - pos
 
-    original, dockeraudit.BARE_NEWLINE = dockeraudit.BARE_NEWLINE, Counted()  # type: ignore[assignment]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http1, "BARE_NEWLINE", Counted())
         for byte in b"0\r\n" + b"X: y\r\n" * 2000:
             reader.feed(bytes([byte]))
-    finally:
-        dockeraudit.BARE_NEWLINE = original
     assert searched[0] < 5 * 12_000
 
 
@@ -494,12 +490,12 @@ FRAMED_CHUNKS = st.lists(
 def decoded_frames(parts: Sequence[bytes], framing: Optional[str], prefixes: int, one_walk: bool) -> Any:
     """Bytes used, end, texts and counts of a chunked stream of frames, read in one walk or in two."""
     demuxer = StreamDemuxer(framing, prefixes)
-    reader = dockeraudit.FrameReader(demuxer) if one_walk else ChunkedReader()
+    reader = FrameReader(demuxer) if one_walk else ChunkedReader()
     used, size, found = 0, 0, {}
     for part in parts:
         if part and not reader.done:
             count, payload = reader.feed(part)
-            content = payload if isinstance(payload, dockeraudit.Decoded) else dockeraudit.decode(demuxer, payload)
+            content = payload if isinstance(payload, Decoded) else decode(demuxer, payload)
             used, size = used + count, size + content.size
             for name, data in content.runs:
                 found[name] = found.get(name, b"") + data
@@ -528,7 +524,7 @@ def ours(data: bytes) -> Optional[tuple[Any, ...]]:
             return None
         head = parse_request_head(found[0])
         framing = request_framing(head)
-        reader = ChunkedReader() if framing.kind == "chunked" else dockeraudit.LengthReader(framing.length)
+        reader = ChunkedReader() if framing.kind == "chunked" else LengthReader(framing.length)
         used, body = reader.feed(found[1])
         fields = [(field.key, field.value) for field in head.fields]
         return (head.method, head.target, fields, body, found[1][used:]) if reader.done else None

@@ -20,9 +20,17 @@ import types
 
 import pytest
 
-import auditlog
-from auditlog import AuditLog, AuditLogError, Fingerprinter, Record, encode_record, run_verify, verify_files
-from conftest import wait_for
+from _dockeraudit import auditlog
+from _dockeraudit import logfile
+from _dockeraudit.logfile import last_line, load_fingerprint_key, write_key
+from _dockeraudit.records import line_hash, redact_bytes
+from _dockeraudit import streamrecords
+from _dockeraudit.verify import Verification
+from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.errors import AuditLogError
+from _dockeraudit.records import Fingerprinter, Record, encode_record
+from _dockeraudit.verify import run_verify, verify_files
+from conftest import PROGRAM, wait_for
 
 KEY = bytes(range(32))
 CLIENT = {"listener": "unix:///run/x.sock", "uid": 0, "gid": 0, "pid": 7, "command": "docker"}
@@ -93,7 +101,7 @@ def quick(monkeypatch):
     """What takes a second takes a moment."""
     monkeypatch.setattr(auditlog, "RETRY_PERIOD", 0.02)
     monkeypatch.setattr(auditlog, "TICK", 0.01)
-    monkeypatch.setattr(auditlog, "RENAME_GRACE", 0.05)
+    monkeypatch.setattr(logfile, "RENAME_GRACE", 0.05)
     monkeypatch.setattr(auditlog, "SYNC_PERIOD", 0.05)
 
 
@@ -165,7 +173,7 @@ FIELDS = {
 
 
 def test_each_event_has_its_fields_in_order(new_log, folder, disk, monkeypatch):
-    monkeypatch.setattr(auditlog, "BUDGET_BURST", 2)
+    monkeypatch.setattr(streamrecords, "BUDGET_BURST", 2)
     monkeypatch.setattr(auditlog, "STATS_PERIOD", 0.0)
     path = folder / "audit.log"
     path.write_bytes(b"torn")
@@ -244,7 +252,7 @@ def test_a_record_of_exactly_4096_bytes_is_whole():
     ],
 )
 def test_redaction_shows_four_characters_at_most(match, expected):
-    assert auditlog.redact_bytes(match) == expected
+    assert redact_bytes(match) == expected
 
 
 def test_fingerprints_are_hmac_sha_256():
@@ -261,35 +269,35 @@ def test_fingerprints_are_hmac_sha_256():
 def test_the_key_is_made_once_and_private(folder):
     path = str(folder / ".audit.log.key")
     keys = []
-    threads = [threading.Thread(target=lambda: keys.append(auditlog.load_fingerprint_key(path))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: keys.append(load_fingerprint_key(path))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(set(keys)) == 1 and len(keys[0]) == 32
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600 and os.listdir(folder) == [".audit.log.key"]
-    assert len(auditlog.load_fingerprint_key(None)) == 32
+    assert len(load_fingerprint_key(None)) == 32
 
 
 def test_a_crash_while_the_key_is_made_does_not_stop_the_next_start(folder):
     path = str(folder / "key")
     (folder / f"key.{os.getpid()}").write_bytes(b"left over")
-    assert len(auditlog.load_fingerprint_key(path)) == 32
+    assert len(load_fingerprint_key(path)) == 32
 
 
-def test_a_key_is_read_where_nothing_can_be_written(folder: Path, monkeypatch: Any) -> None:
+def test_a_key_is_read_where_nothing_can_be_written(folder, monkeypatch) -> None:
     """A mounted secret, or /etc for a service that is not root: a shared key lies where it cannot be made."""
     path = folder / "shared.key"
     path.write_bytes(b"k" * 32)
-    monkeypatch.setattr(auditlog.os, "open", lambda *arguments: pytest.fail("it was to be written"))
-    assert auditlog.load_fingerprint_key(str(path)) == b"k" * 32
+    monkeypatch.setattr(logfile.os, "open", lambda *arguments: pytest.fail("it was to be written"))
+    assert load_fingerprint_key(str(path)) == b"k" * 32
 
 
 def test_a_wrong_key_is_refused(folder):
     (folder / "key").write_bytes(b"short")
     for path in ("key", "no/such/folder/key"):
         with pytest.raises(AuditLogError) as caught:
-            auditlog.load_fingerprint_key(str(folder / path))
+            load_fingerprint_key(str(folder / path))
         assert caught.value.status == 78
 
 
@@ -333,7 +341,7 @@ def test_an_unknown_end_is_never_merged_and_an_allowed_secret_is_no_match(new_lo
 
 
 def test_a_container_cannot_buy_volume_and_nothing_is_uncounted(new_log, folder, monkeypatch):
-    monkeypatch.setattr(auditlog, "BUDGET_BURST", 10)
+    monkeypatch.setattr(streamrecords, "BUDGET_BURST", 10)
     log = new_log(monotonic=Clock())
     stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
     stream.named(FULL_ID, "web")
@@ -350,7 +358,7 @@ def test_a_container_cannot_buy_volume_and_nothing_is_uncounted(new_log, folder,
 
 
 def test_the_budget_belongs_to_the_container_under_whatever_name_it_was_asked_for(new_log, folder, monkeypatch):
-    monkeypatch.setattr(auditlog, "BUDGET_BURST", 10)
+    monkeypatch.setattr(streamrecords, "BUDGET_BURST", 10)
     log = new_log(monotonic=Clock())
     for name in ("web", FULL_ID[:12], FULL_ID[:13], FULL_ID):
         stream = log.open_stream("logs", name, CLIENT, False, True)
@@ -368,7 +376,7 @@ def test_the_budget_belongs_to_the_container_under_whatever_name_it_was_asked_fo
 
 
 def test_a_budget_refills_with_time(new_log, folder, monkeypatch):
-    monkeypatch.setattr(auditlog, "BUDGET_BURST", 100)
+    monkeypatch.setattr(streamrecords, "BUDGET_BURST", 100)
     monotonic = Clock()
     log = new_log(monotonic=monotonic)
     stream = log.open_stream("logs", "web", CLIENT, False, True)
@@ -415,8 +423,11 @@ def test_records_wait_for_the_name_but_not_for_long(new_log, folder):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_sum_of_counts_is_exact_whatever_happens(new_log, folder, disk, monkeypatch, seed):
-    for name, value in {"BUDGET_BURST": 60, "KNOWN_FINDINGS": 20, "REPEAT_PERIOD": 0.02, "NAME_WAIT": 0.05}.items():
-        monkeypatch.setattr(auditlog, name, value)
+    monkeypatch.setattr(streamrecords, "BUDGET_BURST", 60)
+    monkeypatch.setattr(streamrecords, "REPEAT_PERIOD", 0.02)
+    monkeypatch.setattr(auditlog, "REPEAT_PERIOD", 0.02)
+    monkeypatch.setattr(auditlog, "KNOWN_FINDINGS", 20)
+    monkeypatch.setattr(auditlog, "NAME_WAIT", 0.05)
     log = new_log(queue_limit=50)
     told = [0] * 4
 
@@ -694,7 +705,7 @@ def test_a_deleted_directory_is_made_anew_with_lock_and_key(new_log, folder):
     home = folder / "logs"
     key_path = str(home / ".audit.log.key")
     home.mkdir()
-    auditlog.write_key(key_path, KEY)
+    write_key(key_path, KEY)
     log = new_log(str(home / "audit.log"), key_path=key_path, monotonic=Clock())
     written(log, 1)
     for name in os.listdir(home):
@@ -816,7 +827,7 @@ def test_a_torn_tail_is_isolated_by_the_next_start(new_log, folder):
         if torn:
             assert mine[1]["offset"] == start
         before = text[:cut].rstrip(b"\n").split(b"\n")[-1]
-        assert mine[0]["prev"] == (auditlog.line_hash(before) if cut else "0" * 16)
+        assert mine[0]["prev"] == (line_hash(before) if cut else "0" * 16)
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 200_000])
@@ -829,7 +840,7 @@ def test_the_last_line_is_found_in_any_file(folder, size, torn):
         line, torn, start = b"first", False, 0
     else:
         start = 6
-    assert auditlog.last_line(str(path)) == (start, auditlog.line_hash(line), torn)
+    assert last_line(str(path)) == (start, line_hash(line), torn)
 
 
 def test_what_is_no_regular_file_is_refused(folder):
@@ -863,7 +874,7 @@ def test_a_file_system_without_locks_is_not_called_busy(folder, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(auditlog.fcntl, "flock", refuse)
+    monkeypatch.setattr(logfile.fcntl, "flock", refuse)
     with pytest.raises(AuditLogError) as caught:
         AuditLog(str(folder / "audit.log"), KEY).open()
     assert caught.value.status == 78 and "No locks available" in str(caught.value)
@@ -936,7 +947,7 @@ def test_a_slow_pipe_is_waited_for_and_keeps_every_line(new_log, pipe):
 
 
 def verify_lines(text):
-    verification = auditlog.Verification()
+    verification = Verification()
     verification.join([verification.read("-", io.BytesIO(text))])
     assert verification.sound, verification.problems
     return [json.loads(line) for line in text.splitlines()]
@@ -1125,7 +1136,7 @@ def test_the_hash_of_stats_and_stop_is_said_elsewhere(new_log, folder, said):
     monotonic.now += 600
     log.tick()
     log.close("end", 10)
-    hashes = [auditlog.line_hash(line) for line in (folder / "audit.log").read_bytes().splitlines()[1:]]
+    hashes = [line_hash(line) for line in (folder / "audit.log").read_bytes().splitlines()[1:]]
     assert [re.search("hash ([0-9a-f]{16})$", text)[1] for text in said] == hashes
     for anchor in hashes:
         assert verify_files([str(folder / "audit.log")], [anchor, anchor.upper()]).sound
@@ -1145,7 +1156,7 @@ def history(runs=3, size=6):
             event = {0: "start", size - 1: "stop"}.get(number, "finding")
             fields = {"count": 2} if event == "finding" else {}
             line = encode_record(Record(1e9 + run * 1000 + number, event, fields), f"{run:08x}", number + 1, prev)
-            prev = auditlog.line_hash(line[:-1])
+            prev = line_hash(line[:-1])
             lines.append(line)
     return lines
 
@@ -1155,7 +1166,7 @@ def chain(*specs):
     lines, prev = [], "0" * 16
     for run, seq, event, fields in specs:
         line = encode_record(Record(1e9 + len(lines), event, fields), run, seq, prev)
-        prev = auditlog.line_hash(line[:-1])
+        prev = line_hash(line[:-1])
         lines.append(line)
     return lines
 
@@ -1266,9 +1277,7 @@ def test_what_is_no_problem_is_named_at_most(folder, files, note):
 def test_verify_reads_gz_and_standard_input_and_prints_for_people(folder):
     lines = history()
     (folder / "log.1.gz").write_bytes(gzip.compress(b"".join(lines[:9])))
-    program = f"import sys; sys.path.insert(0, {str(os.path.dirname(auditlog.__file__))!r}); import {auditlog.__name__} as a; "
-    program += "sys.exit(a.run_verify(sys.argv[1:], json_output=False, anchors=[], out=sys.stdout))"
-    command = [sys.executable, "-c", program, "-", str(folder / "log.1.gz")]
+    command = [sys.executable, PROGRAM, "verify", "-", str(folder / "log.1.gz")]
     for text, status, last in ((lines[9:], 0, b"whole: nothing is missing, changed or lost\n"), (lines[10:], 1, b"NOT WHOLE: 2 problems\n")):
         run = subprocess.run(command, input=b"".join(text), capture_output=True, timeout=60, check=False)
         assert (run.returncode, run.stderr) == (status, b"") and run.stdout.endswith(last), run
@@ -1335,6 +1344,6 @@ def test_a_log_that_lives_and_is_rotated_is_sound_at_any_moment(new_log, folder)
 
 def test_verify_holds_no_more_for_more_lines(folder):
     line = encode_record(Record(0.0, "request", {"path": "x" * 100}), "a", 1, "0" * 16)
-    found = auditlog.Verification()
+    found = Verification()
     segment = found.read("x", itertools.repeat(line, 5000))
     assert segment.lines == 5000 and len(found.problems) == 1000 and found.omitted == 2 * 4999 - 1000

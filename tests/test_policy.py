@@ -10,12 +10,23 @@ from typing import Any, Mapping
 
 import pytest
 
-import policy
-from dockeraudit import DENIAL_INTERVAL, MAX_DENIALS, DenialCounts, classify, load_listeners, load_settings, refusal
-from policy import CompatiblePolicy, PolicyError, client_filter, learn, native_policy, path_pattern, policy_from_environment
+from _dockeraudit.policy import Decision, LINUXSERVER_ONLY, SWITCHES
+from _dockeraudit.admission import DENIAL_INTERVAL, DenialCounts, MAX_DENIALS
+from _dockeraudit.options import load_listeners, load_settings
+from _dockeraudit.policy import refusal
+from _dockeraudit.routes import classify
+from _dockeraudit.policy import (
+    CompatiblePolicy,
+    PolicyError,
+    client_filter,
+    learn,
+    native_policy,
+    path_pattern,
+    policy_from_environment,
+)
 
 
-def decide(environ: Mapping[str, str], method: str, target: str, mode: str = "tecnativa") -> policy.Decision:
+def decide(environ: Mapping[str, str], method: str, target: str, mode: str = "tecnativa") -> Decision:
     """What the variables decide on a request's target, as it would stand on the wire."""
     chosen, _ = policy_from_environment(environ, mode)
     assert chosen is not None
@@ -148,7 +159,7 @@ PATHS = (
 @pytest.mark.parametrize("mode", ["tecnativa", "linuxserver"])
 def test_each_alternative_of_a_refusal_admits_and_none_of_its_settings_is_idle(mode: str) -> None:
     rng = random.Random(8)
-    names = [name for name in policy.SWITCHES if mode == "linuxserver" or name not in policy.LINUXSERVER_ONLY]
+    names = [name for name in SWITCHES if mode == "linuxserver" or name not in LINUXSERVER_ONLY]
     refused = 0
     for _ in range(40):
         on = set(rng.sample(names, rng.randrange(8)))
@@ -178,7 +189,7 @@ def test_a_refusal_names_the_rule_and_every_setting_it_would_take() -> None:
 
 def test_the_table_names_each_variable_once() -> None:
     table = "\n".join(CompatiblePolicy({"CONTAINERS", "ALLOW_LOGS"}, True).table())
-    for name in policy.SWITCHES:
+    for name in SWITCHES:
         assert ("LIBPOD" in name) or table.count(f" {name}=") >= 1 or name == "ALLOW_LOGS", name
     assert "allow  *             /containers**" in table and "CONTAINERS=1" in table and "deny   not GET,HEAD" in table
 

@@ -27,9 +27,11 @@ import pwd
 import re
 from typing import Any, Iterable, Mapping, NamedTuple, Optional, Sequence
 
-# =====================================================================================================================
-# decisions
-# =====================================================================================================================
+
+def refusal(method: str, path: str, decision: Decision) -> str:
+    """Why a request is refused, and every setting that would admit it."""
+    admits = "it takes " + ", or ".join(decision.admits) if decision.admits else "no setting of this policy admits it"
+    return f"{method} {path} is refused by {decision.rule}; {admits}"
 
 
 class PolicyError(ValueError):
@@ -114,10 +116,6 @@ def cleaned(path: str) -> str:
     return "/" + posixpath.normpath(path).lstrip("/") if "//" in path or "/." in path else path
 
 
-# =====================================================================================================================
-# compatible
-# =====================================================================================================================
-
 SECTIONS = tuple(
     "AUTH BUILD COMMIT CONFIGS CONTAINERS DISTRIBUTION EVENTS EXEC GRPC IMAGES INFO NETWORKS NODES PING PLUGINS SECRETS "
     "SERVICES SESSION SWARM SYSTEM TASKS VERSION VOLUMES".split()
@@ -148,7 +146,6 @@ SWITCHES = (*SECTIONS, "POST", *TECNATIVA_ACTIONS, *LINUXSERVER_ONLY)
 #: variables of Tecnativa's releases from 2026 on, whose finer gates are not taken over
 UNKNOWN_SWITCHES = ("ALLOW_ATTACH", "ALLOW_EXEC", "ALLOW_KILL", "DELETE", "PATCH", "PUT")
 TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no")
-
 # the names that Docker gives containers, and the originals' pattern
 CONTAINER_NAME = "[a-zA-Z0-9_.-]+"
 FLAGS = re.I | re.A | re.S
@@ -281,10 +278,6 @@ def policy_from_environment(environ: Mapping[str, str], mode: str) -> tuple[Opti
     return compatible_policy(environ, linuxserver), warnings
 
 
-# =====================================================================================================================
-# native rules
-# =====================================================================================================================
-
 NATIVE_RULE = re.compile(r"\s*(allow|deny)\s*=\s*(\*|[A-Z]+(?:,[A-Z]+)*)\s+(/\S*)\s*")
 
 
@@ -316,10 +309,6 @@ def native_clause(line: str) -> Clause:
     names = frozenset() if methods == "*" else frozenset(methods.split(","))
     regex = "".join({"**": ".*", "*": "[^/]*"}.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", path))
     return Clause(action == "allow", names, re.compile(rf"{regex}\Z", re.S), line.strip(), path)
-
-# =====================================================================================================================
-# clients
-# =====================================================================================================================
 
 
 class ClientFilter:
@@ -360,10 +349,6 @@ def account_number(name: Any, look_up: Any, option: str) -> int:
     except KeyError:
         raise PolicyError(f"{option}: there is no {name!r} on this host") from None
 
-
-# =====================================================================================================================
-# learning
-# =====================================================================================================================
 
 #: collections whose second segment is a name or an id, unless it is one of these words
 COLLECTIONS = {

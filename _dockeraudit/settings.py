@@ -1,0 +1,46 @@
+"""What the options say, as values.
+"""
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import socket
+import ssl
+from typing import Any, NamedTuple, Optional, Sequence
+
+from _dockeraudit.policy import ClientFilter, Policy
+
+
+class Settings(argparse.Namespace):
+    """What OPTIONS say, by key: `settings.audit_log` is `--audit-log`; `sections` holds the file's listeners.
+
+    `arguments` is the command line it came from, to be read again at SIGHUP.
+    """
+
+    arguments: Sequence[str]
+    sections: list[tuple[str, list[tuple[str, str]]]]
+
+
+class Address(NamedTuple):
+    """Where to listen: `family` and what `bind` takes."""
+
+    url: str
+    family: int
+    target: Any
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host's processes reach it."""
+        return self.family == socket.AF_UNIX or ipaddress.ip_address(self.target[0]).is_loopback
+
+
+class Listener(NamedTuple):
+    """One listener's settings. `tls`: None is plain; `policy`, `clients`: None admit everything."""
+
+    name: str
+    address: Address
+    policy: Optional[Policy] = None
+    clients: Optional[ClientFilter] = None
+    tls: Optional[ssl.SSLContext] = None
+    socket_mode: int = 0o660
+    socket_group: Optional[int] = None
