@@ -1,4 +1,5 @@
 """What every test shares: the form under test (modules or stitched file), and a proxy as a process of its own."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -65,14 +66,36 @@ class ProxyProcess:
         self.socket = str(self.folder / "proxy.sock")
         self.log = self.folder / "audit.log"
         self.errors = self.folder / "stderr.txt"
-        command = [sys.executable, program, "--listen", f"unix://{self.socket}", "--upstream", upstream, "--audit-log", str(self.log), *options]
-        plain = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER", "LOG_LEVEL"))}
+        command = [
+            sys.executable,
+            program,
+            "--listen",
+            f"unix://{self.socket}",
+            "--upstream",
+            upstream,
+            "--audit-log",
+            str(self.log),
+            *options,
+        ]
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DOCKER", "LOG_LEVEL"))
+        }
         with open(self.errors, "ab") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env={**plain, **(env or {})})
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env={**plain, **(env or {})},
+            )
 
     def ready(self):
         """Wait until it listens."""
-        wait_for(lambda: os.path.exists(self.socket) or self.process.poll() is not None, "the listener")
+        wait_for(
+            lambda: os.path.exists(self.socket) or self.process.poll() is not None, "the listener"
+        )
         assert self.process.poll() is None, self.errors.read_text()
         wait_for(lambda: "next: export DOCKER_HOST" in self.errors.read_text(), "the start line")
         return self
@@ -130,12 +153,23 @@ class RealEngine:
     def __init__(self, host):
         self.host = host
         self.socket = host[len("unix://") :]
-        self.version, self.api = self.docker("version", "--format", "{{.Server.Version}} {{.Server.APIVersion}}").stdout.decode().split()
+        self.version, self.api = (
+            self.docker("version", "--format", "{{.Server.Version}} {{.Server.APIVersion}}")
+            .stdout.decode()
+            .split()
+        )
 
     def docker(self, *arguments, host=None, check=True, env=None, timeout=90, stdin=b""):
         """One run of the docker CLI; its outputs are bytes."""
         plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER")}
-        run = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, timeout=timeout, env={**plain, "DOCKER_HOST": host or self.host, **(env or {})}, check=False)
+        run = subprocess.run(
+            ["docker", *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            env={**plain, "DOCKER_HOST": host or self.host, **(env or {})},
+            check=False,
+        )
         assert not check or run.returncode == 0, (arguments, run.returncode, run.stdout, run.stderr)
         return run
 
@@ -146,7 +180,11 @@ class RealEngine:
 ENGINE_HOSTS = os.environ.get("DOCKERAUDIT_ENGINES", "").split()
 
 
-@pytest.fixture(scope="session", params=ENGINE_HOSTS or [None], ids=lambda host: host.rsplit("/", 2)[-2] if host else "none")
+@pytest.fixture(
+    scope="session",
+    params=ENGINE_HOSTS or [None],
+    ids=lambda host: host.rsplit("/", 2)[-2] if host else "none",
+)
 def real_engine(request):
     """Each engine of DOCKERAUDIT_ENGINES in turn. Where there is none the tests are skipped, but never in CI."""
     if request.param is None:

@@ -28,6 +28,7 @@ Sections, low to high, each using only those above it:
 Three ways to read it. What is recorded: `auditlog`, from `TextScanner` and `Exchange`. What is changed on the wire:
 `forwarded_request_head` and `forwarded_response_head`, nothing else. What counts as a secret: `patterns`.
 """
+
 from __future__ import annotations
 
 import errno
@@ -42,9 +43,10 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Iterator, Mapping, NoReturn, Optional, Sequence
+from typing import Any, Callable, NoReturn
 
 if sys.version_info < (3, 9):  # before the imports below, which need it
     sys.stderr.write("dockeraudit needs Python 3.9 or newer; this is %d.%d\n" % sys.version_info[:2])
@@ -59,22 +61,35 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
     sys.exit(78)
 # --- lone file check: end
 
+from _dockeraudit.admin import AdminServer
+from _dockeraudit.admission import browser_refusal
+from _dockeraudit.commands import (
+    command_healthcheck,
+    command_learn,
+    command_report,
+    command_rules,
+    command_verify,
+)
+from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection, ask_engine
 from _dockeraudit.errors import (
-    AuditLogError,
-    ConfigurationError,
-    Denied,
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
     EXIT_LOST,
+    AuditLogError,
+    ConfigurationError,
+    Denied,
     HTTPError,
     ListenError,
 )
+from _dockeraudit.exchange import Exchange
 from _dockeraudit.http1 import HEAD_END, HTTP2_PREFACE, RequestHead, error_response, head_length
-from _dockeraudit.routes import Route, read_request
-from _dockeraudit.admission import browser_refusal
+from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
 from _dockeraudit.policy import refusal
-from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection, ask_engine
-from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.proxy import MAX_CONNECTIONS, Proxy
+from _dockeraudit.report import live_page
+from _dockeraudit.routes import Route, read_request
+from _dockeraudit.scan import command_scan
 from _dockeraudit.settings import Address, Listener, Settings
 from _dockeraudit.sockets import (
     GONE,
@@ -91,29 +106,21 @@ from _dockeraudit.sockets import (
     remove_dead_socket,
     send_some,
 )
-from _dockeraudit.proxy import MAX_CONNECTIONS, Proxy
-from _dockeraudit.exchange import Exchange
-from _dockeraudit.admin import AdminServer
-from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
-from _dockeraudit.report import live_page
-from _dockeraudit.scan import command_scan
-from _dockeraudit.commands import (
-    command_healthcheck,
-    command_learn,
-    command_report,
-    command_rules,
-    command_verify,
-)
-
 
 HEAD_BLOCK = 8 << 10  # bytes read at once while a request is awaited
-FIRST_BYTE_TIMEOUT = 60.0  # seconds until a connection's first byte; Go's pools dial ahead, so it is closed silently
+FIRST_BYTE_TIMEOUT = (
+    60.0  # seconds until a connection's first byte; Go's pools dial ahead, so it is closed silently
+)
 LINGER = 1.0  # seconds a refused client's bytes are read and dropped: closing over unread bytes would reset its reply
 BACKLOG = 1024  # connections waiting in the kernel; the kernel itself cuts it to net.core.somaxconn
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
-DESCRIPTORS = 2 * MAX_CONNECTIONS + 128  # wanted: two a connection, and the log, the listeners, look-ups
+DESCRIPTORS = (
+    2 * MAX_CONNECTIONS + 128
+)  # wanted: two a connection, and the log, the listeners, look-ups
 COMPLAINT_INTERVAL = 60.0  # seconds in which a shortage of descriptors is told once
-MAX_REFUSALS = 64  # threads that say 503 at the same time; connections beyond those are closed without a word
+MAX_REFUSALS = (
+    64  # threads that say 503 at the same time; connections beyond those are closed without a word
+)
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
 
 
@@ -132,11 +139,13 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.listener = self.server.listener
         self.buffer = b""  # bytes from the client that no exchange has claimed yet
         self.client_eof = False
-        self.exchange: Optional[Exchange] = None
-        self.upstream: Optional[UnixHTTPConnection] = None  # kept between requests
+        self.exchange: Exchange | None = None
+        self.upstream: UnixHTTPConnection | None = None  # kept between requests
         self.identity: dict[str, Any] = {"listener": self.listener.name}
         self.served = 0
-        self.called = threading.Lock()  # held, but for the moment in which another thread calls this one
+        self.called = (
+            threading.Lock()
+        )  # held, but for the moment in which another thread calls this one
         self.called.acquire()
 
     def handle(self) -> None:
@@ -153,7 +162,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
         except (TimeoutError, socket.timeout):  # two classes before Python 3.10
             pass  # a TLS handshake that did not end
         except OSError as error:
-            self.proxy.diagnostics.say("error", f"a connection to {self.listener.name} failed: {error}; it was closed")
+            self.proxy.diagnostics.say(
+                "error", f"a connection to {self.listener.name} failed: {error}; it was closed"
+            )
 
     def finish(self) -> None:
         """Leave nothing behind, whatever happened."""
@@ -170,7 +181,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.listener.tls:
             self.connection.setblocking(False)
         if not encrypted:
-            self._refuse(400, "this listener speaks TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH", b"GET")
+            self._refuse(
+                400,
+                "this listener speaks TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
+                b"GET",
+            )
         return encrypted
 
     def _shake_hands(self, context: ssl.SSLContext) -> bool:
@@ -184,7 +199,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self.connection = context.wrap_socket(self.connection, server_side=True)
         except ssl.SSLError as error:
             who = self.identity.get("address")
-            self.proxy.diagnostics.say("debug", f"{self.listener.name}: no TLS with {who}: {error.reason}")
+            self.proxy.diagnostics.say(
+                "debug", f"{self.listener.name}: no TLS with {who}: {error.reason}"
+            )
             raise
         certificate = self.connection.getpeercert()
         if certificate:
@@ -197,7 +214,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.connection.setblocking(False)
         self.proxy.refuse(+1)
         try:
-            self._refuse(503, f"there are {MAX_CONNECTIONS} open connections already; try again later", b"GET")
+            self._refuse(
+                503,
+                f"there are {MAX_CONNECTIONS} open connections already; try again later",
+                b"GET",
+            )
         finally:
             self.proxy.refuse(-1)
 
@@ -230,7 +251,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         finally:
             self.exchange = None
 
-    def _read_head(self) -> Optional[bytes]:
+    def _read_head(self) -> bytes | None:
         """The next head with its empty line; None when the client has no more requests. Raises HTTPError."""
         seen = 0
         deadline = time.monotonic() + (FIRST_BYTE_TIMEOUT if not self.served else float("inf"))
@@ -247,7 +268,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
                 return None
             if not self._readable(deadline - time.monotonic()):
                 if started:
-                    raise HTTPError(408, f"the request's head was not complete after {HEAD_TIMEOUT:.0f} seconds")
+                    raise HTTPError(
+                        408, f"the request's head was not complete after {HEAD_TIMEOUT:.0f} seconds"
+                    )
                 return None
             data = receive(self.connection)
             self.client_eof = data == b""
@@ -265,8 +288,16 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """Raise Denied for what must not reach the engine."""
         for rule, message in self._objections(head, route):
             self._deny(head, route, rule, message)
-        if self.proxy.settings.on_audit_failure == "deny" and route.audited and self.proxy.log.failed():
-            raise Denied(503, "audit", "the audit log cannot be written, and streams that would go unrecorded are refused")
+        if (
+            self.proxy.settings.on_audit_failure == "deny"
+            and route.audited
+            and self.proxy.log.failed()
+        ):
+            raise Denied(
+                503,
+                "audit",
+                "the audit log cannot be written, and streams that would go unrecorded are refused",
+            )
 
     def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, str]]:
         """The rules that a request breaks, each with what its client is told."""
@@ -285,7 +316,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
             decisions.append(self.listener.policy.decide(head.method.decode(), route.path))
         for decision in decisions:
             if not decision.allowed:
-                yield decision.rule, refusal(head.method.decode(), self.proxy.masked(route.path), decision)
+                yield (
+                    decision.rule,
+                    refusal(head.method.decode(), self.proxy.masked(route.path), decision),
+                )
 
     def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
         learning = self.proxy.settings.mode == "learn" and rule != "browser"
@@ -306,11 +340,18 @@ class ProxyHandler(BaseHTTPRequestHandler):
         exchange.run()
         if exchange.stale:
             self._drop_upstream()
-            exchange = self.exchange = Exchange(self, exchange.head, exchange.route, self._engine()[0], False)
+            exchange = self.exchange = Exchange(
+                self, exchange.head, exchange.route, self._engine()[0], False
+            )
             exchange.run()
         if not exchange.keep_engine or exchange.over:
             self._drop_upstream()
-        keep = exchange.keep_client and not exchange.over and exchange.upload.done and not self.proxy.stopping
+        keep = (
+            exchange.keep_client
+            and not exchange.over
+            and exchange.upload.done
+            and not self.proxy.stopping
+        )
         if not keep and not exchange.over and not self.client_eof:
             self._linger()
         return keep
@@ -319,7 +360,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _lendable(self) -> bool:
         """Whether the next request may be waited for by another thread: between requests, and without TLS."""
-        between = self.served and not self.buffer and not self.client_eof and not self.proxy.stopping
+        between = (
+            self.served and not self.buffer and not self.client_eof and not self.proxy.stopping
+        )
         return bool(between) and not isinstance(self.connection, ssl.SSLSocket)
 
     def descriptors(self) -> Iterator[int]:
@@ -348,7 +391,12 @@ class ProxyHandler(BaseHTTPRequestHandler):
             return False
         self.listener = self.server.listener
         head, route = read_request(data)
-        if not head.replayable or route.endpoint != "other" or b"upgrade" in head.index or next(self._objections(head, route), None):
+        if (
+            not head.replayable
+            or route.endpoint != "other"
+            or b"upgrade" in head.index
+            or next(self._objections(head, route), None)
+        ):
             return False
         self.exchange = Exchange(self, head, route, self.upstream.sock, True)
         self.buffer = b""
@@ -357,7 +405,13 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _hear_short(self, exchange: Exchange) -> bool:
         exchange.hear()
-        if exchange.finished and exchange.keep_client and exchange.keep_engine and not exchange.over and not self.proxy.stopping:
+        if (
+            exchange.finished
+            and exchange.keep_client
+            and exchange.keep_engine
+            and not exchange.over
+            and not self.proxy.stopping
+        ):
             exchange.record()
             self.exchange = None
             self.served += 1
@@ -378,7 +432,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self._upstream_poll.register(self.upstream.sock.fileno(), select.POLLIN)
         return self.upstream.sock, False
 
-    def _quiet_engine(self) -> Optional[socket.socket]:
+    def _quiet_engine(self) -> socket.socket | None:
         """The kept connection, if it has not ended and says nothing unasked; else it is closed."""
         if self.upstream and self._upstream_poll.poll(0):
             self._drop_upstream()
@@ -397,7 +451,12 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self.proxy.record_denial("denied", "PRI", "*", self.identity, "http2")
             raise HTTPError(400, "HTTP/2 is not spoken here; use HTTP/1.1")
         if self.listener.policy or self.listener.clients:
-            self._deny(head, route, "http2", "HTTP/2 cannot be held to this listener's rules, so it is refused")
+            self._deny(
+                head,
+                route,
+                "http2",
+                "HTTP/2 cannot be held to this listener's rules, so it is refused",
+            )
         exchange = self.exchange = Exchange(self, head, route, self._engine()[0], False)
         exchange.begin_opaque()
         exchange.run()
@@ -426,9 +485,13 @@ class ProxyHandler(BaseHTTPRequestHandler):
         deadline = time.monotonic() + LINGER
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)
-        while time.monotonic() < deadline and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        while time.monotonic() < deadline and poll.poll(
+            max(0.0, deadline - time.monotonic()) * 1000
+        ):
             try:
-                if not socket.socket.recv(self.connection, BLOCK):  # of a TLS session: what it still encrypts
+                if not socket.socket.recv(
+                    self.connection, BLOCK
+                ):  # of a TLS session: what it still encrypts
                     return
             except OSError:
                 return
@@ -442,16 +505,22 @@ class RelayServer(ThreadingHTTPServer):
     request_queue_size = BACKLOG
     allow_reuse_address = True
 
-    def __init__(self, proxy: Proxy, listener: Listener, inherited: Optional[socket.socket] = None) -> None:
+    def __init__(
+        self, proxy: Proxy, listener: Listener, inherited: socket.socket | None = None
+    ) -> None:
         self.proxy = proxy
         self.listener = listener
         self.address_family = listener.address.family
         self._complained = float("-inf")  # when running out of descriptors was last told
-        self._inode: Optional[int] = None
+        self._inode: int | None = None
         try:
-            super().__init__(listener.address.target, ProxyHandler, bind_and_activate=inherited is None)
+            super().__init__(
+                listener.address.target, ProxyHandler, bind_and_activate=inherited is None
+            )
         except OSError as error:
-            raise ListenError(f"cannot listen on {listener.address.url}: {error.strerror or error}") from error
+            raise ListenError(
+                f"cannot listen on {listener.address.url}: {error.strerror or error}"
+            ) from error
         if inherited is not None:
             self.socket.close()
             self.socket = inherited
@@ -523,9 +592,16 @@ class RelayServer(ThreadingHTTPServer):
         kind, _, trace = sys.exc_info()
         while trace and trace.tb_next:
             trace = trace.tb_next
-        where = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
+        where = (
+            f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+            if trace
+            else "?"
+        )
         name = kind.__name__ if kind else "error"
-        self.proxy.diagnostics.say("error", f"a connection to {self.listener.name} was closed by a defect: {name} at {where}")
+        self.proxy.diagnostics.say(
+            "error",
+            f"a connection to {self.listener.name} was closed by a defect: {name} at {where}",
+        )
 
 
 class Service:
@@ -538,12 +614,16 @@ class Service:
         inherited = inherited_sockets()
         try:
             for listener in listeners:
-                passed = next((sock for sock in inherited if listens_at(sock, listener.address)), None)
+                passed = next(
+                    (sock for sock in inherited if listens_at(sock, listener.address)), None
+                )
                 if passed is not None:
                     inherited.remove(passed)
                 self.servers.append(RelayServer(proxy, listener, passed))
             if inherited:
-                raise ListenError(f"systemd passed a socket at {inherited[0].getsockname()!r}, which no --listen names")
+                raise ListenError(
+                    f"systemd passed a socket at {inherited[0].getsockname()!r}, which no --listen names"
+                )
         except ListenError:
             self._close()
             raise
@@ -552,7 +632,9 @@ class Service:
         """Accept from here on."""
         for server in self.servers:
             name = f"accept {server.listener.name}"
-            thread = threading.Thread(target=server.serve_forever, name=name, args=(SHUTDOWN_POLL,), daemon=True)
+            thread = threading.Thread(
+                target=server.serve_forever, name=name, args=(SHUTDOWN_POLL,), daemon=True
+            )
             self._threads.append(thread)
             thread.start()
 
@@ -588,12 +670,20 @@ def command_serve(arguments: Sequence[str]) -> int:
     listeners = load_listeners(settings, os.environ, diagnostics.say)
     raise_descriptor_limit()
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread: all inherit it, and the main thread waits
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, signals
+    )  # before any thread: all inherit it, and the main thread waits
     log = open_log(settings, scanner, [listener.address.url for listener in listeners], diagnostics)
     proxy = Proxy(settings, log, scanner, diagnostics)
     try:
         service = Service(proxy, listeners)
-        admin = AdminServer(proxy, settings.admin_listen, functools.partial(live_page, settings.audit_log)) if settings.admin_listen else None
+        admin = (
+            AdminServer(
+                proxy, settings.admin_listen, functools.partial(live_page, settings.audit_log)
+            )
+            if settings.admin_listen
+            else None
+        )
     except ListenError:
         log.close("cannot listen", settings.shutdown_timeout)
         raise
@@ -601,7 +691,10 @@ def command_serve(arguments: Sequence[str]) -> int:
     if admin:
         threading.Thread(target=admin.serve_forever, name="admin", daemon=True).start()
         if not settings.admin_listen.loopback:
-            diagnostics.say("warning", f"{settings.admin_listen.url} tells whoever reaches it the names of containers and clients")
+            diagnostics.say(
+                "warning",
+                f"{settings.admin_listen.url} tells whoever reaches it the names of containers and clients",
+            )
     announce(settings, listeners, diagnostics)
     notify_systemd("READY=1")
     number = wait_for_end(signals, service, diagnostics)
@@ -635,7 +728,11 @@ def client_url(address: Address) -> str:
     if address.family == socket.AF_UNIX:
         return address.url
     host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(address.target[0], address.target[0])
-    return f"tcp://[{host}]:{address.target[1]}" if ":" in host else f"tcp://{host}:{address.target[1]}"
+    return (
+        f"tcp://[{host}]:{address.target[1]}"
+        if ":" in host
+        else f"tcp://{host}:{address.target[1]}"
+    )
 
 
 def wait_for_end(signals: set[signal.Signals], service: Service, diagnostics: Diagnostics) -> int:
@@ -647,7 +744,9 @@ def wait_for_end(signals: set[signal.Signals], service: Service, diagnostics: Di
             if service.alive():
                 notify_systemd("WATCHDOG=1")
         elif info.si_signo == signal.SIGHUP:
-            notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+            notify_systemd(
+                f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+            )
             service.proxy.log.reopen()
             reload_listeners(service, diagnostics)
             notify_systemd("READY=1")
@@ -660,7 +759,9 @@ def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
     settings = service.proxy.settings
     try:
         fresh = load_settings(settings.arguments, os.environ)
-        listeners = {item.address.url: item for item in load_listeners(fresh, os.environ, diagnostics.say)}
+        listeners = {
+            item.address.url: item for item in load_listeners(fresh, os.environ, diagnostics.say)
+        }
     except ConfigurationError as error:
         diagnostics.say("error", f"SIGHUP: {error}; the rules in force stay as they are")
         return
@@ -669,7 +770,10 @@ def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
     for server in service.servers:
         url = server.listener.address.url
         if url not in listeners:
-            diagnostics.say("warning", f"SIGHUP: {url} is no longer configured; until a restart it stays open under the rules it had")
+            diagnostics.say(
+                "warning",
+                f"SIGHUP: {url} is no longer configured; until a restart it stays open under the rules it had",
+            )
             continue
         server.listener = listeners.pop(url)
         say_policy(server.listener, diagnostics)
@@ -682,7 +786,9 @@ def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
 RELOADED = ("allow_host", "allow_browser", "mode")
 
 
-def stop_service(service: Service, number: int, signals: set[signal.Signals], timeout: float) -> int:
+def stop_service(
+    service: Service, number: int, signals: set[signal.Signals], timeout: float
+) -> int:
     """Stop within the timeout; a second signal ends at once. Returns the exit status."""
     notify_systemd("STOPPING=1")
     done: Future[int] = Future()
@@ -691,9 +797,15 @@ def stop_service(service: Service, number: int, signals: set[signal.Signals], ti
         deadline = time.monotonic() + timeout
         try:
             service.stop(timeout)
-            done.set_result(service.proxy.log.close(signal.Signals(number).name, max(0.5, deadline - time.monotonic())))
+            done.set_result(
+                service.proxy.log.close(
+                    signal.Signals(number).name, max(0.5, deadline - time.monotonic())
+                )
+            )
         except Exception as error:  # a defect must not leave the process waiting for ever
-            service.proxy.diagnostics.say("error", f"stopping failed by a defect: {type(error).__name__}")
+            service.proxy.diagnostics.say(
+                "error", f"stopping failed by a defect: {type(error).__name__}"
+            )
             done.set_result(EXIT_LOST)
 
     threading.Thread(target=stop, name="stop", daemon=True).start()
@@ -722,7 +834,9 @@ def dispatch(arguments: Sequence[str]) -> int:
         if command:
             return command(arguments[1:])
         if arguments and not arguments[0].startswith("-"):
-            raise ConfigurationError(f"{arguments[0]!r} is not a command; there are {', '.join(COMMANDS)}")
+            raise ConfigurationError(
+                f"{arguments[0]!r} is not a command; there are {', '.join(COMMANDS)}"
+            )
         return command_serve(arguments)
     except ConfigurationError as error:
         status, text = EXIT_CONFIGURATION, str(error)

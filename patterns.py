@@ -13,15 +13,14 @@ Run as a program, it checks every rule against its own examples.
 """
 from __future__ import annotations
 
-import sys
 import base64
 import re
+import sys
 from collections import Counter
-from typing import Sequence
+from collections.abc import Sequence
 
-from _dockeraudit.rules import Match, Rule, UUID, behind, keyed, shape_sample, token
+from _dockeraudit.rules import UUID, Match, Rule, behind, keyed, shape_sample, token
 from _dockeraudit.scanner import Scanner, rule_problems
-
 
 AWS_EXAMPLE = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 KEY_HEADER = "-----BEGIN {}PRIVATE " + "KEY-----"

@@ -2,6 +2,7 @@
 
 Names are promises. A scripted engine on a Unix socket stands in for Docker; nothing here needs root or an engine.
 """
+
 from __future__ import annotations
 
 import errno
@@ -14,35 +15,48 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable
 
 import pytest
 from scripted import ScriptedEngine, stdcopy_frame
 
+import patterns
+from _dockeraudit import scanning, streams
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.engine import ask_engine
 from _dockeraudit.errors import EngineError, HTTPError
-from _dockeraudit.exchange import Exchange, SPLICE_PATIENCE
+from _dockeraudit.exchange import SPLICE_PATIENCE, Exchange
 from _dockeraudit.http1 import ChunkedReader, LengthReader, parse_response_head
 from _dockeraudit.options import OPTIONS
-import patterns
-from patterns import RULES
-from _dockeraudit.proxy import CROWD, CROWD_INTERVAL, KeptConnections, Proxy, SWITCH_INTERVAL
+from _dockeraudit.proxy import CROWD, CROWD_INTERVAL, SWITCH_INTERVAL, KeptConnections, Proxy
 from _dockeraudit.routes import classify
 from _dockeraudit.rules import shape_sample
 from _dockeraudit.scanner import Scanner
-from _dockeraudit import scanning
-from _dockeraudit.scanning import CARRY_LIMIT, OWN_SHARE, QUICK_SCAN, ScanRoom, count_lines
+from _dockeraudit.scanning import (
+    CARRY_LIMIT,
+    OWN_SHARE,
+    QUICK_SCAN,
+    ScanRoom,
+    StreamAuditor,
+    TextScanner,
+    count_lines,
+)
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import GONE, SplicePipe
-from _dockeraudit import streams
-from _dockeraudit.streams import Decoded, FrameReader, RawDecoder, decode, output_decoder
+from _dockeraudit.streams import (
+    Decoded,
+    FrameReader,
+    RawDecoder,
+    StreamDemuxer,
+    WebSocketDecoder,
+    decode,
+    output_decoder,
+)
 from conftest import ROOT, splits, wait_for
 from dockeraudit import ProxyHandler
-from _dockeraudit.exchange import Exchange
-from _dockeraudit.scanning import StreamAuditor, TextScanner
-from _dockeraudit.streams import StreamDemuxer, WebSocketDecoder
+from patterns import RULES
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 SECRET = f"key={AWS} end\n".encode()
@@ -64,8 +78,23 @@ class RecordedStream:
         self.errors: list[str] = []
         self.closed: list[dict[str, Any]] = []
 
-    def finding(self, stream_type: str, rule: Any, match: bytes, secret: Any, line: int, partial: bool = False) -> Any:
-        found = {"type": stream_type, "rule": rule.name, "match": match, "secret": secret, "line": line, "partial": partial}
+    def finding(
+        self,
+        stream_type: str,
+        rule: Any,
+        match: bytes,
+        secret: Any,
+        line: int,
+        partial: bool = False,
+    ) -> Any:
+        found = {
+            "type": stream_type,
+            "rule": rule.name,
+            "match": match,
+            "secret": secret,
+            "line": line,
+            "partial": partial,
+        }
         self.findings.append(found)
         return found
 
@@ -97,7 +126,9 @@ class RecordedStream:
 SIZES = (0, 1, 255, 256, 1024, 65535, 16777216)
 
 
-@pytest.mark.parametrize("stream_type, name", [(0, "stdin"), (1, "stdout"), (2, "stderr"), (3, "stderr")])
+@pytest.mark.parametrize(
+    "stream_type, name", [(0, "stdin"), (1, "stdout"), (2, "stderr"), (3, "stderr")]
+)
 @pytest.mark.parametrize("size", SIZES)
 def test_header_types_and_big_endian_sizes(stream_type: int, name: str, size: int) -> None:
     demuxer = StreamDemuxer("multiplexed")
@@ -123,7 +154,13 @@ def joined(runs: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
     return {name: text for name, text in texts.items() if text}
 
 
-STREAM = stdcopy_frame(1, b"out one\n") + stdcopy_frame(2, b"error\n") + stdcopy_frame(1, b"") + stdcopy_frame(1, b"out two\n") + stdcopy_frame(0, b"typed\n")
+STREAM = (
+    stdcopy_frame(1, b"out one\n")
+    + stdcopy_frame(2, b"error\n")
+    + stdcopy_frame(1, b"")
+    + stdcopy_frame(1, b"out two\n")
+    + stdcopy_frame(0, b"typed\n")
+)
 
 
 @pytest.mark.parametrize("framing", ["multiplexed", None])
@@ -131,11 +168,25 @@ def test_a_stream_cut_anywhere_gives_the_same_texts(framing: Any) -> None:
     for parts in splits(STREAM):
         demuxer = StreamDemuxer(framing)
         runs = [run for part in parts for run in demuxer.feed(part)] + demuxer.end()
-        assert joined(runs) == {"stdout": b"out one\nout two\n", "stderr": b"error\n", "stdin": b"typed\n"}
+        assert joined(runs) == {
+            "stdout": b"out one\nout two\n",
+            "stderr": b"error\n",
+            "stdin": b"typed\n",
+        }
         assert (demuxer.framing, demuxer.frames, demuxer.inside_frame) == ("multiplexed", 5, False)
 
 
-@pytest.mark.parametrize("text", [b"$ ls\n", b"\x01\x00", b"\x02\x00\x00", b"\x1b[0m", b"0123456789", b"\x04\x00\x00\x00\x00\x00\x00\x01x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"$ ls\n",
+        b"\x01\x00",
+        b"\x02\x00\x00",
+        b"\x1b[0m",
+        b"0123456789",
+        b"\x04\x00\x00\x00\x00\x00\x00\x01x",
+    ],
+)
 def test_a_stream_that_is_not_frames_is_raw(text: bytes) -> None:
     for parts in splits(text):
         demuxer = StreamDemuxer()
@@ -159,13 +210,22 @@ def test_a_header_that_claims_gigabytes_allocates_nothing() -> None:
 
 def test_timestamps_and_details_are_left_out_wherever_they_are_cut() -> None:
     stamp = b"2026-01-02T03:04:05.678901234Z "
-    data = b"".join(stdcopy_frame(1, stamp + b"a=b,c=d " + text) for text in (b"AKIA", b"IOSF and ", b"more\n"))
+    data = b"".join(
+        stdcopy_frame(1, stamp + b"a=b,c=d " + text) for text in (b"AKIA", b"IOSF and ", b"more\n")
+    )
     for parts in splits(data):
         demuxer = StreamDemuxer("multiplexed", prefixes=2)
-        assert joined([run for part in parts for run in demuxer.feed(part)]) == {"stdout": b"AKIAIOSF and more\n"}
+        assert joined([run for part in parts for run in demuxer.feed(part)]) == {
+            "stdout": b"AKIAIOSF and more\n"
+        }
 
 
-def walked(read: Callable[[bytes], tuple[int, Any]], reader: Any, demuxer: StreamDemuxer, parts: Sequence[bytes]) -> tuple[Any, ...]:
+def walked(
+    read: Callable[[bytes], tuple[int, Any]],
+    reader: Any,
+    demuxer: StreamDemuxer,
+    parts: Sequence[bytes],
+) -> tuple[Any, ...]:
     """All that `read` makes of a chunked body of frames, up to its end or its first illegal byte."""
     texts: dict[str, bytes] = {}
     taken = size = 0
@@ -182,9 +242,15 @@ def walked(read: Callable[[bytes], tuple[int, Any]], reader: Any, demuxer: Strea
     return texts, taken, size, demuxer.frames, demuxer.framing, demuxer.inside_frame, reader.done
 
 
-def both_ways(parts: Sequence[bytes], framing: Any, prefixes: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def both_ways(
+    parts: Sequence[bytes], framing: Any, prefixes: int
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """What chunks and then frames give, and what the one walk over both gives."""
-    chunks, frames, demuxer = ChunkedReader(), StreamDemuxer(framing, prefixes), StreamDemuxer(framing, prefixes)
+    chunks, frames, demuxer = (
+        ChunkedReader(),
+        StreamDemuxer(framing, prefixes),
+        StreamDemuxer(framing, prefixes),
+    )
 
     def one_after_the_other(part: bytes) -> tuple[int, Any]:
         used, payload = chunks.feed(part)
@@ -196,13 +262,20 @@ def both_ways(parts: Sequence[bytes], framing: Any, prefixes: int) -> tuple[tupl
         used, payload = reader.feed(part)
         return used, payload if isinstance(payload, Decoded) else decode(demuxer, payload)
 
-    return walked(one_after_the_other, chunks, frames, parts), walked(in_one_walk, reader, demuxer, parts)
+    return walked(one_after_the_other, chunks, frames, parts), walked(
+        in_one_walk, reader, demuxer, parts
+    )
 
 
 def framed_body(rng: random.Random) -> bytes:
     """A chunked body of frames: each in a chunk of its own, or chunks that know nothing of frames; damaged, or not."""
-    sizes = rng.choices((0, 1, 3, 8, 92, 100, 247, 248, 249, 300, 4090, 5000), k=rng.randrange(1, 30))
-    frames = [stdcopy_frame(rng.choice((0, 1, 1, 1, 2, 3)), bytes(rng.choices(b"ab \r\n01\0\1", k=size))) for size in sizes]
+    sizes = rng.choices(
+        (0, 1, 3, 8, 92, 100, 247, 248, 249, 300, 4090, 5000), k=rng.randrange(1, 30)
+    )
+    frames = [
+        stdcopy_frame(rng.choice((0, 1, 1, 1, 2, 3)), bytes(rng.choices(b"ab \r\n01\0\1", k=size)))
+        for size in sizes
+    ]
     parts, at = frames, 0
     if rng.random() < 0.4:
         whole, parts = b"".join(frames), []
@@ -210,38 +283,64 @@ def framed_body(rng: random.Random) -> bytes:
             parts.append(whole[at : at + rng.randrange(1, 300)])
             at += len(parts[-1])
     lines = (b"%x\r\n", b"%x\r\n", b"%x\r\n", b"%X\r\n", b"0%x\r\n", b"%x;a=b\r\n")
-    body = bytearray(b"".join(rng.choice(lines) % len(part) + part + b"\r\n" for part in parts) + b"0\r\n\r\n" + rng.choice((b"", b"HTTP/1.1")))
+    body = bytearray(
+        b"".join(rng.choice(lines) % len(part) + part + b"\r\n" for part in parts)
+        + b"0\r\n\r\n"
+        + rng.choice((b"", b"HTTP/1.1"))
+    )
     for _ in range(rng.choice((0, 0, 0, 1, 3))):
         body[rng.randrange(len(body))] = rng.choice(b"\0\1a\r\n09")
     return bytes(body)
 
 
-def test_chunks_and_frames_in_one_walk_are_what_they_are_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_frames_in_one_walk_are_what_they_are_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rng = random.Random(7)
     monkeypatch.setattr(streams, "WALK_LEAST", 0)
     for _ in range(300):
-        body, framing, prefixes = framed_body(rng), rng.choice(("multiplexed", "multiplexed", None, "raw")), rng.choice((0, 0, 0, 1))
+        body, framing, prefixes = (
+            framed_body(rng),
+            rng.choice(("multiplexed", "multiplexed", None, "raw")),
+            rng.choice((0, 0, 0, 1)),
+        )
         cuts = sorted(rng.choices(range(len(body) + 1), k=rng.choice((0, 1, 3, 30))))
-        long_way, walk = both_ways([body[a:b] for a, b in zip([0] + cuts, cuts + [len(body)]) if a < b], framing, prefixes)
+        long_way, walk = both_ways(
+            [body[a:b] for a, b in zip([0] + cuts, cuts + [len(body)]) if a < b], framing, prefixes
+        )
         assert walk == long_way
     assert FrameReader.heads
 
 
-def test_the_walk_takes_whole_frames_and_remembers_few_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_walk_takes_whole_frames_and_remembers_few_heads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(streams, "KNOWN_FRAMES", 3)
     monkeypatch.setattr(FrameReader, "heads", {})
     lines = [b"x" * size + b"\n" for size in (20, 20, 30, 40, 50, 20, 4096)]
     reader = FrameReader(StreamDemuxer("multiplexed"))
     monkeypatch.setattr(ChunkedReader, "feed", None)  # the longer way
-    used, decoded = reader.feed(chunked([stdcopy_frame(1, line) for line in lines])[: -len(b"0\r\n\r\n")])
-    assert decoded == (sum(map(len, lines)) + 8 * len(lines), len(lines), [("stdout", b"".join(lines))])
+    used, decoded = reader.feed(
+        chunked([stdcopy_frame(1, line) for line in lines])[: -len(b"0\r\n\r\n")]
+    )
+    assert decoded == (
+        sum(map(len, lines)) + 8 * len(lines),
+        len(lines),
+        [("stdout", b"".join(lines))],
+    )
     assert len(reader.heads) == 3
 
 
 def websocket_frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
     """One WebSocket frame (RFC 6455 §5.2)."""
     size = len(payload)
-    short, extended = (size, b"") if size < 126 else (126, struct.pack(">H", size)) if size < 65536 else (127, struct.pack(">Q", size))
+    short, extended = (
+        (size, b"")
+        if size < 126
+        else (126, struct.pack(">H", size))
+        if size < 65536
+        else (127, struct.pack(">Q", size))
+    )
     body = bytes(b ^ mask[i % 4] for i, b in enumerate(payload)) if mask else payload
     return bytes([0x80 | opcode, (0x80 if mask else 0) | short]) + extended + mask + body
 
@@ -249,10 +348,17 @@ def websocket_frame(opcode: int, payload: bytes, mask: bytes = b"") -> bytes:
 @pytest.mark.parametrize("mask", [b"", b"\x01\x82\xf3\x7f"])
 def test_websocket_messages_are_unmasked_wherever_they_are_cut(mask: bytes) -> None:
     long = bytes(range(256)) * 2
-    data = websocket_frame(2, b"hello ", mask) + websocket_frame(9, b"ping", mask) + websocket_frame(1, long, mask) + websocket_frame(8, b"", mask)
+    data = (
+        websocket_frame(2, b"hello ", mask)
+        + websocket_frame(9, b"ping", mask)
+        + websocket_frame(1, long, mask)
+        + websocket_frame(8, b"", mask)
+    )
     for parts in splits(data):
         decoder = WebSocketDecoder("tty")
-        assert joined([run for part in parts for run in decoder.feed(part)]) == {"tty": b"hello " + long}
+        assert joined([run for part in parts for run in decoder.feed(part)]) == {
+            "tty": b"hello " + long
+        }
         assert decoder.frames == 2 and not decoder.inside_frame
 
 
@@ -278,8 +384,13 @@ def seen(audit: RecordedStream) -> list[tuple[Any, ...]]:
 
 
 TEXT = (
-    b"first line\n" + SECRET + b"user@example.org wrote\r\n\x1b[31mpassword: hunter2hunter2\x1b[0m\n"
-    b"api_key = 'abcdefghij0123456789XYZ'\nbearer abcdefghijklmnopqrstuvwxyz\n" + SECRET + b"tail " + AWS.encode()
+    b"first line\n"
+    + SECRET
+    + b"user@example.org wrote\r\n\x1b[31mpassword: hunter2hunter2\x1b[0m\n"
+    b"api_key = 'abcdefghij0123456789XYZ'\nbearer abcdefghijklmnopqrstuvwxyz\n"
+    + SECRET
+    + b"tail "
+    + AWS.encode()
 )
 
 
@@ -299,7 +410,9 @@ def test_a_secret_is_found_once_although_silence_falls_anywhere() -> None:
         assert [item[::2] for item in seen(audit)] == whole, cut
         final = audit.findings[0]
         assert final["secret"] == AWS.encode()
-        assert final["partial"] == (cut == len(SECRET) - len(" end\n")) and final.get("complete", True)
+        assert final["partial"] == (cut == len(SECRET) - len(" end\n")) and final.get(
+            "complete", True
+        )
 
 
 def test_an_open_match_is_updated_when_its_end_has_come() -> None:
@@ -340,7 +453,10 @@ def framed(parts: Sequence[bytes], prefix: bytes) -> RecordedStream:
 
 
 ONE_OF_EACH_KIND = {rule.find: rule for rule in patterns.RULES}.values()
-CUT_RULES = [pytest.param(rule, id=rule.id, marks=() if rule in ONE_OF_EACH_KIND else pytest.mark.full) for rule in patterns.RULES]
+CUT_RULES = [
+    pytest.param(rule, id=rule.id, marks=() if rule in ONE_OF_EACH_KIND else pytest.mark.full)
+    for rule in patterns.RULES
+]
 
 
 @pytest.mark.parametrize("rule", CUT_RULES)
@@ -362,7 +478,11 @@ def test_a_match_that_another_rule_completes_after_a_silence_is_one_finding() ->
         assert [f["secret"] for f in audit.findings] == [value.encode()], cut
 
 
-KEY_LINES = [b"-----BEGIN RSA " + b"PRIVATE KEY-----"] + [bytes([65 + i % 26]) * 64 for i in range(10)] + [b"QQ==", b"-----END RSA " + b"PRIVATE KEY-----"]
+KEY_LINES = (
+    [b"-----BEGIN RSA " + b"PRIVATE KEY-----"]
+    + [bytes([65 + i % 26]) * 64 for i in range(10)]
+    + [b"QQ==", b"-----END RSA " + b"PRIVATE KEY-----"]
+)
 KEY = b"\n".join(KEY_LINES) + b"\n"
 
 
@@ -373,13 +493,23 @@ def test_a_private_key_is_one_finding_completed_at_its_end(settle: bool) -> None
     for parts in splits(data):
         audit, _ = scanned(parts, settle)
         key, other = audit.findings
-        assert (key["rule"], key["line"], key["lines"], key["secret"], key["complete"]) == ("Private Key", 2, 13, body, True)
+        assert (key["rule"], key["line"], key["lines"], key["secret"], key["complete"]) == (
+            "Private Key",
+            2,
+            13,
+            body,
+            True,
+        )
         assert other["secret"] == AWS.encode()
 
 
 def test_a_key_header_without_a_body_hides_nothing() -> None:
     audit, _ = scanned([KEY_LINES[0] + b"\n" + AWS.encode() + b"\nordinary words\n" + SECRET])
-    assert [f["rule"] for f in audit.findings] == ["Private Key", "AWS Access Key", "AWS Access Key"]
+    assert [f["rule"] for f in audit.findings] == [
+        "Private Key",
+        "AWS Access Key",
+        "AWS Access Key",
+    ]
     assert audit.findings[0]["complete"] is False and audit.findings[0]["secret"] is None
 
 
@@ -391,7 +521,9 @@ def test_a_key_without_an_end_is_bounded() -> None:
 def test_the_content_type_tells_a_streams_framing() -> None:
     route = classify(b"GET", b"/v1.43/containers/x/logs?stdout=1")
     for kind, framing in (("multiplexed", "multiplexed"), ("raw", None)):
-        head = parse_response_head(f"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n\r\n".encode())
+        head = parse_response_head(
+            f"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.{kind}-stream\r\n\r\n".encode()
+        )
         assert output_decoder(route, head).framing == framing
 
 
@@ -409,7 +541,9 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def auditor(executor: ThreadPoolExecutor, audit: RecordedStream, scanner: Any = None, **options: Any) -> StreamAuditor:
+def auditor(
+    executor: ThreadPoolExecutor, audit: RecordedStream, scanner: Any = None, **options: Any
+) -> StreamAuditor:
     room = options.pop("room", ScanRoom())
     options = {"abandoned": lambda: False, "on_error": lambda: None, **options}
     return StreamAuditor(executor, room, scanner or Scanner(RULES), audit, **options)
@@ -433,12 +567,19 @@ class SlowScanner:
         return []
 
 
-def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: ThreadPoolExecutor) -> None:
+def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(
+    executor: ThreadPoolExecutor,
+) -> None:
     rng = random.Random(7)
     audit = RecordedStream()
     stream = auditor(executor, audit)
     decoder = RawDecoder("tty")
-    lines = [b"%d %b\n" % (i, AWS[:16].encode() + b"%04d" % i) + b"." * rng.choice([1, 100, 40_000]) + b"\n" for i in range(300)]
+    lines = [
+        b"%d %b\n" % (i, AWS[:16].encode() + b"%04d" % i)
+        + b"." * rng.choice([1, 100, 40_000])
+        + b"\n"
+        for i in range(300)
+    ]
     for line in lines:
         stream.offer(decoder, line)
     stream.close((decoder,), "raw", "end")
@@ -447,7 +588,9 @@ def test_order_is_kept_and_nothing_is_lost_between_inline_and_jobs(executor: Thr
     assert audit.closed[0]["lines"] == 600 and audit.closed[0]["unscanned"] == 0
 
 
-def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Noting(SlowScanner):
         def __init__(self) -> None:
             super().__init__()
@@ -459,13 +602,20 @@ def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(executor: Th
 
     here, room, decoder = threading.current_thread(), ScanRoom(workers=1), RawDecoder("tty")
     hung, other = Noting(), Noting()
-    first, second = auditor(executor, RecordedStream(), hung, room=room), auditor(executor, RecordedStream(), other, room=room)
+    first, second = (
+        auditor(executor, RecordedStream(), hung, room=room),
+        auditor(executor, RecordedStream(), other, room=room),
+    )
     for stream in (first, second, first):
         stream.offer(decoder, b"x\n")
     wait_for(lambda: len(hung.threads) == 2, "the first stream's job")
     other.go.set()
     second.offer(decoder, b"x\n")
-    assert hung.threads[0] is here is not hung.threads[1] and other.threads == [here, here] and second.waiting == 0
+    assert (
+        hung.threads[0] is here is not hung.threads[1]
+        and other.threads == [here, here]
+        and second.waiting == 0
+    )
     hung.go.set()
     wait_for(lambda: room.worker_free and not first.waiting, "the job to end")
     monkeypatch.setattr(scanning, "QUICK_SCAN", 60)
@@ -475,7 +625,9 @@ def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(executor: Th
     assert hung.threads[-1] is here, "the scan before it was quick"
 
 
-def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_room_blocks_pass_unscanned_and_are_counted(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(scanning, "ROOM_WAIT", 0.01)
     audit, scanner = RecordedStream(), SlowScanner()
     room = ScanRoom(100_000)
@@ -494,7 +646,9 @@ def test_without_room_blocks_pass_unscanned_and_are_counted(executor: ThreadPool
     assert room.take(100_000), "all room was given back"
 
 
-def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(executor: ThreadPoolExecutor) -> None:
+def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(
+    executor: ThreadPoolExecutor,
+) -> None:
     class Broken:
         calls = 0
 
@@ -516,7 +670,9 @@ def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(executor: ThreadP
 
 def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
     audit, scanner = RecordedStream(), SlowScanner()
-    stream = auditor(executor, audit, scanner, room=ScanRoom(0), abandoned=lambda: True, patient=True)
+    stream = auditor(
+        executor, audit, scanner, room=ScanRoom(0), abandoned=lambda: True, patient=True
+    )
     decoder = RawDecoder("tty")
     for _ in range(10):
         stream.offer(decoder, b"x" * 32_768)
@@ -531,8 +687,12 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
 # =====================================================================================================================
 
 
-@pytest.mark.parametrize("left, stopping, abandoned", [(5, False, True), (0, False, False), (0, True, True)])
-def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(left: int, stopping: bool, abandoned: bool) -> None:
+@pytest.mark.parametrize(
+    "left, stopping, abandoned", [(5, False, True), (0, False, False), (0, True, True)]
+)
+def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(
+    left: int, stopping: bool, abandoned: bool
+) -> None:
     client, peer = socket.socketpair()
     peer.close()
     exchange = object.__new__(Exchange)
@@ -544,7 +704,9 @@ def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(left: 
 
 @pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
 @pytest.mark.parametrize("spliceable", [True, False])
-def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypatch: pytest.MonkeyPatch, spliceable: bool) -> None:
+def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(
+    monkeypatch: pytest.MonkeyPatch, spliceable: bool
+) -> None:
     data = random.Random(5).randbytes(2_000_000)
     (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
     splice, pipe, got = os.splice, SplicePipe(), b""
@@ -571,7 +733,10 @@ def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(monkeypa
 
     with source, engine, client, reader:
         assert pipe.move(engine, client, 1) is None
-        threads = [threading.Thread(target=work) for work in (move_all, lambda: (source.sendall(data), source.close()))]
+        threads = [
+            threading.Thread(target=work)
+            for work in (move_all, lambda: (source.sendall(data), source.close()))
+        ]
         for thread in threads:
             thread.start()
         while len(got) < len(data):
@@ -609,14 +774,20 @@ SIX_PATTERNS = (
 )
 
 
-@pytest.mark.parametrize("name, severity, text, other", SIX_PATTERNS, ids=[row[0] for row in SIX_PATTERNS])
+@pytest.mark.parametrize(
+    "name, severity, text, other", SIX_PATTERNS, ids=[row[0] for row in SIX_PATTERNS]
+)
 def test_pattern_table(name: str, severity: str, text: str, other: str) -> None:
     scanner = Scanner(patterns.ORIGINAL_RULES)
-    assert [(match.rule.name, match.rule.severity) for match in scanner.scan(f"x {text} y".encode())] == [(name, severity)]
+    assert [
+        (match.rule.name, match.rule.severity) for match in scanner.scan(f"x {text} y".encode())
+    ] == [(name, severity)]
     assert scanner.scan(f"x {other} y".encode()) == []
 
 
-def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_ones_by_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_ones_by_a_crowd(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     turns: list[float] = []
     monkeypatch.setattr(sys, "setswitchinterval", turns.append)
     settings = Settings(workers=1, upstream="/nonexistent", on_audit_failure="continue")
@@ -635,7 +806,9 @@ def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_
     assert turns == [long, short, long, short, long]
 
 
-def test_what_one_kept_connection_meets_with_is_for_its_own_thread_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_one_kept_connection_meets_with_is_for_its_own_thread_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     defect = RuntimeError("a defect")
     monkeypatch.setattr(ProxyHandler, "_hear_short", lambda *_: (_ for _ in ()).throw(defect))
     client, _ = pair = socket.socketpair()
@@ -673,7 +846,9 @@ def test_a_kept_connection_that_is_called_to_lead_as_it_begins_to_wait_leads_onc
 def test_a_kept_connection_waits_for_itself_where_the_kernel_has_no_room() -> None:
     kept = KeptConnections()
     with socket.socket() as client, open(__file__) as refused:  # epoll takes no file
-        kept.wait(types.SimpleNamespace(descriptors=lambda: iter([client.fileno(), refused.fileno()])))  # type: ignore[arg-type]
+        kept.wait(
+            types.SimpleNamespace(descriptors=lambda: iter([client.fileno(), refused.fileno()]))
+        )  # type: ignore[arg-type]
     assert not kept._waiting and kept._leader is None
 
 
@@ -719,12 +894,30 @@ def test_audit_log_round_trip(tmp_path: Any) -> None:
     text = TextScanner(patterns.DEFAULT_SCANNER, audit, "stdout")
     text.feed(SECRET)
     text.end()
-    audit.close(framing="multiplexed", nbytes=len(SECRET), frames=1, lines=text.lines, unscanned=0, reason="end")
+    audit.close(
+        framing="multiplexed",
+        nbytes=len(SECRET),
+        frames=1,
+        lines=text.lines,
+        unscanned=0,
+        reason="end",
+    )
     assert log.close("end", 30) == 0
     records = [json.loads(line) for line in (tmp_path / "audit.log").read_bytes().splitlines()]
-    assert [record["event"] for record in records] == ["start", "stream_open", "finding", "stream_close", "stop"]
+    assert [record["event"] for record in records] == [
+        "start",
+        "stream_open",
+        "finding",
+        "stream_close",
+        "stop",
+    ]
     found = records[2]
-    assert (found["pattern"], found["redacted_match"], found["stream_type"], found["line"]) == ("AWS Access Key", "AK***LE", "stdout", 1)
+    assert (found["pattern"], found["redacted_match"], found["stream_type"], found["line"]) == (
+        "AWS Access Key",
+        "AK***LE",
+        "stdout",
+        1,
+    )
     assert (found["container_id"], found["container_name"], found["count"]) == ("c0ffee", "web", 1)
 
 

@@ -35,4 +35,5 @@
 
 `tests/test_layers.py` holds this order against the imports in the source.
 """
+
 __version__ = "0.1.0"

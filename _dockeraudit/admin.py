@@ -1,19 +1,20 @@
-"""The admin listener: health, metrics and the page of what runs now.
-"""
+"""The admin listener: health, metrics and the page of what runs now."""
+
 from __future__ import annotations
 
 import platform
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable
 
 from _dockeraudit import __version__
-from _dockeraudit.errors import HTTPError, ListenError
 from _dockeraudit.engine import engine_answer
+from _dockeraudit.errors import HTTPError, ListenError
+from _dockeraudit.proxy import Proxy
 from _dockeraudit.settings import Address
 from _dockeraudit.sockets import HEAD_TIMEOUT, remove_dead_socket
-from _dockeraudit.proxy import Proxy
 
 
 def metrics_text(proxy: Proxy) -> str:
@@ -25,24 +26,77 @@ def metrics_text(proxy: Proxy) -> str:
     with proxy._lock:
         requests = sorted(proxy.requests.items())
     families: list[tuple[str, str, str, list[tuple[str, float]]]] = [
-        ("requests_total", "counter", "Requests answered.", [(f'method="{m}",status="{s}"', n) for (m, s), n in requests]),
+        (
+            "requests_total",
+            "counter",
+            "Requests answered.",
+            [(f'method="{m}",status="{s}"', n) for (m, s), n in requests],
+        ),
         ("denied_total", "counter", "Requests refused by a rule.", [("", proxy.denied)]),
-        ("open_streams", "gauge", "Audited streams and tunnels open now.", [("", sum(bool(e.audit) for e in exchanges))]),
-        ("stream_bytes_total", "counter", "Payload bytes of audited streams.", [("", counters["bytes"])]),
-        ("stream_frames_total", "counter", "Frames of audited streams.", [("", counters["frames"])]),
-        ("findings_total", "counter", "Findings, repeats included.", finding_samples(counters["findings"])),
+        (
+            "open_streams",
+            "gauge",
+            "Audited streams and tunnels open now.",
+            [("", sum(bool(e.audit) for e in exchanges))],
+        ),
+        (
+            "stream_bytes_total",
+            "counter",
+            "Payload bytes of audited streams.",
+            [("", counters["bytes"])],
+        ),
+        (
+            "stream_frames_total",
+            "counter",
+            "Frames of audited streams.",
+            [("", counters["frames"])],
+        ),
+        (
+            "findings_total",
+            "counter",
+            "Findings, repeats included.",
+            finding_samples(counters["findings"]),
+        ),
         ("scan_lag_bytes", "gauge", "Bytes that wait to be scanned.", [("", lag)]),
-        ("scan_gap_bytes_total", "counter", "Bytes that passed unscanned.", [("", counters["unscanned"])]),
-        ("audit_records_written_total", "counter", "Records in the audit log.", [("", counters["written"])]),
-        ("audit_records_lost_total", "counter", "Records that were lost, counted in gaps.", [("", counters["lost"])]),
-        ("audit_degraded", "gauge", "1 while the audit log cannot be written.", [("", int(counters["degraded"]))]),
-        ("engine_up", "gauge", "1 if the engine answers.", [("", int(engine_answers(proxy.settings.upstream)))]),
+        (
+            "scan_gap_bytes_total",
+            "counter",
+            "Bytes that passed unscanned.",
+            [("", counters["unscanned"])],
+        ),
+        (
+            "audit_records_written_total",
+            "counter",
+            "Records in the audit log.",
+            [("", counters["written"])],
+        ),
+        (
+            "audit_records_lost_total",
+            "counter",
+            "Records that were lost, counted in gaps.",
+            [("", counters["lost"])],
+        ),
+        (
+            "audit_degraded",
+            "gauge",
+            "1 while the audit log cannot be written.",
+            [("", int(counters["degraded"]))],
+        ),
+        (
+            "engine_up",
+            "gauge",
+            "1 if the engine answers.",
+            [("", int(engine_answers(proxy.settings.upstream)))],
+        ),
         ("build_info", "gauge", "What runs.", [(version, 1)]),
     ]
     lines = []
     for name, kind, text, samples in families:
         lines += [f"# HELP dockeraudit_{name} {text}", f"# TYPE dockeraudit_{name} {kind}"]
-        lines += [f"dockeraudit_{name}{{{labels}}} {value}" if labels else f"dockeraudit_{name} {value}" for labels, value in samples]
+        lines += [
+            f"dockeraudit_{name}{{{labels}}} {value}" if labels else f"dockeraudit_{name} {value}"
+            for labels, value in samples
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -77,7 +131,11 @@ def live_state(proxy: Proxy) -> dict[str, Any]:
         for exchange in proxy.exchanges()
         if exchange.audit
     ]
-    return {"streams": streams, "counters": proxy.log.counters(), "engine_up": engine_answers(proxy.settings.upstream)}
+    return {
+        "streams": streams,
+        "counters": proxy.log.counters(),
+        "engine_up": engine_answers(proxy.settings.upstream),
+    }
 
 
 class AdminHandler(BaseHTTPRequestHandler):
@@ -108,10 +166,15 @@ class AdminHandler(BaseHTTPRequestHandler):
 
     @staticmethod
     def _checks(proxy: Proxy) -> Iterator[tuple[str, bool]]:
-        yield f"the engine at {proxy.settings.upstream} does not answer", not engine_answers(proxy.settings.upstream)
+        yield (
+            f"the engine at {proxy.settings.upstream} does not answer",
+            not engine_answers(proxy.settings.upstream),
+        )
         yield "the audit log cannot be written", bool(proxy.log.counters()["degraded"])
 
-    def _send(self, status: int, text: str, content_type: str = "text/plain; charset=utf-8") -> None:
+    def _send(
+        self, status: int, text: str, content_type: str = "text/plain; charset=utf-8"
+    ) -> None:
         body = text.encode("utf-8", "replace")
         self.send_response(status)
         self.send_header("Content-Type", content_type)
@@ -133,7 +196,9 @@ class AdminServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, proxy: Proxy, address: Address, page: Callable[[Mapping[str, Any]], str]) -> None:
+    def __init__(
+        self, proxy: Proxy, address: Address, page: Callable[[Mapping[str, Any]], str]
+    ) -> None:
         self.proxy = proxy
         self.page = page
         self.address_family = address.family
@@ -141,7 +206,9 @@ class AdminServer(ThreadingHTTPServer):
         try:
             super().__init__(address.target, AdminHandler)
         except OSError as error:
-            raise ListenError(f"cannot listen on {address.url} (--admin-listen): {error.strerror or error}") from error
+            raise ListenError(
+                f"cannot listen on {address.url} (--admin-listen): {error.strerror or error}"
+            ) from error
 
     def server_bind(self) -> None:
         """Bind without the base class's look-up of host names."""

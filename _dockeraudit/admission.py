@@ -1,19 +1,20 @@
-"""Which requests come from a web page and are refused, and how repeated denials are counted. Performs no I/O.
-"""
+"""Which requests come from a web page and are refused, and how repeated denials are counted. Performs no I/O."""
+
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Optional
+from typing import Any
 
 from _dockeraudit.http1 import RequestHead
 from _dockeraudit.routes import Route
-
 
 # RFC 6761 and RFC 8375: names that no public DNS server answers for, so no page can rebind one to loopback.
 PRIVATE_SUFFIXES = (".localhost", ".internal", ".local", ".home.arpa")
 
 
-def browser_refusal(head: RequestHead, route: Route, check_names: bool, allowed: frozenset[str]) -> Optional[str]:
+def browser_refusal(
+    head: RequestHead, route: Route, check_names: bool, allowed: frozenset[str]
+) -> str | None:
     """Why a request looks like a web page's, or None.
 
     A page cannot forge Sec-Fetch-Site or Origin; against DNS rebinding the Host must not be a public-looking name.
@@ -34,7 +35,9 @@ def browser_refusal(head: RequestHead, route: Route, check_names: bool, allowed:
 def same_authority(origin: bytes, host: bytes) -> bool:
     """Whether an Origin names the host and port of the Host field; `null` never does."""
     scheme, _, authority = origin.partition(b"://")
-    default = {b"http": b":80", b"ws": b":80", b"https": b":443", b"wss": b":443"}.get(scheme.lower())
+    default = {b"http": b":80", b"ws": b":80", b"https": b":443", b"wss": b":443"}.get(
+        scheme.lower()
+    )
     if default is None:
         return False
     return authority.lower().removesuffix(default) == host.lower().removesuffix(default)
@@ -71,9 +74,13 @@ class DenialCounts:
     """Counts equal denials, so that each is written at most once a minute and none is forgotten; bounded."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[Any, ...], list[Any]] = {}  # key → when it was written, how often since, what
+        self._entries: dict[
+            tuple[Any, ...], list[Any]
+        ] = {}  # key → when it was written, how often since, what
 
-    def add(self, key: tuple[Any, ...], denial: tuple[Any, ...], now: float) -> list[tuple[tuple[Any, ...], int]]:
+    def add(
+        self, key: tuple[Any, ...], denial: tuple[Any, ...], now: float
+    ) -> list[tuple[tuple[Any, ...], int]]:
         """One more; returns what is to be written now, with counts."""
         entry = self._entries.get(key)
         if entry and now - entry[0] < DENIAL_INTERVAL:

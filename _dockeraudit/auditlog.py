@@ -5,6 +5,7 @@
 
 Write, clock, stat and sync are passed in, so that every fault can be tested.
 """
+
 from __future__ import annotations
 
 import errno as errno_codes
@@ -13,14 +14,15 @@ import threading
 import time
 import weakref
 from collections import Counter, OrderedDict, deque
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError as FutureTimeout
-from typing import Any, Callable, Iterable, Mapping, Optional
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, Callable
 
 from _dockeraudit.errors import EXIT_LOST
-from _dockeraudit.records import Fingerprinter, Record, encode_record, rfc3339
-from _dockeraudit.streamrecords import Budget, Known, REPEAT_PERIOD, StreamAudit
 from _dockeraudit.logfile import AuditFile, AuditPipe
-
+from _dockeraudit.records import Fingerprinter, Record, encode_record, rfc3339
+from _dockeraudit.streamrecords import REPEAT_PERIOD, Budget, Known, StreamAudit
 
 QUEUE_LIMIT = 10_000  # records held while the disk does not take them; about 10 MB
 NAME_WAIT = 1.0  # seconds that a stream's records wait for its container's name
@@ -39,12 +41,13 @@ TICK = 0.1  # seconds between looks at everything that is a matter of time
 # touches the file and gives seq and prev. The ticker does what is a matter of time. Syncing has a thread of its own, so
 # that a slow fdatasync delays neither. Any thread may `accept`.
 
+
 class Overflow(Record):
     """Stands in the queue where records found no room: how many, how many matches were in them, and what went wrong."""
 
     __slots__ = ("records", "error")
 
-    def __init__(self, timestamp: float, error: Optional[OSError]) -> None:
+    def __init__(self, timestamp: float, error: OSError | None) -> None:
         super().__init__(timestamp, "gap", None)
         self.records = 0
         self.error = error
@@ -66,11 +69,11 @@ class AuditLog:
         path: str,
         key: bytes,
         *,
-        run: Optional[str] = None,
+        run: str | None = None,
         fsync: str = "interval",
         diagnose: Callable[[str, str], None] = lambda level, text: None,
         queue_limit: int = QUEUE_LIMIT,
-        key_path: Optional[str] = None,
+        key_path: str | None = None,
         allow: Iterable[str] = (),
         write: Callable[[int, bytes], int] = os.write,
         clock: Callable[[], float] = time.time,
@@ -85,9 +88,15 @@ class AuditLog:
         self.held = 0  # records in the queue and waiting for names
         self.streams: set[StreamAudit] = set()
         self.known: OrderedDict[Any, Known] = OrderedDict()
-        self.repeats: deque[tuple[float, Known]] = deque()  # what has been seen again, and when that is to be written
+        self.repeats: deque[tuple[float, Known]] = (
+            deque()
+        )  # what has been seen again, and when that is to be written
         self.totals: Counter[str] = Counter()
-        self._file = AuditPipe(write) if path == "-" else AuditFile(path, key_path, key, write, stat, monotonic, self._leave)
+        self._file = (
+            AuditPipe(write)
+            if path == "-"
+            else AuditFile(path, key_path, key, write, stat, monotonic, self._leave)
+        )
         self._fsync, self._fdatasync = fsync, fdatasync
         self._diagnose = diagnose
         self._queue_limit = queue_limit
@@ -95,12 +104,12 @@ class AuditLog:
         self._queue: deque[Record] = deque()
         self._filled = threading.Condition(self.lock)
         self._findings: Counter[tuple[str, str]] = Counter()
-        self._budgets: OrderedDict[Optional[str], Budget] = OrderedDict()
+        self._budgets: OrderedDict[str | None, Budget] = OrderedDict()
         self._numbers = 0
         self._seq = 0
-        self._error: Optional[OSError] = None  # why the last write failed, while degraded
-        self._write_began: Optional[float] = None
-        self._sync_error: Optional[OSError] = None
+        self._error: OSError | None = None  # why the last write failed, while degraded
+        self._write_began: float | None = None
+        self._sync_error: OSError | None = None
         self._synced = monotonic()
         self._failure_listeners: list[Callable[[bool], Any]] = []
         self._was_failed = False
@@ -113,10 +122,10 @@ class AuditLog:
         self._opened = monotonic()
         self._stats_at = monotonic() + STATS_PERIOD
         self._look_at = monotonic() + LOOK_PERIOD
-        self._worker: Optional[Future[None]] = None
+        self._worker: Future[None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
         self._syncer = ThreadPoolExecutor(1, thread_name_prefix="audit-sync")
-        self._sync_job: Optional[Future[None]] = None
+        self._sync_job: Future[None] | None = None
         self._ticker = threading.Thread(target=self._tick_on, name="audit-tick", daemon=True)
         self._forked = False
 
@@ -140,10 +149,23 @@ class AuditLog:
         return record
 
     def open_stream(
-        self, endpoint: str, container_id: Optional[str], client: Mapping[str, Any], follow: bool, audited: bool, kind: Optional[str] = None
+        self,
+        endpoint: str,
+        container_id: str | None,
+        client: Mapping[str, Any],
+        follow: bool,
+        audited: bool,
+        kind: str | None = None,
     ) -> StreamAudit:
         """A stream has begun: its `stream_open`, and the object for its further records."""
-        fields = {"endpoint": endpoint, "container_id": container_id, "client": client, "follow": follow, "audited": audited, "kind": kind}
+        fields = {
+            "endpoint": endpoint,
+            "container_id": container_id,
+            "client": client,
+            "follow": follow,
+            "audited": audited,
+            "kind": kind,
+        }
         with self.lock:
             self._numbers += 1
             stream = StreamAudit(self, self._numbers, fields)
@@ -165,7 +187,13 @@ class AuditLog:
         began = self._write_began
         stuck = began is not None and self.monotonic() - began > STUCK_WRITE
         dead = self._worker is not None and self._worker.done()
-        return self._error is not None or self._sync_error is not None or stuck or dead or not self.has_room()
+        return (
+            self._error is not None
+            or self._sync_error is not None
+            or stuck
+            or dead
+            or not self.has_room()
+        )
 
     def add_failure_listener(self, listener: Callable[[bool], Any]) -> None:
         """Call `listener(failed)` whenever `failed()` changes; from the ticker, without a lock held."""
@@ -196,7 +224,10 @@ class AuditLog:
         except FutureTimeout:
             self._give_up = True
             self._wake.set()
-            self._diagnose("warning", f"the audit log {self._file.path} could not be finished in time: {self.held} records and the stop may be lost")
+            self._diagnose(
+                "warning",
+                f"the audit log {self._file.path} could not be finished in time: {self.held} records and the stop may be lost",
+            )
             return EXIT_LOST
         finally:
             OPEN_LOGS.discard(self)
@@ -249,7 +280,14 @@ class AuditLog:
         """Whether this secret is known as harmless, everywhere or in this container."""
         if not self._allow:
             return False
-        return bool(self._allow & {fingerprint, f"{stream.container_id}:{fingerprint}", f"{stream.container_name}:{fingerprint}"})
+        return bool(
+            self._allow
+            & {
+                fingerprint,
+                f"{stream.container_id}:{fingerprint}",
+                f"{stream.container_name}:{fingerprint}",
+            }
+        )
 
     def count_finding(self, rule: Any) -> None:
         """One more match, for the metrics."""
@@ -267,7 +305,7 @@ class AuditLog:
         """So many were caused by this container while only the name was known that it was asked for by."""
         self._budget_of(container_id).tokens -= records
 
-    def _budget_of(self, container_id: Optional[str]) -> Budget:
+    def _budget_of(self, container_id: str | None) -> Budget:
         budget = self._budgets.get(container_id)
         if budget is None:
             budget = self._budgets[container_id] = Budget(self.monotonic())
@@ -301,13 +339,16 @@ class AuditLog:
                     with self.lock:
                         self.held -= 1
         except Exception as error:
-            self._diagnose("error", f"the audit log {self._file.path} ends here, by a defect: {type(error).__name__}")
+            self._diagnose(
+                "error",
+                f"the audit log {self._file.path} ends here, by a defect: {type(error).__name__}",
+            )
             raise
         finally:
             self._sync(force=True)
             self._file.close()
 
-    def _next(self) -> Optional[Record]:
+    def _next(self) -> Record | None:
         """Wait for what is to be written: the queue's first, None for a look at the path; when the log closes, at last `stop`."""
         with self.lock:
             while True:
@@ -325,13 +366,15 @@ class AuditLog:
                     return None
                 self._filled.wait()
 
-    def _deliver(self, record: Optional[Record]) -> bool:
+    def _deliver(self, record: Record | None) -> bool:
         """Write one record (None: only look at the path), however long that takes; False if the log was told to give up."""
         own: list[Record] = []  # of what has happened to the file meanwhile
         while True:
             try:
                 self._write_began = self.monotonic()
-                own += [Record(self.clock(), event, fields) for event, fields in self._file.notice()]
+                own += [
+                    Record(self.clock(), event, fields) for event, fields in self._file.notice()
+                ]
                 while own:
                     self._append(own[0])
                     own.pop(0)
@@ -356,8 +399,18 @@ class AuditLog:
             record.fields = self._gap_fields(record, seq)
         try:
             line = encode_record(record, self.run, seq, self._file.last_hash)
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            self._diagnose("error", f"a {record.event} record cannot be written, by a defect: {type(error).__name__}; it is counted as lost")
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            self._diagnose(
+                "error",
+                f"a {record.event} record cannot be written, by a defect: {type(error).__name__}; it is counted as lost",
+            )
             gap = Overflow(record.timestamp, None)
             gap.add(record)
             self._append(gap)
@@ -367,19 +420,38 @@ class AuditLog:
         self.totals["written"] += 1
         if skipped:
             self.totals["lost"] += skipped
-            self._diagnose("warning", f"{skipped} audit records were lost; the gap is in the log, with seq {seq}")
+            self._diagnose(
+                "warning",
+                f"{skipped} audit records were lost; the gap is in the log, with seq {seq}",
+            )
         if record.event in ("stats", "stop"):
-            self._diagnose("info", f"audit log {self._file.path}: {record.event} is seq {seq} of run {self.run}, its line's hash {self._file.last_hash}")
+            self._diagnose(
+                "info",
+                f"audit log {self._file.path}: {record.event} is seq {seq} of run {self.run}, its line's hash {self._file.last_hash}",
+            )
         if self._fsync == "always" or self._file.unsynced >= SYNC_BYTES:
             self._sync(force=self._fsync == "always")
 
     def _gap_fields(self, overflow: Overflow, seq: int) -> dict[str, Any]:
-        fields = {"records": overflow.records, "matches": overflow.matches, "first_seq": seq - overflow.records, "last_seq": seq - 1}
+        fields = {
+            "records": overflow.records,
+            "matches": overflow.matches,
+            "first_seq": seq - overflow.records,
+            "last_seq": seq - 1,
+        }
         code = overflow.error.errno if overflow.error else None
-        return {**fields, "errno": errno_codes.errorcode.get(code or 0), "since": rfc3339(overflow.timestamp)}
+        return {
+            **fields,
+            "errno": errno_codes.errorcode.get(code or 0),
+            "since": rfc3339(overflow.timestamp),
+        }
 
     def _stop_fields(self) -> dict[str, Any]:
-        counts = {"written": self.totals["written"] + 1, "lost": self.totals["lost"], "reason": self._stop_reason}
+        counts = {
+            "written": self.totals["written"] + 1,
+            "lost": self.totals["lost"],
+            "reason": self._stop_reason,
+        }
         return {**counts, "seconds": round(self.monotonic() - self._opened, 6)}
 
     def _degraded(self, error: OSError) -> None:
@@ -414,7 +486,10 @@ class AuditLog:
     # -- matters of time
 
     def _tick_on(self) -> None:
-        while not (self._closing and (self._worker is None or self._worker.done())) and not self._give_up:
+        while (
+            not (self._closing and (self._worker is None or self._worker.done()))
+            and not self._give_up
+        ):
             self.tick()
             self._sync(force=False)
             failed = self.failed()
@@ -452,7 +527,16 @@ class AuditLog:
             known.stream.write_pending(known)
 
     def _stats_fields(self) -> dict[str, Any]:
-        names = ("written", "lost", "streams", "bytes", "frames", "findings", "queued_max", "unscanned")
+        names = (
+            "written",
+            "lost",
+            "streams",
+            "bytes",
+            "frames",
+            "findings",
+            "queued_max",
+            "unscanned",
+        )
         return {name: self.totals[name] for name in names}
 
     def _sync(self, force: bool) -> None:
@@ -460,7 +544,9 @@ class AuditLog:
         file = self._file
         if self._fsync == "never" or isinstance(file, AuditPipe):
             return
-        if not file.unsynced and self._sync_error is None:  # a failed sync is tried again, with or without new records
+        if (
+            not file.unsynced and self._sync_error is None
+        ):  # a failed sync is tried again, with or without new records
             return
         due = file.unsynced >= SYNC_BYTES or self.monotonic() - self._synced >= SYNC_PERIOD
         if not force and (not due or (self._sync_job and not self._sync_job.done())):
@@ -475,7 +561,7 @@ class AuditLog:
         if force and job:
             job.result()
 
-    def _submit_sync(self, fd: int) -> Optional[Future[None]]:
+    def _submit_sync(self, fd: int) -> Future[None] | None:
         """Sync and close a descriptor in the syncer's thread; None if that has ended."""
         try:
             self._sync_job = self._syncer.submit(self._sync_duplicate, fd)
@@ -499,7 +585,10 @@ class AuditLog:
                 self._diagnose("warning", f"the audit log {self._file.path} can be synced again")
         except OSError as error:
             if self._sync_error is None:
-                self._diagnose("warning", f"the audit log {self._file.path} cannot be synced: {error.strerror}; a power cut may take its latest records")
+                self._diagnose(
+                    "warning",
+                    f"the audit log {self._file.path} cannot be synced: {error.strerror}; a power cut may take its latest records",
+                )
             self._sync_error = error
         finally:
             os.close(fd)

@@ -1,5 +1,5 @@
-"""The small commands: rules, verify, report, learn, healthcheck.
-"""
+"""The small commands: rules, verify, report, learn, healthcheck."""
+
 from __future__ import annotations
 
 import gc
@@ -8,15 +8,12 @@ import os
 import socket
 import sys
 import time
-from typing import Any, Iterable, Iterator, Optional, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from _dockeraudit.errors import ConfigurationError, EXIT_UNAVAILABLE
-from _dockeraudit.http1 import STATUS_LINE
-from _dockeraudit.policy import learn
-from _dockeraudit.userrules import rules_markdown
-from _dockeraudit.verify import run_verify
 from _dockeraudit.engine import BLOCK, nested
-from _dockeraudit.settings import Listener
+from _dockeraudit.errors import EXIT_UNAVAILABLE, ConfigurationError
+from _dockeraudit.http1 import STATUS_LINE
 from _dockeraudit.options import (
     OneLineParser,
     load_listeners,
@@ -24,8 +21,12 @@ from _dockeraudit.options import (
     load_settings,
     option_parser,
 )
-from _dockeraudit.scan import open_for_scan
+from _dockeraudit.policy import learn
 from _dockeraudit.report import log_history, run_report
+from _dockeraudit.scan import open_for_scan
+from _dockeraudit.settings import Listener
+from _dockeraudit.userrules import rules_markdown
+from _dockeraudit.verify import run_verify
 
 
 def command_rules(arguments: Sequence[str]) -> int:
@@ -46,27 +47,55 @@ def command_rules(arguments: Sequence[str]) -> int:
 def command_verify(arguments: Sequence[str]) -> int:
     """`verify FILE...`: check audit logs: 0 whole, 1 something is missing, changed or counted as lost."""
     parser = OneLineParser(prog="dockeraudit verify", description=command_verify.__doc__)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="the files of one log in any order, also .gz; - is standard input")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="the files of one log in any order, also .gz; - is standard input",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--anchor", action="append", default=[], metavar="HASH", help="a line's hash seen elsewhere; repeatable")
+    parser.add_argument(
+        "--anchor",
+        action="append",
+        default=[],
+        metavar="HASH",
+        help="a line's hash seen elsewhere; repeatable",
+    )
     options = parser.parse_args(arguments)
-    return run_verify(options.files, json_output=options.json, anchors=options.anchor, out=sys.stdout)
+    return run_verify(
+        options.files, json_output=options.json, anchors=options.anchor, out=sys.stdout
+    )
 
 
 def command_report(arguments: Sequence[str]) -> int:
     """`report [FILE...]`: what leaked, where, who read it, and what was not recorded; of the audit log and its rotated files."""
-    parser = option_parser(("audit-log", "config"), prog="dockeraudit report", description=command_report.__doc__)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="audit logs, also .gz; - is standard input; default: --audit-log's, with its rotated files")
+    parser = option_parser(
+        ("audit-log", "config"), prog="dockeraudit report", description=command_report.__doc__
+    )
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="audit logs, also .gz; - is standard input; default: --audit-log's, with its rotated files",
+    )
     for name, metavar, text in (
         ("since", "WHEN", "24h, 7d or a timestamp"),
         ("container", "NAME", "a name, or the beginning of an id"),
         ("pattern", "NAME", "a rule's name or id"),
-        ("secret", "FINGERPRINT", "one credential: every container it leaked in, and every reader that saw it"),
+        (
+            "secret",
+            "FINGERPRINT",
+            "one credential: every container it leaked in, and every reader that saw it",
+        ),
         ("severity", "SEVERITY", "HIGH, MEDIUM or LOW, and above"),
         ("fail-on", "SEVERITY", "exit 1 if there is such a finding, or a graver one"),
     ):
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
-    parser.add_argument("--state", metavar="FILE", help="remember in FILE what was told, and tell nothing unless there is more: for cron")
+    parser.add_argument(
+        "--state",
+        metavar="FILE",
+        help="remember in FILE what was told, and tell nothing unless there is more: for cron",
+    )
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--html", action="store_true", help="one page, self-contained")
     options = load_settings(arguments, os.environ, parser)
@@ -92,12 +121,25 @@ def command_report(arguments: Sequence[str]) -> int:
 def command_learn(arguments: Sequence[str]) -> int:
     """`learn AUDIT_LOG...`: the least settings that admit what the log has seen."""
     parser = OneLineParser(prog="dockeraudit learn", description=command_learn.__doc__)
-    parser.add_argument("files", nargs="+", metavar="AUDIT_LOG", help="audit logs, also .gz; - is standard input")
-    parser.add_argument("--policy", choices=("linuxserver", "tecnativa"), default="linuxserver", help="whose variables (default: %(default)s, which can open less)")
-    parser.add_argument("--listener", metavar="NAME", help="only what came to this listener (its name or URL)")
+    parser.add_argument(
+        "files", nargs="+", metavar="AUDIT_LOG", help="audit logs, also .gz; - is standard input"
+    )
+    parser.add_argument(
+        "--policy",
+        choices=("linuxserver", "tecnativa"),
+        default="linuxserver",
+        help="whose variables (default: %(default)s, which can open less)",
+    )
+    parser.add_argument(
+        "--listener", metavar="NAME", help="only what came to this listener (its name or URL)"
+    )
     options = parser.parse_args(arguments)
     try:
-        records = (record for record in read_records(options.files) if options.listener in (None, nested(record, ("client", "listener"))))
+        records = (
+            record
+            for record in read_records(options.files)
+            if options.listener in (None, nested(record, ("client", "listener")))
+        )
         lines = learn(records, options.policy == "linuxserver")
     except OSError as error:
         raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from None
@@ -129,12 +171,14 @@ def command_healthcheck(arguments: Sequence[str]) -> int:
     return EXIT_UNAVAILABLE
 
 
-def ask_listener(listener: Listener) -> Optional[int]:
+def ask_listener(listener: Listener) -> int | None:
     """The status that a listener answers to /_ping; None if nobody does. Of TLS the connection suffices."""
     address = listener.address
     target = address.target
     if address.family != socket.AF_UNIX:
-        local = {"0.0.0.0": "127.0.0.1", "::": "::ffff:127.0.0.1"}.get(target[0], target[0])  # ::1 can be off where :: is not
+        local = {"0.0.0.0": "127.0.0.1", "::": "::ffff:127.0.0.1"}.get(
+            target[0], target[0]
+        )  # ::1 can be off where :: is not
         target = (local,) + tuple(target[1:])
     with socket.socket(address.family, socket.SOCK_STREAM) as sock:
         sock.settimeout(HEALTHCHECK_TIMEOUT)

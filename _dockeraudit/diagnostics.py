@@ -1,18 +1,28 @@
-"""Lines for people on standard error.
-"""
+"""Lines for people on standard error."""
+
 from __future__ import annotations
 
 import sys
-from typing import Optional, TextIO
+from typing import TextIO
 
-
-LEVELS = {"debug": 0, "info": 1, "notice": 1, "warning": 2, "warn": 2, "error": 3, "err": 3, "crit": 3, "alert": 3, "emerg": 3}
+LEVELS = {
+    "debug": 0,
+    "info": 1,
+    "notice": 1,
+    "warning": 2,
+    "warn": 2,
+    "error": 3,
+    "err": 3,
+    "crit": 3,
+    "alert": 3,
+    "emerg": 3,
+}
 
 
 class Diagnostics:
     """Lines for people, on standard error, from `level` up."""
 
-    def __init__(self, level: str = "info", stream: Optional[TextIO] = None) -> None:
+    def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
         self.level = LEVELS[level]
         self.stream = stream or sys.stderr
 

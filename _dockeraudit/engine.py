@@ -1,5 +1,5 @@
-"""The engine's Unix socket, and questions of our own to it: names of containers, logs for `scan`.
-"""
+"""The engine's Unix socket, and questions of our own to it: names of containers, logs for `scan`."""
+
 from __future__ import annotations
 
 import errno
@@ -11,8 +11,9 @@ import threading
 import time
 import urllib.parse
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import (
@@ -25,21 +26,26 @@ from _dockeraudit.http1 import (
     response_framing,
 )
 
-
-BLOCK = 64 << 10  # bytes read at once; more gains nothing (a Unix socket's default buffer holds 208 KiB)
+BLOCK = (
+    64 << 10
+)  # bytes read at once; more gains nothing (a Unix socket's default buffer holds 208 KiB)
 CONNECT_TIMEOUT = 10.0  # seconds to reach the engine, a full backlog included
 LOOKUP_WORKERS = 2  # threads that ask the engine for names
 LOOKUP_TIMEOUT = 5.0  # seconds for one such question
-STREAM_PATIENCE = 60.0  # seconds until a log that `scan` asks for begins: a busy disk has to find it first
+STREAM_PATIENCE = (
+    60.0  # seconds until a log that `scan` asks for begins: a busy disk has to find it first
+)
 LOOKUP_CACHE = 1024  # answers kept, by full id
-MAX_LOOKUP = 16 << 20  # bytes of an answer to such a question; an inspected container has some 10 KiB
+MAX_LOOKUP = (
+    16 << 20
+)  # bytes of an answer to such a question; an inspected container has some 10 KiB
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)  # of this process, of the whole host
 
 
 class UnixHTTPConnection(http.client.HTTPConnection):
     """An HTTP connection over a Unix socket. `timeout` covers the connecting; raises EngineError, which says why."""
 
-    def __init__(self, path: str, timeout: Optional[float] = CONNECT_TIMEOUT) -> None:
+    def __init__(self, path: str, timeout: float | None = CONNECT_TIMEOUT) -> None:
         super().__init__("docker", timeout=timeout)
         self.path = path
 
@@ -73,9 +79,15 @@ def engine_error(path: str, error: OSError) -> str:
     except OSError:
         return text + "; is the engine running, and is this its socket?"
     if error.errno == errno.EACCES:
-        return text + f"; the socket belongs to group {info.st_gid}: add this process to it (group_add in Compose)"
+        return (
+            text
+            + f"; the socket belongs to group {info.st_gid}: add this process to it (group_add in Compose)"
+        )
     if info.st_nlink == 0:
-        return text + "; this socket was replaced when the engine restarted: mount the directory, not the file"
+        return (
+            text
+            + "; this socket was replaced when the engine restarted: mount the directory, not the file"
+        )
     return text + "; is the engine running?"
 
 
@@ -93,10 +105,10 @@ class NameResolver:
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
         self._executor = ThreadPoolExecutor(LOOKUP_WORKERS, thread_name_prefix="names")
-        self._cache: OrderedDict[tuple[str, str], tuple[str, Optional[str]]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], tuple[str, str | None]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def resolve(self, kind: str, name: str, done: Callable[[Optional[str], Optional[str]], Any]) -> None:
+    def resolve(self, kind: str, name: str, done: Callable[[str | None, str | None], Any]) -> None:
         """Call `done(id, name)` when both are known, with None for what is not; here if the cache knows."""
         with self._lock:
             known = self._cache.get((kind, name))
@@ -112,8 +124,8 @@ class NameResolver:
         """Take no more questions; a silent engine is not waited for."""
         self._executor.shutdown(wait=False)
 
-    def _look_up(self, kind: str, name: str, done: Callable[[Optional[str], Optional[str]], Any]) -> None:
-        found: tuple[Optional[str], Optional[str]] = (None, None)
+    def _look_up(self, kind: str, name: str, done: Callable[[str | None, str | None], Any]) -> None:
+        found: tuple[str | None, str | None] = (None, None)
         try:
             found = self._ask(kind, name)
         except (HTTPError, OSError, ValueError, KeyError, TypeError):
@@ -121,14 +133,19 @@ class NameResolver:
         finally:
             done(*found)
 
-    def _ask(self, kind: str, name: str) -> tuple[Optional[str], Optional[str]]:
+    def _ask(self, kind: str, name: str) -> tuple[str | None, str | None]:
         path, id_keys, name_keys = self.SOURCES[kind]
         answer = ask_engine(self._socket_path, path.format(urllib.parse.quote(name, safe="")))
         full_id = nested(answer, id_keys)
         if kind == "exec":
             return self._ask("container", str(full_id))
-        found = (str(full_id), str(nested(answer, name_keys)).lstrip("/") if nested(answer, name_keys) else None)
-        if name == found[0]:  # only a full id means the same for ever; a name can pass to another container
+        found = (
+            str(full_id),
+            str(nested(answer, name_keys)).lstrip("/") if nested(answer, name_keys) else None,
+        )
+        if (
+            name == found[0]
+        ):  # only a full id means the same for ever; a name can pass to another container
             with self._lock:
                 self._cache[kind, name] = found
                 while len(self._cache) > LOOKUP_CACHE:
@@ -157,7 +174,9 @@ def engine_answer(socket_path: str, path: str, timeout: float) -> tuple[int, byt
     connection = UnixHTTPConnection(socket_path, timeout)
     connection.connect()
     try:
-        connection.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii"))
+        connection.sock.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii")
+        )
         head, block = _answer_head(connection.sock, deadline)
         reader, body = body_reader(response_framing(head, b"GET"), collect=True), b""
         while True:
@@ -195,13 +214,19 @@ def _receive_before(sock: socket.socket, deadline: float) -> bytes:
     raise EngineError("the engine did not answer in time")
 
 
-def engine_stream(connection: UnixHTTPConnection, path: str) -> tuple[ResponseHead, Iterator[bytes]]:
+def engine_stream(
+    connection: UnixHTTPConnection, path: str
+) -> tuple[ResponseHead, Iterator[bytes]]:
     """The head of the answer to a GET of our own, and its payload, however long; raises HTTPError or OSError. Closing is the caller's."""
     connection.connect()
-    connection.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii"))
+    connection.sock.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii")
+    )
     head, rest = _answer_head(connection.sock, time.monotonic() + STREAM_PATIENCE)
     connection.sock.settimeout(None)
-    return head, _payload(connection.sock, body_reader(response_framing(head, b"GET"), collect=True), rest)
+    return head, _payload(
+        connection.sock, body_reader(response_framing(head, b"GET"), collect=True), rest
+    )
 
 
 def _payload(sock: socket.socket, reader: BodyReader, block: bytes) -> Iterator[bytes]:

@@ -1,7 +1,6 @@
-"""Exceptions that carry an HTTP or exit status, and the exit statuses.
-"""
-from __future__ import annotations
+"""Exceptions that carry an HTTP or exit status, and the exit statuses."""
 
+from __future__ import annotations
 
 EXIT_FOUND = 1
 EXIT_UNAVAILABLE = 69

@@ -1,5 +1,5 @@
-"""One request and its answer: both directions in one loop, and the audit beside it.
-"""
+"""One request and its answer: both directions in one loop, and the audit beside it."""
+
 from __future__ import annotations
 
 import select
@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import time
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import (
@@ -26,17 +26,6 @@ from _dockeraudit.http1 import (
     response_framing,
 )
 from _dockeraudit.routes import ENDLESS, EXPORTS, Route, offered_protocols
-from _dockeraudit.streams import (
-    Decoded,
-    Decoder,
-    FrameReader,
-    StreamDemuxer,
-    UNDECODED,
-    WALK_LEAST,
-    input_decoder,
-    output_decoder,
-)
-from _dockeraudit.streamrecords import StreamAudit
 from _dockeraudit.scanning import StreamAuditor
 from _dockeraudit.sockets import (
     GONE,
@@ -48,14 +37,30 @@ from _dockeraudit.sockets import (
     send_some,
     wake,
 )
+from _dockeraudit.streamrecords import StreamAudit
+from _dockeraudit.streams import (
+    UNDECODED,
+    WALK_LEAST,
+    Decoded,
+    Decoder,
+    FrameReader,
+    StreamDemuxer,
+    input_decoder,
+    output_decoder,
+)
 
-
-BUSY_BLOCK = 16 << 10  # bytes of a block from an engine that has more to say: it is read again without a poll between
+BUSY_BLOCK = (
+    16 << 10
+)  # bytes of a block from an engine that has more to say: it is read again without a poll between
 BLOCKS_A_TURN = 8  # such blocks before the client is looked at again
 SPLICE_LEAST = 1 << 20  # bytes of a body that are worth a pipe and its two descriptors
 SPLICE_TURN = 0.1  # seconds until the client is looked at again, though the engine goes on
-SPLICE_PATIENCE = struct.pack("@ll", 0, 50_000)  # struct timeval: how long only the engine is waited for, and not the client
-MAX_READ_AHEAD = 64 << 10  # bytes of pipelined requests read while an exchange runs, so that a client's EOF is noticed
+SPLICE_PATIENCE = struct.pack(
+    "@ll", 0, 50_000
+)  # struct timeval: how long only the engine is waited for, and not the client
+MAX_READ_AHEAD = (
+    64 << 10
+)  # bytes of pipelined requests read while an exchange runs, so that a client's EOF is noticed
 SILENCE = 0.2  # seconds after which an unfinished line is looked at although more of it may come
 Events = list[tuple[int, int]]  # (descriptor, mask), as select.poll tells
 
@@ -72,12 +77,12 @@ class Exchange:
 
     # how each of them begins
     started = False
-    failure: Optional[Exception] = None  # what the thread that served it until now has met with
-    download: Optional[BodyReader] = None
-    response: Optional[ResponseHead] = None
+    failure: Exception | None = None  # what the thread that served it until now has met with
+    download: BodyReader | None = None
+    response: ResponseHead | None = None
     tunnel = False
     to_client: Waiting = b""
-    pipe: Optional[SplicePipe] = None  # what the body goes through
+    pipe: SplicePipe | None = None  # what the body goes through
     answer = b""  # a response head that has not wholly come
     answered = False  # bytes have gone to the client
     engine_eof = False
@@ -87,23 +92,29 @@ class Exchange:
     client_told = False  # that the engine has ended
     keep_engine = False
     status = 502  # what the client is answered, as far as is known
-    stale = False  # the kept connection had been closed: nothing was answered, and it may be sent again
+    stale = (
+        False  # the kept connection had been closed: nothing was answered, and it may be sent again
+    )
     over = False
     reason = "end"
-    audit: Optional[StreamAudit] = None
-    auditor: Optional[StreamAuditor] = None
+    audit: StreamAudit | None = None
+    auditor: StreamAuditor | None = None
     output: Decoder = UNDECODED
     input: Decoder = UNDECODED
     tunnelled = 0  # bytes through a tunnel that nobody audits
     quiet = False  # its last block was a small one
-    _poll: Optional[select.poll] = None  # made when it is needed: most answers come at once
+    _poll: select.poll | None = None  # made when it is needed: most answers come at once
     _watched = (-1, -1)  # what is wanted of client and engine, as the poll knows
 
-    def __init__(self, handler: Any, head: RequestHead, route: Route, engine: socket.socket, reused: bool) -> None:
+    def __init__(
+        self, handler: Any, head: RequestHead, route: Route, engine: socket.socket, reused: bool
+    ) -> None:
         self.handler = handler
         self.proxy = handler.proxy
         self.client = handler.connection
-        self.secure = isinstance(self.client, ssl.SSLSocket)  # then bytes may be waiting that poll does not tell of
+        self.secure = isinstance(
+            self.client, ssl.SSLSocket
+        )  # then bytes may be waiting that poll does not tell of
         self.engine = engine
         self.head = head
         self.route = route
@@ -174,7 +185,9 @@ class Exchange:
         if self.tunnel:
             return self.engine_eof and (self.handler.client_eof or self.engine_deaf)
         answered = self.download is not None and (self.download.done or self.engine_eof)
-        return answered and ((self.upload.done and not self.to_engine) or self.engine_deaf or self.engine_eof)
+        return answered and (
+            (self.upload.done and not self.to_engine) or self.engine_deaf or self.engine_eof
+        )
 
     def _step(self) -> None:
         events = self._follow() if self.quiet else self._wait()
@@ -229,7 +242,9 @@ class Exchange:
         client = (select.POLLIN if wants else 0) | (select.POLLOUT if self.to_client else 0)
         if self.client_left and self.to_engine:
             client = -1
-        engine = (0 if self.to_client or self.engine_eof else select.POLLIN) | (select.POLLOUT if self.to_engine else 0)
+        engine = (0 if self.to_client or self.engine_eof else select.POLLIN) | (
+            select.POLLOUT if self.to_engine else 0
+        )
         if (client, engine) != self._watched:
             if self._poll is None:
                 self._poll, self._engine_fd = select.poll(), self.engine.fileno()
@@ -307,7 +322,12 @@ class Exchange:
 
     def _pass_half_close(self) -> None:
         """The client's end, once every byte before it has been forwarded: the engine cancels what it would cancel."""
-        if self.handler.client_eof and not self.half_closed and not self.to_engine and not self.handler.buffer:
+        if (
+            self.handler.client_eof
+            and not self.half_closed
+            and not self.to_engine
+            and not self.handler.buffer
+        ):
             self.half_closed = True
             half_close(self.engine)
 
@@ -332,9 +352,19 @@ class Exchange:
                 return
             self._take(block, gone)
             if len(block) < WALK_LEAST:
-                self.quiet = self.auditor is not None and isinstance(self.download, FrameReader) and not self.secure
+                self.quiet = (
+                    self.auditor is not None
+                    and isinstance(self.download, FrameReader)
+                    and not self.secure
+                )
                 return
-            if len(block) < BUSY_BLOCK or self.to_client or self.over or self.tunnel or (self.download and self.download.done):
+            if (
+                len(block) < BUSY_BLOCK
+                or self.to_client
+                or self.over
+                or self.tunnel
+                or (self.download and self.download.done)
+            ):
                 return
 
     def _take(self, block: bytes, gone: bool) -> None:
@@ -400,15 +430,25 @@ class Exchange:
     def _begin(self, head: ResponseHead, rest: bytes) -> None:
         """The final response's head has come: decide what its body is, and open its audit."""
         self.response, self.status = head, head.status
-        framing = Framing("close") if head.status == 101 else response_framing(head, self.head.method)
-        hijack = framing.kind == "close" and self.route.endpoint in ("attach", "exec") and head.status == 200
+        framing = (
+            Framing("close") if head.status == 101 else response_framing(head, self.head.method)
+        )
+        hijack = (
+            framing.kind == "close"
+            and self.route.endpoint in ("attach", "exec")
+            and head.status == 200
+        )
         self.tunnel = hijack or head.status == 101
         stream = self.tunnel
-        if self.route.audited and head.status == 200:  # a detached exec's answer is no stream, being empty
+        if (
+            self.route.audited and head.status == 200
+        ):  # a detached exec's answer is no stream, being empty
             stream = framing.kind == "chunked" or not body_reader(framing).done
         if stream:
             self._open_audit()
-        self.keep_client = self.keep_client and framing.kind != "close" and not (stream and self.route.audited)
+        self.keep_client = (
+            self.keep_client and framing.kind != "close" and not (stream and self.route.audited)
+        )
         self.keep_engine = head.keeps_alive and not self.asks_log and framing.kind != "close"
         self.download = body_reader(framing, collect=self.auditor is not None)
         if framing.kind == "chunked" and self.auditor and isinstance(self.output, StreamDemuxer):
@@ -416,7 +456,9 @@ class Exchange:
         if self.tunnel:
             answer = b"".join([head.start_line, *[field.line for field in head.fields], b"\r\n"])
         else:
-            answer = forwarded_response_head(head, self.head.version, self.keep_client and not self.proxy.stopping)
+            answer = forwarded_response_head(
+                head, self.head.version, self.keep_client and not self.proxy.stopping
+            )
         if rest:  # one send with the head: it wakes the client once
             self.to_client = bytes(self.to_client) + answer
             self._body(rest)
@@ -432,9 +474,16 @@ class Exchange:
         assert self.download is not None
         try:
             used, payload = self.download.feed(block)
-        except HTTPError:  # the client gets what the engine sent, and no end that the engine did not send
+        except (
+            HTTPError
+        ):  # the client gets what the engine sent, and no end that the engine did not send
             used, payload = len(block), block
-            self.download, self.keep_client, self.keep_engine, self.reason = CloseReader(), False, False, "cut_chunk"
+            self.download, self.keep_client, self.keep_engine, self.reason = (
+                CloseReader(),
+                False,
+                False,
+                "cut_chunk",
+            )
         if used < len(block):
             self.keep_engine = False
             block = block[:used]
@@ -480,18 +529,28 @@ class Exchange:
         endpoint = route.endpoint if route.audited else "tunnel"
         follow = endpoint != "logs" or route.flag("follow")
         kind = route.kind if route.kind in ("service", "task") else None
-        self.audit = proxy.log.open_stream(endpoint, route.name, self.handler.identity, follow, route.audited, kind)
+        self.audit = proxy.log.open_stream(
+            endpoint, route.name, self.handler.identity, follow, route.audited, kind
+        )
         if not route.audited or self.response is None:
             self.audit.named(None, None)
             return
         proxy.resolver.resolve(route.kind or "container", route.name, self.audit.named)
         deny = proxy.settings.on_audit_failure == "deny"
         self.auditor = StreamAuditor(
-            proxy.scanning, proxy.room, proxy.scanner, self.audit, self._abandoned, self._scan_failed, patient=deny
+            proxy.scanning,
+            proxy.room,
+            proxy.scanner,
+            self.audit,
+            self._abandoned,
+            self._scan_failed,
+            patient=deny,
         )
         proxy.scans(+1)
         self.output, self.input = output_decoder(route, self.response), input_decoder(route)
-        if deny and proxy.log.failed():  # the log failed between the request and here, when there was no stream to cut
+        if (
+            deny and proxy.log.failed()
+        ):  # the log failed between the request and here, when there was no stream to cut
             self.cut("audit_failure")
 
     def _audit(self, decoder: Decoder, payload: Union[bytes, Decoded]) -> None:
@@ -504,7 +563,9 @@ class Exchange:
         """Whether waiting for scanning room has become pointless: the client is gone, or we stop."""
         if self.over or self.proxy.stopping:
             return True
-        if self.download is not None and self.download.done:  # all has been delivered: the wait holds nobody up
+        if (
+            self.download is not None and self.download.done
+        ):  # all has been delivered: the wait holds nobody up
             return False
         hangup = select.poll()
         hangup.register(self.client.fileno(), 0)
@@ -527,12 +588,21 @@ class Exchange:
             self.proxy.scans(-1)
             self.auditor.close((self.output, self.input), framing, self.reason)
         else:
-            self.audit.close(framing="opaque", nbytes=self.tunnelled, frames=0, lines=0, unscanned=0, reason=self.reason)
+            self.audit.close(
+                framing="opaque",
+                nbytes=self.tunnelled,
+                frames=0,
+                lines=0,
+                unscanned=0,
+                reason=self.reason,
+            )
 
     def _record_request(self) -> None:
         self.proxy.count_request(self.head.method, self.status)
         reading = self.head.method in (b"GET", b"HEAD") and not EXPORTS.fullmatch(self.route.path)
-        if reading and self.proxy.settings.mode != "learn":  # to learn from, all of the traffic is needed
+        if (
+            reading and self.proxy.settings.mode != "learn"
+        ):  # to learn from, all of the traffic is needed
             return
         fields = {
             "method": self.head.method.decode("ascii"),

@@ -5,21 +5,29 @@
 The parser is strict where two readers could differ, and keeps every byte that it accepts: what is
 forwarded is built from the field lines as they came.
 """
+
 from __future__ import annotations
 
 import functools
 import http.client
 import json
 import re
-from typing import NamedTuple, Optional, Sequence, Union
+from collections.abc import Sequence
+from typing import NamedTuple, Union
 
 from _dockeraudit.errors import EngineError, HTTPError
 
-
-MAX_HEAD = 1 << 20  # bytes of a head in all; Go's http.DefaultMaxHeaderBytes, so the engine's own limit
-MAX_CHUNK_LINE = 4096  # bytes of a chunk's size line with extensions; Go's net/http/internal.maxLineLength
+MAX_HEAD = (
+    1 << 20
+)  # bytes of a head in all; Go's http.DefaultMaxHeaderBytes, so the engine's own limit
+MAX_CHUNK_LINE = (
+    4096  # bytes of a chunk's size line with extensions; Go's net/http/internal.maxLineLength
+)
 MAX_TRAILER = 64 << 10  # bytes of a trailer section; none of Docker's clients sends one
-KNOWN_FIELD, KNOWN_FIELDS = 96, 1024  # bytes of a field line, and how many of them, that are kept parsed
+KNOWN_FIELD, KNOWN_FIELDS = (
+    96,
+    1024,
+)  # bytes of a field line, and how many of them, that are kept parsed
 KNOWN_HEAD, KNOWN_HEADS = 1024, 256  # and of whole heads
 # RFC 9110 §5.6.2: token
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -41,10 +49,14 @@ BARE_NEWLINE = re.compile(rb"(?<!\r)\n|\r(?!\n)(?!\Z)")
 HEAD_END = b"\r\n\r\n"
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"  # RFC 9113 §3.4, as far as it differs from a request
 # RFC 9110 §7.6.1: fields of one hop. Transfer-Encoding, TE and Trailer are too, but the body is relayed with its chunks.
-HOP_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings"})
+HOP_FIELDS = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings"}
+)
 # Fields that a Connection header cannot name away: without them the message would end elsewhere or mean another.
 FIXED_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"host", b"te", b"trailer"})
-READ_FIELDS = HOP_FIELDS | FIXED_FIELDS | {b"content-type", b"origin", b"sec-fetch-site"}  # the others are passed on unread
+READ_FIELDS = (
+    HOP_FIELDS | FIXED_FIELDS | {b"content-type", b"origin", b"sec-fetch-site"}
+)  # the others are passed on unread
 
 
 class Field(NamedTuple):
@@ -68,7 +80,7 @@ class Head:
             if key in READ_FIELDS:
                 self.index.setdefault(key, []).append(value)
 
-    def first(self, name: bytes) -> Optional[bytes]:
+    def first(self, name: bytes) -> bytes | None:
         """The value of the first field of this lower-case name, one of READ_FIELDS."""
         assert name in READ_FIELDS
         values = self.index.get(name)
@@ -79,7 +91,12 @@ class Head:
         values = self.index.get(name)
         if not values:
             return []
-        return [member.strip().lower() for value in values for member in value.split(b",") if member.strip()]
+        return [
+            member.strip().lower()
+            for value in values
+            for member in value.split(b",")
+            if member.strip()
+        ]
 
     @functools.cached_property
     def keeps_alive(self) -> bool:
@@ -92,16 +109,27 @@ class Head:
     @functools.cached_property
     def end_to_end(self) -> bytes:
         """Its lines, but those of the fields of one hop, in their order and spelling."""
-        if HOP_FIELDS.isdisjoint(self.index):  # as in every answer of an engine that keeps its connection
+        if HOP_FIELDS.isdisjoint(
+            self.index
+        ):  # as in every answer of an engine that keeps its connection
             return b"".join([self.start_line, *[field.line for field in self.fields]])
         nominated = HOP_FIELDS.union(self.members(b"connection")) - FIXED_FIELDS
-        return b"".join([self.start_line, *[field.line for field in self.fields if field.key not in nominated]])
+        return b"".join(
+            [self.start_line, *[field.line for field in self.fields if field.key not in nominated]]
+        )
 
 
 class RequestHead(Head):
     """A request's head; `method` and `target` as they came."""
 
-    def __init__(self, method: bytes, target: bytes, version: bytes, fields: Sequence[Field], start_line: bytes) -> None:
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        version: bytes,
+        fields: Sequence[Field],
+        start_line: bytes,
+    ) -> None:
         super().__init__(start_line, version, fields)
         self.method = method
         self.target = target
@@ -116,7 +144,9 @@ class RequestHead(Head):
 class ResponseHead(Head):
     """A response's head with its `status`."""
 
-    def __init__(self, status: int, version: bytes, fields: Sequence[Field], start_line: bytes) -> None:
+    def __init__(
+        self, status: int, version: bytes, fields: Sequence[Field], start_line: bytes
+    ) -> None:
         super().__init__(start_line, version, fields)
         self.status = status
 
@@ -149,7 +179,9 @@ def parse_request_head(head: bytes) -> RequestHead:
     check_target(target, method)
     hosts = request.index.get(b"host", ())
     if len(hosts) > 1 or (version == b"1.1" and not hosts):
-        raise HTTPError(400, f"the request has {len(hosts)} Host fields, HTTP/1.1 needs exactly one")
+        raise HTTPError(
+            400, f"the request has {len(hosts)} Host fields, HTTP/1.1 needs exactly one"
+        )
     if hosts and not HOST.fullmatch(hosts[0]):
         raise HTTPError(400, "the Host field holds an illegal character")
     return request
@@ -161,7 +193,9 @@ def parse_response_head(head: bytes) -> ResponseHead:
     if line is None:
         raise EngineError("the engine's answer does not begin with an HTTP/1.1 status line")
     try:
-        return ResponseHead(int(line.group(2)), line.group(1), parse_fields(head, line.end()), line.group())
+        return ResponseHead(
+            int(line.group(2)), line.group(1), parse_fields(head, line.end()), line.group()
+        )
     except HTTPError as error:
         raise EngineError(f"the engine's answer is not HTTP: {error}") from None
 
@@ -182,7 +216,10 @@ def may_be_kept(raw: bytes) -> bool:
 def parse_fields(head: bytes, pos: int) -> list[Field]:
     """The fields from `pos` to the head's empty line; raises HTTPError (400)."""
     lines = head[pos:-4].split(b"\r\n") if pos < len(head) - 2 else []
-    return [known_field(line) if len(line) <= KNOWN_FIELD and b"uth" not in line else parse_field(line) for line in lines]
+    return [
+        known_field(line) if len(line) <= KNOWN_FIELD and b"uth" not in line else parse_field(line)
+        for line in lines
+    ]
 
 
 def parse_field(line: bytes) -> Field:
@@ -202,7 +239,9 @@ def check_target(target: bytes, method: bytes) -> None:
     """Refuse what is none of the four forms of RFC 9112 §3.2, or what the engine's URL parser would refuse."""
     path = target.partition(b"?")[0]
     if BAD_ESCAPE.search(path):
-        raise HTTPError(400, "the request target holds a '%' that is not followed by two hex digits")
+        raise HTTPError(
+            400, "the request target holds a '%' that is not followed by two hex digits"
+        )
     scheme = SCHEME.match(path)
     if path[scheme.end() if scheme else 0 :][:1] == b"/":
         return
@@ -228,7 +267,9 @@ def request_framing(head: RequestHead) -> Framing:
         if lengths:  # 3.
             raise HTTPError(400, "the request has both Content-Length and Transfer-Encoding")
         if len(codings) > 1 or codings[0].lower() != b"chunked" or head.version == b"1.0":  # 4.
-            raise HTTPError(400, "the request's Transfer-Encoding is not 'chunked' alone in HTTP/1.1")
+            raise HTTPError(
+                400, "the request's Transfer-Encoding is not 'chunked' alone in HTTP/1.1"
+            )
         return Framing("chunked")
     if not lengths:  # 7.
         return NO_BODY
@@ -249,7 +290,9 @@ def response_framing(head: ResponseHead, method: bytes) -> Framing:
     codings, lengths = head.index.get(b"transfer-encoding"), head.index.get(b"content-length")
     if codings:
         if head.members(b"transfer-encoding") != [b"chunked"] or lengths:
-            raise EngineError("the engine's answer has a Transfer-Encoding other than 'chunked' alone")
+            raise EngineError(
+                "the engine's answer has a Transfer-Encoding other than 'chunked' alone"
+            )
         return Framing("chunked")  # 4.
     if not lengths:
         return Framing("close")  # 8.
@@ -300,7 +343,9 @@ class ChunkedReader:
         self.collect = collect
         self.done = False
         self.left = 0  # bytes of the current chunk's data still to come, with its CR LF
-        self.line = b""  # the beginning of a size line, or of the trailer section, that has not ended yet
+        self.line = (
+            b""  # the beginning of a size line, or of the trailer section, that has not ended yet
+        )
         self.trailer = False
 
     def feed(self, block: bytes) -> tuple[int, bytes]:
@@ -348,9 +393,11 @@ class ChunkedReader:
             return end
         match = CHUNK_LINE.fullmatch(self.line)
         if match is None or len(self.line) > MAX_CHUNK_LINE:
-            raise HTTPError(400, "a chunk's size line is not a hexadecimal number (RFC 9112, section 7.1)")
+            raise HTTPError(
+                400, "a chunk's size line is not a hexadecimal number (RFC 9112, section 7.1)"
+            )
         size = int(match.group(1), 16)
-        if 0 < size and len(self.sizes) < 4096 and len(self.line) < 16:
+        if size > 0 and len(self.sizes) < 4096 and len(self.line) < 16:
             self.sizes[self.line[:-2]] = size
         self.line = b""
         self.trailer = size == 0
@@ -385,8 +432,12 @@ class ChunkedReader:
             self._check_length(MAX_TRAILER, "trailer section")
             return len(block)
         for field in parse_fields(self.line[: end + 4], 0):
-            if field.key in FIXED_FIELDS:  # RFC 9110 §6.5.1: a reader that merged it would see another message
-                raise HTTPError(400, f"the trailer section of a chunked body holds {field.name.decode('ascii')}")
+            if (
+                field.key in FIXED_FIELDS
+            ):  # RFC 9110 §6.5.1: a reader that merged it would see another message
+                raise HTTPError(
+                    400, f"the trailer section of a chunked body holds {field.name.decode('ascii')}"
+                )
         self.done = True
         return pos + end + 4 - kept
 
@@ -423,7 +474,9 @@ def forwarded_response_head(head: ResponseHead, client_version: bytes, keep: boo
     """The response's head as the client gets it; `keep`: its connection persists after this response."""
     if not keep:
         return head.end_to_end + b"Connection: close\r\n\r\n"
-    return head.end_to_end + (b"\r\n" if client_version == b"1.1" else b"Connection: keep-alive\r\n\r\n")
+    return head.end_to_end + (
+        b"\r\n" if client_version == b"1.1" else b"Connection: keep-alive\r\n\r\n"
+    )
 
 
 def error_response(status: int, message: str, method: bytes = b"GET") -> bytes:

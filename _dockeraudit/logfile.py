@@ -1,5 +1,5 @@
-"""The audit log's file, which others rotate, truncate and delete, and the key of its fingerprints.
-"""
+"""The audit log's file, which others rotate, truncate and delete, and the key of its fingerprints."""
+
 from __future__ import annotations
 
 import errno as errno_codes
@@ -7,11 +7,10 @@ import fcntl
 import hashlib
 import os
 import stat as stat_bits
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
-from _dockeraudit.errors import AuditLogError, EXIT_BUSY
+from _dockeraudit.errors import EXIT_BUSY, AuditLogError
 from _dockeraudit.records import NO_LINE, line_hash
-
 
 RENAME_GRACE = 1.0  # seconds that a renamed file is written on, so that logrotate's own `create` finds the path free
 
@@ -27,7 +26,7 @@ def default_key_path(log_path: str) -> str:
     return beside(log_path, "key")
 
 
-def load_fingerprint_key(path: Optional[str]) -> bytes:
+def load_fingerprint_key(path: str | None) -> bytes:
     """The 32 bytes in the file, which is made (0600) if it is not there; without a file, bytes for this run.
 
     Raises AuditLogError.
@@ -36,16 +35,22 @@ def load_fingerprint_key(path: Optional[str]) -> bytes:
         return os.urandom(32)
     try:
         try:
-            if not os.path.exists(path):  # one that is there may lie where nothing can be written: a mounted secret, /etc
+            if not os.path.exists(
+                path
+            ):  # one that is there may lie where nothing can be written: a mounted secret, /etc
                 write_key(path, os.urandom(32))
         except FileExistsError:
             pass
         with open(path, "rb") as file:
             key = file.read(33)
     except OSError as error:
-        raise AuditLogError(f"the fingerprint key {path} cannot be used: {error.strerror}; give another with --fingerprint-key") from None
+        raise AuditLogError(
+            f"the fingerprint key {path} cannot be used: {error.strerror}; give another with --fingerprint-key"
+        ) from None
     if len(key) != 32:
-        raise AuditLogError(f"the fingerprint key {path} does not hold 32 bytes; remove it to have it made anew")
+        raise AuditLogError(
+            f"the fingerprint key {path} does not hold 32 bytes; remove it to have it made anew"
+        )
     return key
 
 
@@ -71,7 +76,14 @@ class AuditFile:
     """
 
     def __init__(
-        self, path: str, key_path: Optional[str], key: bytes, write: Any, stat: Any, monotonic: Any, leave: Callable[[int], None] = os.close
+        self,
+        path: str,
+        key_path: str | None,
+        key: bytes,
+        write: Any,
+        stat: Any,
+        monotonic: Any,
+        leave: Callable[[int], None] = os.close,
     ) -> None:
         self.path = os.path.abspath(path)
         self.unsynced = 0
@@ -84,7 +96,7 @@ class AuditFile:
         self._identity: tuple[int, int] = (0, 0)
         self._torn = False  # the file ends inside a line
         self._new_name = False  # it was created, and its directory has not been synced since
-        self._missing_since: Optional[float] = None
+        self._missing_since: float | None = None
         self._reopen = False
 
     def open(self) -> list[tuple[str, dict[str, Any]]]:
@@ -95,7 +107,9 @@ class AuditFile:
             return self._recover()
         except OSError as error:
             reason = "it is a symbolic link" if error.errno == errno_codes.ELOOP else error.strerror
-            raise AuditLogError(f"the audit log {self.path} cannot be opened: {reason}; choose another with --audit-log") from None
+            raise AuditLogError(
+                f"the audit log {self.path} cannot be opened: {reason}; choose another with --audit-log"
+            ) from None
 
     def reopen(self) -> None:
         """Open the path anew at the next append, whatever it looks like; only sets a flag."""
@@ -172,21 +186,28 @@ class AuditFile:
     def _lock(self) -> None:
         """One process a log: a lock file beside it, held as long as we live (flock(2))."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        fd = os.open(beside(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(
+            beside(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(fd)
             if not isinstance(error, BlockingIOError):
                 raise
-            raise AuditLogError(f"the audit log {self.path} is in use by another dockeraudit; give this one a log of its own", EXIT_BUSY) from None
+            raise AuditLogError(
+                f"the audit log {self.path} is in use by another dockeraudit; give this one a log of its own",
+                EXIT_BUSY,
+            ) from None
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
         self._lock_fd = fd
 
     def _open_path(self) -> None:
         """Open the path for appending, making it (0600) if need be; refuse what is no regular file."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags = (
+            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
         self._new_name = self._new_name or not os.path.lexists(self.path)
         try:
             fd = os.open(self.path, flags, 0o600)
@@ -254,7 +275,14 @@ class AuditFile:
         self._missing_since = None
         if self._identity == (device, inode):
             return []
-        return [(event, {"inode": self._identity[1]} if event == "recreated" else {"inode": inode, "size": size})]
+        return [
+            (
+                event,
+                {"inode": self._identity[1]}
+                if event == "recreated"
+                else {"inode": inode, "size": size},
+            )
+        ]
 
     def _hold_lock(self) -> None:
         """Make lock and key anew where they went with their directory. Raises OSError if another process has the lock now."""
@@ -264,7 +292,11 @@ class AuditFile:
                 self._lock()
             except AuditLogError:
                 raise OSError(errno_codes.EBUSY, "another dockeraudit has it now") from None
-        if self._key_path and os.path.dirname(os.path.abspath(self._key_path)) == folder and not os.path.exists(self._key_path):
+        if (
+            self._key_path
+            and os.path.dirname(os.path.abspath(self._key_path)) == folder
+            and not os.path.exists(self._key_path)
+        ):
             write_key(self._key_path, self._key)
 
 

@@ -1,5 +1,5 @@
-"""Command line, environment and INI file to settings, listeners, rules and the log.
-"""
+"""Command line, environment and INI file to settings, listeners, rules and the log."""
+
 from __future__ import annotations
 
 import argparse
@@ -8,28 +8,28 @@ import os
 import re
 import socket
 import ssl
-from typing import Any, Callable, Mapping, NamedTuple, NoReturn, Optional, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, NamedTuple, NoReturn
 
 from _dockeraudit import __version__
+from _dockeraudit.auditlog import QUEUE_LIMIT, AuditLog
+from _dockeraudit.diagnostics import LEVELS, Diagnostics
 from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.logfile import default_key_path, load_fingerprint_key
 from _dockeraudit.policy import (
+    SWITCHES,
     DenyAll,
     Policy,
     PolicyError,
-    SWITCHES,
     client_filter,
     native_policy,
     policy_from_environment,
     set_switches,
 )
 from _dockeraudit.scanner import Scanner
-from patterns import RULES
-from _dockeraudit.userrules import RuleError, load_rules, select_rules
-from _dockeraudit.logfile import default_key_path, load_fingerprint_key
-from _dockeraudit.auditlog import AuditLog, QUEUE_LIMIT
-from _dockeraudit.diagnostics import Diagnostics, LEVELS
 from _dockeraudit.settings import Address, Listener, Settings
-
+from _dockeraudit.userrules import RuleError, load_rules, select_rules
+from patterns import RULES
 
 ENVIRONMENT = "DOCKERAUDIT_"
 DESCRIPTION = """\
@@ -49,7 +49,7 @@ class Option(NamedTuple):
     name: str
     default: Any
     read: Callable[[str], Any]
-    metavar: Optional[str]
+    metavar: str | None
     help: str
     many: bool = False
 
@@ -98,19 +98,28 @@ def read_group(text: str) -> int:
     try:
         return grp.getgrnam(text).gr_gid
     except KeyError:
-        raise ConfigurationError(f"{text!r} is not a group of this system, nor a group's number") from None
+        raise ConfigurationError(
+            f"{text!r} is not a group of this system, nor a group's number"
+        ) from None
 
 
 def read_switch(text: str) -> bool:
     """Yes or no."""
-    return read_choice("1", "true", "yes", "on", "0", "false", "no", "off", "")(text) in ("1", "true", "yes", "on")
+    return read_choice("1", "true", "yes", "on", "0", "false", "no", "off", "")(text) in (
+        "1",
+        "true",
+        "yes",
+        "on",
+    )
 
 
 def read_upstream(text: str) -> str:
     """The engine's socket: `unix:///path` or a bare path."""
     path = text[len("unix://") :] if text.startswith("unix://") else text
     if not path.startswith("/"):
-        raise ConfigurationError(f"{text!r} is not unix:///PATH or an absolute path; the engine is reached on its Unix socket")
+        raise ConfigurationError(
+            f"{text!r} is not unix:///PATH or an absolute path; the engine is reached on its Unix socket"
+        )
     return path
 
 
@@ -127,7 +136,9 @@ def read_address(text: str) -> Address:
     if host == "::" and not has_ipv6():
         host = "0.0.0.0"
     try:
-        found = socket.getaddrinfo(host or "0.0.0.0", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            host or "0.0.0.0", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except OSError:
         raise ConfigurationError(f"{text!r}: the host is not known; legal are {legal}") from None
     return Address(text, found[0][0], found[0][4])
@@ -144,33 +155,126 @@ def has_ipv6() -> bool:
 
 
 OPTIONS = (
-    Option("listen", "tcp://127.0.0.1:2375", read_address, "URL", "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable", many=True),
+    Option(
+        "listen",
+        "tcp://127.0.0.1:2375",
+        read_address,
+        "URL",
+        "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable",
+        many=True,
+    ),
     Option("upstream", "/var/run/docker.sock", read_upstream, "URL", "the engine's socket"),
     Option("audit-log", "audit.log", str, "PATH", "where the records go; - is standard output"),
-    Option("log-level", "info", read_choice(*LEVELS), "LEVEL", "diagnostics on standard error: debug, info, warning, error"),
-    Option("shutdown-timeout", "10", read_number(float, 0, "a number of seconds"), "SECONDS", "how long open requests may finish"),
+    Option(
+        "log-level",
+        "info",
+        read_choice(*LEVELS),
+        "LEVEL",
+        "diagnostics on standard error: debug, info, warning, error",
+    ),
+    Option(
+        "shutdown-timeout",
+        "10",
+        read_number(float, 0, "a number of seconds"),
+        "SECONDS",
+        "how long open requests may finish",
+    ),
     Option("socket-mode", "0660", read_mode, "MODE", "mode of a Unix listener"),
     Option("socket-group", None, read_group, "GROUP", "group of a Unix listener"),
-    Option("workers", "2", read_number(int, 1, "a number of threads from 1"), "N", "scanning threads"),
-    Option("fsync", "interval", read_choice("always", "interval", "never"), "WHEN", "always, interval (each second or 64 KiB) or never"),
-    Option("fingerprint-key", None, str, "FILE", "key of the fingerprints, made once; default: beside the log"),
-    Option("on-audit-failure", "continue", read_choice("continue", "deny"), "WHAT", "continue, or deny what would go unrecorded"),
-    Option("allow-host", "", str.lower, "NAME", "a Host that requests over TCP may name, * for any; repeatable", many=True),
+    Option(
+        "workers", "2", read_number(int, 1, "a number of threads from 1"), "N", "scanning threads"
+    ),
+    Option(
+        "fsync",
+        "interval",
+        read_choice("always", "interval", "never"),
+        "WHEN",
+        "always, interval (each second or 64 KiB) or never",
+    ),
+    Option(
+        "fingerprint-key",
+        None,
+        str,
+        "FILE",
+        "key of the fingerprints, made once; default: beside the log",
+    ),
+    Option(
+        "on-audit-failure",
+        "continue",
+        read_choice("continue", "deny"),
+        "WHAT",
+        "continue, or deny what would go unrecorded",
+    ),
+    Option(
+        "allow-host",
+        "",
+        str.lower,
+        "NAME",
+        "a Host that requests over TCP may name, * for any; repeatable",
+        many=True,
+    ),
     Option("allow-browser", "no", read_switch, None, "admit requests that web pages send"),
-    Option("http2", "refuse", read_choice("refuse", "relay"), "WHAT", "refuse, or relay HTTP/2 without auditing it"),
+    Option(
+        "http2",
+        "refuse",
+        read_choice("refuse", "relay"),
+        "WHAT",
+        "refuse, or relay HTTP/2 without auditing it",
+    ),
     Option("rules", None, str, "FILE", "rules of your own (JSON)"),
     Option("only-rules", "", str, "ID", "only these rules; repeatable", many=True),
     Option("disable-rule", "", str, "ID", "not this rule; repeatable", many=True),
-    Option("allow-secret", "", str, "FINGERPRINT", "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable", many=True),
-    Option("policy", None, read_choice("off", "tecnativa", "linuxserver", "rules", "auto"), "NAME", "who may do what: off (the default), tecnativa, linuxserver, rules, auto"),
-    Option("mode", "enforce", read_choice("enforce", "learn"), "WHAT", "enforce the policy, or learn what it would refuse"),
+    Option(
+        "allow-secret",
+        "",
+        str,
+        "FINGERPRINT",
+        "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable",
+        many=True,
+    ),
+    Option(
+        "policy",
+        None,
+        read_choice("off", "tecnativa", "linuxserver", "rules", "auto"),
+        "NAME",
+        "who may do what: off (the default), tecnativa, linuxserver, rules, auto",
+    ),
+    Option(
+        "mode",
+        "enforce",
+        read_choice("enforce", "learn"),
+        "WHAT",
+        "enforce the policy, or learn what it would refuse",
+    ),
     Option("allow-from", "", str, "CIDR", "addresses that may connect; repeatable", many=True),
-    Option("allow-uid", "", str, "UID", "users that may connect to a Unix listener; repeatable", many=True),
-    Option("allow-gid", "", str, "GID", "groups that may connect to a Unix listener; repeatable", many=True),
+    Option(
+        "allow-uid",
+        "",
+        str,
+        "UID",
+        "users that may connect to a Unix listener; repeatable",
+        many=True,
+    ),
+    Option(
+        "allow-gid",
+        "",
+        str,
+        "GID",
+        "groups that may connect to a Unix listener; repeatable",
+        many=True,
+    ),
     Option("tls-cert", None, str, "FILE", "certificate of the TCP listeners (PEM)"),
     Option("tls-key", None, str, "FILE", "its key"),
-    Option("tls-client-ca", None, str, "FILE", "authority that clients' certificates must come from"),
-    Option("admin-listen", None, read_address, "URL", "health, metrics and a page; never the Docker listener"),
+    Option(
+        "tls-client-ca", None, str, "FILE", "authority that clients' certificates must come from"
+    ),
+    Option(
+        "admin-listen",
+        None,
+        read_address,
+        "URL",
+        "health, metrics and a page; never the Docker listener",
+    ),
     Option("config", None, str, "FILE", "INI file: [dockeraudit], [listener NAME]"),
 )
 
@@ -193,7 +297,9 @@ def read_ini(path: str) -> list[tuple[str, list[tuple[str, str]]]]:
         elif equals and sections:
             sections[-1][1].append((key.strip().lower(), value.strip()))
         else:
-            raise ConfigurationError(f"{path}, line {number}: {line!r} is neither a [section] nor NAME = VALUE in one")
+            raise ConfigurationError(
+                f"{path}, line {number}: {line!r} is neither a [section] nor NAME = VALUE in one"
+            )
     return sections
 
 
@@ -202,14 +308,20 @@ def read_option(option: Option, texts: Sequence[str], where: str) -> Any:
     try:
         if not option.many:
             return option.read(texts[-1])
-        return [option.read(part.strip()) for text in texts for part in text.split(",") if part.strip()]
+        return [
+            option.read(part.strip()) for text in texts for part in text.split(",") if part.strip()
+        ]
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
 
 
-def option_parser(names: Optional[Sequence[str]] = None, **described: Any) -> OneLineParser:
+def option_parser(names: Sequence[str] | None = None, **described: Any) -> OneLineParser:
     """The parser of `serve`'s options, or of those of them that another command takes; it knows nothing of their values yet."""
-    given = {"prog": "dockeraudit", "description": DESCRIPTION, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    given = {
+        "prog": "dockeraudit",
+        "description": DESCRIPTION,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
     parser = OneLineParser(**{**given, **described})
     parser.add_argument("--version", action="version", version=f"dockeraudit {__version__}")
     for option in OPTIONS:
@@ -219,7 +331,12 @@ def option_parser(names: Optional[Sequence[str]] = None, **described: Any) -> On
         kind: dict[str, Any] = {"action": "append", "metavar": option.metavar}
         if option.metavar is None:
             kind = {"action": "append_const", "const": "yes"}
-        parser.add_argument(f"--{option.name}", dest=option.key, help=option.help.replace("%", "%%") + default, **kind)
+        parser.add_argument(
+            f"--{option.name}",
+            dest=option.key,
+            help=option.help.replace("%", "%%") + default,
+            **kind,
+        )
     return parser
 
 
@@ -231,7 +348,9 @@ class OneLineParser(argparse.ArgumentParser):
         raise ConfigurationError(f"{message}; see 'dockeraudit --help'")
 
 
-def load_settings(arguments: Sequence[str], environ: Mapping[str, str], parser: Optional[OneLineParser] = None) -> Settings:
+def load_settings(
+    arguments: Sequence[str], environ: Mapping[str, str], parser: OneLineParser | None = None
+) -> Settings:
     """Command line over environment over file over default; raises ConfigurationError.
 
     `parser`: of a command with arguments of its own, which become settings as they are.
@@ -242,12 +361,16 @@ def load_settings(arguments: Sequence[str], environ: Mapping[str, str], parser: 
     in_file: dict[str, list[str]] = {}
     for section, keys in sections:
         if section != "dockeraudit" and not section.startswith("listener "):
-            raise ConfigurationError(f"{config}: [{section}] is not [dockeraudit] or [listener NAME]")
+            raise ConfigurationError(
+                f"{config}: [{section}] is not [dockeraudit] or [listener NAME]"
+            )
         for key, text in keys if section == "dockeraudit" else ():
             in_file.setdefault(key.replace("_", "-"), []).append(text)
     unknown = set(in_file) - {option.name for option in OPTIONS} - {"allow", "deny"}
     if unknown:
-        raise ConfigurationError(f"{config}: {sorted(unknown)[0]!r} is not an option; see 'dockeraudit --help'")
+        raise ConfigurationError(
+            f"{config}: {sorted(unknown)[0]!r} is not an option; see 'dockeraudit --help'"
+        )
     settings = Settings(**{**given, "sections": sections, "arguments": arguments})
     for option in OPTIONS:
         variable = ENVIRONMENT + option.key.upper()
@@ -277,24 +400,49 @@ LISTENER_KEYS = (
 )  # fmt: skip
 
 
-def load_listeners(settings: Settings, environ: Mapping[str, str], say: Callable[[str, str], None]) -> list[Listener]:
+def load_listeners(
+    settings: Settings, environ: Mapping[str, str], say: Callable[[str, str], None]
+) -> list[Listener]:
     """The listeners of the file's [listener NAME] sections, else of --listen; raises ConfigurationError."""
-    shared = {key: getattr(settings, key.replace("-", "_")) for key in LISTENER_KEYS if key not in ("listen", "allow", "deny")}
-    rules = [f"{k} = {v}" for s, keys in settings.sections if s == "dockeraudit" for k, v in keys if k in ("allow", "deny")]
-    rules += [line for line in environ.get(ENVIRONMENT + "ACCESS", "").replace(";", "\n").splitlines() if line.strip()]
+    shared = {
+        key: getattr(settings, key.replace("-", "_"))
+        for key in LISTENER_KEYS
+        if key not in ("listen", "allow", "deny")
+    }
+    rules = [
+        f"{k} = {v}"
+        for s, keys in settings.sections
+        if s == "dockeraudit"
+        for k, v in keys
+        if k in ("allow", "deny")
+    ]
+    rules += [
+        line
+        for line in environ.get(ENVIRONMENT + "ACCESS", "").replace(";", "\n").splitlines()
+        if line.strip()
+    ]
     shared.update(rules=rules, variables=environ, mode=settings.mode)
     warnings: dict[str, None] = {}  # each said once, however many listeners it is about
     listeners = [
-        section_listener(section, keys, shared, warnings) for section, keys in settings.sections if section.startswith("listener ")
+        section_listener(section, keys, shared, warnings)
+        for section, keys in settings.sections
+        if section.startswith("listener ")
     ]
     if not listeners:
-        listeners = [make_listener(address.url, address, shared, warnings) for address in settings.listen]
+        listeners = [
+            make_listener(address.url, address, shared, warnings) for address in settings.listen
+        ]
     for warning in warnings:
         say("warning", warning)
     return listeners
 
 
-def section_listener(section: str, keys: Sequence[tuple[str, str]], shared: Mapping[str, Any], warnings: dict[str, None]) -> Listener:
+def section_listener(
+    section: str,
+    keys: Sequence[tuple[str, str]],
+    shared: Mapping[str, Any],
+    warnings: dict[str, None],
+) -> Listener:
     """The listener of one [listener NAME] section; what it does not say is as for all."""
     own = dict(shared)
     rules: list[str] = []
@@ -312,42 +460,65 @@ def section_listener(section: str, keys: Sequence[tuple[str, str]], shared: Mapp
         elif key.upper().replace("-", "_") in SWITCHES:
             variables[key.upper().replace("-", "_")] = value
         else:
-            raise ConfigurationError(f"[{section}]: {key!r} is not one of {', '.join(LISTENER_KEYS)}, nor a variable such as containers")
+            raise ConfigurationError(
+                f"[{section}]: {key!r} is not one of {', '.join(LISTENER_KEYS)}, nor a variable such as containers"
+            )
     if address is None:
         raise ConfigurationError(f"[{section}] has no 'listen = URL'")
     if rules or variables:
         own["rules"] = rules
-        own["variables"] = {name: text for name, text in shared["variables"].items() if name not in SWITCHES}
+        own["variables"] = {
+            name: text for name, text in shared["variables"].items() if name not in SWITCHES
+        }
         own["variables"].update(variables)
         if not any(key == "policy" for key, _ in keys):
             own["policy"] = "auto"
     return make_listener(section[len("listener ") :].strip(), address, own, warnings)
 
 
-def make_listener(name: str, address: Address, own: Mapping[str, Any], warnings: dict[str, None]) -> Listener:
+def make_listener(
+    name: str, address: Address, own: Mapping[str, Any], warnings: dict[str, None]
+) -> Listener:
     """A listener with its policy, its clients and its TLS; raises ConfigurationError."""
     tcp = address.family != socket.AF_UNIX
-    if own["variables"].get("DISABLE_IPV6", "").lower() in ("1", "true", "yes") and address.target[0] == "::":
+    if (
+        own["variables"].get("DISABLE_IPV6", "").lower() in ("1", "true", "yes")
+        and address.target[0] == "::"
+    ):
         address = Address(address.url, socket.AF_INET, ("0.0.0.0", address.target[1]))
     try:
-        clients = client_filter(own["allow-from"] if tcp else (), () if tcp else own["allow-uid"], () if tcp else own["allow-gid"])
+        clients = client_filter(
+            own["allow-from"] if tcp else (),
+            () if tcp else own["allow-uid"],
+            () if tcp else own["allow-gid"],
+        )
         policy, more = listener_policy(own["policy"], own["rules"], own["variables"])
     except PolicyError as error:
         raise ConfigurationError(f"{name}: {error}") from None
     warnings.update(dict.fromkeys(more))
     if own["mode"] == "learn":
         policy = policy or DenyAll()
-    tls = tls_context(own) if tcp and (own["tls-cert"] or own["tls-key"] or own["tls-client-ca"]) else None
+    tls = (
+        tls_context(own)
+        if tcp and (own["tls-cert"] or own["tls-key"] or own["tls-client-ca"])
+        else None
+    )
     if not address.loopback and tls is None and clients is None:
-        warnings[f"{address.url} is open to the network: whoever reaches an open Docker port is root on this host"] = None
+        warnings[
+            f"{address.url} is open to the network: whoever reaches an open Docker port is root on this host"
+        ] = None
     return Listener(name, address, policy, clients, tls, own["socket-mode"], own["socket-group"])
 
 
-def listener_policy(chosen: Optional[str], rules: Sequence[str], variables: Mapping[str, str]) -> tuple[Optional[Policy], Sequence[str]]:
+def listener_policy(
+    chosen: str | None, rules: Sequence[str], variables: Mapping[str, str]
+) -> tuple[Policy | None, Sequence[str]]:
     """The policy that was chosen, or that the rules or variables mean, and warnings; raises PolicyError."""
     used = set_switches(variables)
     if chosen == "auto" and rules and used:
-        raise PolicyError(f"there are rules and there is {used[0]}: say which counts with policy rules, tecnativa or linuxserver")
+        raise PolicyError(
+            f"there are rules and there is {used[0]}: say which counts with policy rules, tecnativa or linuxserver"
+        )
     if chosen == "rules" or rules and chosen in (None, "auto"):
         return native_policy(rules), ()
     policy, warnings = policy_from_environment(variables, chosen or "off")
@@ -359,18 +530,24 @@ def listener_policy(chosen: Optional[str], rules: Sequence[str], variables: Mapp
 def tls_context(own: Mapping[str, Any]) -> ssl.SSLContext:
     """TLS 1.2 and up with ALPN http/1.1; with a client CA, only its certificates are let in."""
     if not own["tls-cert"]:
-        raise ConfigurationError("TLS: --tls-key and --tls-client-ca need --tls-cert, the server's certificate")
+        raise ConfigurationError(
+            "TLS: --tls-key and --tls-client-ca need --tls-cert, the server's certificate"
+        )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # a client could make a write wait for its reads
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(own["tls-cert"], own["tls-key"], password=lambda: "")  # never ask a terminal
+        context.load_cert_chain(
+            own["tls-cert"], own["tls-key"], password=lambda: ""
+        )  # never ask a terminal
         if own["tls-client-ca"]:
             context.load_verify_locations(own["tls-client-ca"])
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"TLS: cannot load {own['tls-cert']}, its key or the client CA: {error}") from None
+        raise ConfigurationError(
+            f"TLS: cannot load {own['tls-cert']}, its key or the client CA: {error}"
+        ) from None
     return context
 
 
@@ -378,7 +555,11 @@ def load_scanner(settings: Settings) -> Scanner:
     """The rules that were chosen; raises ConfigurationError."""
     try:
         own = load_rules(settings.rules) if settings.rules else ()
-        return Scanner(select_rules(RULES + tuple(own), only=settings.only_rules, disable=settings.disable_rule))
+        return Scanner(
+            select_rules(
+                RULES + tuple(own), only=settings.only_rules, disable=settings.disable_rule
+            )
+        )
     except (RuleError, OSError) as error:
         raise ConfigurationError(str(error)) from None
 
@@ -390,7 +571,10 @@ def open_log(
     """The audit log, open; raises AuditLogError."""
     key = load_fingerprint_key(settings.fingerprint_key)
     if settings.fingerprint_key is None:
-        diagnostics.say("notice", "the fingerprints' key lives for this run only; --fingerprint-key FILE keeps it")
+        diagnostics.say(
+            "notice",
+            "the fingerprints' key lives for this run only; --fingerprint-key FILE keeps it",
+        )
     log = AuditLog(
         settings.audit_log,
         key,
@@ -401,5 +585,11 @@ def open_log(
         write=write,
         queue_limit=queue_limit,
     )
-    log.open(version=__version__, pid=os.getpid(), listen=list(listen), upstream=settings.upstream, rules=len(scanner.rules))
+    log.open(
+        version=__version__,
+        pid=os.getpid(),
+        listen=list(listen),
+        upstream=settings.upstream,
+        rules=len(scanner.rules),
+    )
     return log

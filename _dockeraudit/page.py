@@ -1,17 +1,17 @@
-"""The report as one self-contained HTML page.
-"""
+"""The report as one self-contained HTML page."""
+
 from __future__ import annotations
 
 import html as markup
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any
 
-from _dockeraudit.text import SEVERITY_RANK, counted, printable, size_text
-from _dockeraudit.summary import AuditSummary, LOSSES, client_text, number_of, text_of
+from _dockeraudit.summary import LOSSES, AuditSummary, client_text, number_of, text_of
 from _dockeraudit.terminal import headline, period_text
-
+from _dockeraudit.text import SEVERITY_RANK, counted, printable, size_text
 
 PAGE_ROWS = 200  # rows of each table of the page
 PAGE_NAMES = 8  # containers or readers named in a cell
@@ -21,7 +21,9 @@ BARS = 72  # bars of a chart: narrower ones cannot be told apart on a telephone
 LEAST_BARS = 24  # hours before the last one that are drawn at least, so that a single bar does not fill the page
 STEPS = (1, 3, 6, 12, 24, 168, 720)  # hours a bar may stand for
 HEAT_ROWS, HEAT_COLUMNS = 15, 8
-PAGE_TAIL = 4 << 20  # bytes of the audit log's end that the live page reads; more is the report's work
+PAGE_TAIL = (
+    4 << 20
+)  # bytes of the audit log's end that the live page reads; more is the report's work
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--paper:#fff;--card:#f6f8fa;--line:#d5dae0;
 --high:#b3122b;--medium:#8f5200;--low:#0b62a8;--high-bar:#d1344b;--medium-bar:#dd9a2b;--low-bar:#5aa1dd;--heat:179,18,43}
@@ -90,7 +92,9 @@ h2{break-after:avoid}tr,figure,.tiles,.alert{break-inside:avoid}*{print-color-ad
 """
 
 
-def render_html(summary: AuditSummary, *, title: str, live: Optional[Mapping[str, Any]] = None, made: str = "") -> str:
+def render_html(
+    summary: AuditSummary, *, title: str, live: Mapping[str, Any] | None = None, made: str = ""
+) -> str:
     """One page without script or network: the summary, and what runs now if `live` is given. `made`: when, for the foot."""
     sections = [
         live_section(live) if live else "",
@@ -102,13 +106,17 @@ def render_html(summary: AuditSummary, *, title: str, live: Optional[Mapping[str
         readers_section(summary),
         refusals_section(summary),
     ]
-    present = [name for name in PAGE_SECTIONS if any(text.startswith(f"<section id={name} ") for text in sections)]
+    present = [
+        name
+        for name in PAGE_SECTIONS
+        if any(text.startswith(f"<section id={name} ") for text in sections)
+    ]
     links = "".join(f"<a href='#{name}'>{PAGE_SECTIONS[name][0]}</a>" for name in present)
     reload = "<a href=''>Reload</a>" if live else ""
     return "".join(
         (
             "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>",
-            f"<meta http-equiv=Content-Security-Policy content=\"{PAGE_POLICY}\"><meta name=referrer content=no-referrer>",
+            f'<meta http-equiv=Content-Security-Policy content="{PAGE_POLICY}"><meta name=referrer content=no-referrer>',
             f"<title>{safe(title)}</title><style>{STYLE}</style></head>\n<body><header><h1>{safe(title)}</h1>",
             f"<p>{safe(headline(summary))}</p><p class=soft>{safe(period_text(summary) or 'no records')}</p>",
             f"<nav aria-label='Sections'>{links}{reload}</nav>{tiles(summary)}</header>\n<main>",
@@ -170,16 +178,34 @@ def fingerprint_cell(fingerprint: str) -> str:
 
 def badge(severity: str) -> str:
     """A severity, in words and colour."""
-    return f"<span class='badge {severity}'>{severity}</span>" if severity in SEVERITY_RANK else shown(severity)
+    return (
+        f"<span class='badge {severity}'>{severity}</span>"
+        if severity in SEVERITY_RANK
+        else shown(severity)
+    )
 
 
 def tiles(summary: AuditSummary) -> str:
     """The key figures."""
     distinct = Counter(secret.severity for secret in summary.secrets.values())
-    counts = [(name, distinct[name], f"{name} secrets<br><span class=soft>seen {summary.findings[name]:,} times</span>") for name in SEVERITY_RANK]
+    counts = [
+        (
+            name,
+            distinct[name],
+            f"{name} secrets<br><span class=soft>seen {summary.findings[name]:,} times</span>",
+        )
+        for name in SEVERITY_RANK
+    ]
     readers = len(summary.all_readers())
-    counts += [("", len(summary.places), "containers that leak"), ("", readers, "reader" if readers == 1 else "readers")]
-    return "<ul class=tiles>" + "".join(f"<li class='{kind}'><b>{count:,}</b>{text}</li>" for kind, count, text in counts) + "</ul>"
+    counts += [
+        ("", len(summary.places), "containers that leak"),
+        ("", readers, "reader" if readers == 1 else "readers"),
+    ]
+    return (
+        "<ul class=tiles>"
+        + "".join(f"<li class='{kind}'><b>{count:,}</b>{text}</li>" for kind, count, text in counts)
+        + "</ul>"
+    )
 
 
 def page_section(name: str, content: str, note: str = "", kind: str = "") -> str:
@@ -191,7 +217,9 @@ def page_section(name: str, content: str, note: str = "", kind: str = "") -> str
     return f"<section id={name}{kind} aria-labelledby={name}-title><h2 id={name}-title>{PAGE_SECTIONS[name][1]}</h2>{note}{content}</section>"
 
 
-def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str, total: int = 0) -> str:
+def html_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], label: str, total: int = 0
+) -> str:
     """A table that becomes cards on a narrow screen. A head may begin with its column's class: `n:times`.
 
     Roles are spelt out, since a browser drops them from a table that is shown as cards.
@@ -199,10 +227,25 @@ def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str, 
     if not rows:
         return ""
     split = [head.rpartition(":")[::2] for head in heads]
-    head = "".join(f"<th scope=col role=columnheader{f' class={kind}' if kind else ''}>{name}</th>" for kind, name in split)
-    cells = [f"<td role=cell{f' class={kind}' if kind else ''} data-label='{name}'><div>" for kind, name in split]
-    body = "".join("<tr role=row>" + "".join(f"{begin}{cell}</div></td>" for begin, cell in zip(cells, row)) + "</tr>\n" for row in rows)
-    more = f"<p class=soft>and {total - len(rows):,} more; <code>report --json</code> has them all</p>" if total > len(rows) else ""
+    head = "".join(
+        f"<th scope=col role=columnheader{f' class={kind}' if kind else ''}>{name}</th>"
+        for kind, name in split
+    )
+    cells = [
+        f"<td role=cell{f' class={kind}' if kind else ''} data-label='{name}'><div>"
+        for kind, name in split
+    ]
+    body = "".join(
+        "<tr role=row>"
+        + "".join(f"{begin}{cell}</div></td>" for begin, cell in zip(cells, row))
+        + "</tr>\n"
+        for row in rows
+    )
+    more = (
+        f"<p class=soft>and {total - len(rows):,} more; <code>report --json</code> has them all</p>"
+        if total > len(rows)
+        else ""
+    )
     return (
         f"<table class=cards role=table aria-label='{label}'><thead role=rowgroup><tr role=row>{head}</tr></thead>"
         f"<tbody role=rowgroup>\n{body}</tbody></table>{more}"
@@ -211,9 +254,15 @@ def html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str, 
 
 def losses_section(summary: AuditSummary) -> str:
     """What was not recorded or not scanned, in red; or that nothing is known to be missing."""
-    losses = [f"<li><b>{summary.losses[what]:,}</b> {text}</li>" for what, text in LOSSES.items() if summary.losses[what]]
+    losses = [
+        f"<li><b>{summary.losses[what]:,}</b> {text}</li>"
+        for what, text in LOSSES.items()
+        if summary.losses[what]
+    ]
     if not losses:
-        return "<p class=calm>Everything was scanned and recorded, as far as these records tell.</p>"
+        return (
+            "<p class=calm>Everything was scanned and recorded, as far as these records tell.</p>"
+        )
     return page_section("losses", f"<ul>{''.join(losses)}</ul>", kind="alert")
 
 
@@ -228,7 +277,13 @@ def secrets_section(summary: AuditSummary) -> str:
                 badge(secret.severity),
                 f"{shown(secret.pattern)}<br><code>{shown(secret.redacted)}</code> {fingerprint_cell(secret.fingerprint)}",
                 f"{secret.count:,}",
-                names_list([summary.label_of(container) for container, _ in places.most_common(PAGE_NAMES)], len(places)),
+                names_list(
+                    [
+                        summary.label_of(container)
+                        for container, _ in places.most_common(PAGE_NAMES)
+                    ],
+                    len(places),
+                ),
                 names_list([client for client, _ in readers.most_common(PAGE_NAMES)], len(readers)),
                 time_cell(secret.first),
                 time_cell(secret.last),
@@ -244,29 +299,71 @@ def readers_section(summary: AuditSummary) -> str:
     readers = summary.all_readers()
     rows = []
     for reader in readers[:PAGE_ROWS]:
-        streams = f"{reader.streams:,}" + (f" ({reader.unfinished} open)" if reader.unfinished else "")
-        rows.append((shown(reader.client), streams, size_text(reader.bytes), f"{len(reader.containers):,}", f"{reader.count:,}", time_cell(reader.last)))
-    return page_section("readers", html_table(("client", "n:streams", "n:read", "n:containers", "n:findings", "last"), rows, "Readers", len(readers)))
+        streams = f"{reader.streams:,}" + (
+            f" ({reader.unfinished} open)" if reader.unfinished else ""
+        )
+        rows.append(
+            (
+                shown(reader.client),
+                streams,
+                size_text(reader.bytes),
+                f"{len(reader.containers):,}",
+                f"{reader.count:,}",
+                time_cell(reader.last),
+            )
+        )
+    return page_section(
+        "readers",
+        html_table(
+            ("client", "n:streams", "n:read", "n:containers", "n:findings", "last"),
+            rows,
+            "Readers",
+            len(readers),
+        ),
+    )
 
 
 def refusals_section(summary: AuditSummary) -> str:
     """Refused requests."""
     refusals = summary.refusals()
     rows = [
-        (f"{tally.count:,}", f"{shown(method)} {shown(path)}", shown(rule) + ("" if event == "denied" else " (only learned)"), shown(client), time_cell(tally.last))
+        (
+            f"{tally.count:,}",
+            f"{shown(method)} {shown(path)}",
+            shown(rule) + ("" if event == "denied" else " (only learned)"),
+            shown(client),
+            time_cell(tally.last),
+        )
         for (event, method, path, rule, client), tally in refusals[:PAGE_ROWS]
     ]
-    return page_section("refused", html_table(("n:times", "request", "rule", "client", "last"), rows, "Refused requests", len(refusals)))
+    return page_section(
+        "refused",
+        html_table(
+            ("n:times", "request", "rule", "client", "last"),
+            rows,
+            "Refused requests",
+            len(refusals),
+        ),
+    )
 
 
 def recent_section(summary: AuditSummary) -> str:
     """The latest findings."""
     latest = sorted(summary.recent, key=lambda item: item[0], reverse=True)
     rows = [
-        (time_cell(timestamp, 19), badge(secret.severity), f"{shown(secret.pattern)} <code>{shown(secret.redacted)}</code>", shown(place.label), shown(client))
+        (
+            time_cell(timestamp, 19),
+            badge(secret.severity),
+            f"{shown(secret.pattern)} <code>{shown(secret.redacted)}</code>",
+            shown(place.label),
+            shown(client),
+        )
         for timestamp, secret, place, client in latest
     ]
-    return page_section("latest", html_table(("time", "severity", "secret", "container", "read by"), rows, "Latest findings"))
+    return page_section(
+        "latest",
+        html_table(("time", "severity", "secret", "container", "read by"), rows, "Latest findings"),
+    )
 
 
 def heat_section(summary: AuditSummary) -> str:
@@ -280,15 +377,29 @@ def heat_section(summary: AuditSummary) -> str:
     rows = []
     for place in places[:HEAT_ROWS]:
         cells = (place.patterns[pattern] for pattern in patterns)
-        shades = "".join(f"<td style='--w:{shade(count, most):.2f}'>{count:,}</td>" if count else "<td></td>" for count in cells)
-        rows.append(f"<tr><th scope=row>{shown(place.label)}</th>{shades}<td class=n>{place.count:,}</td></tr>\n")
+        shades = "".join(
+            f"<td style='--w:{shade(count, most):.2f}'>{count:,}</td>" if count else "<td></td>"
+            for count in cells
+        )
+        rows.append(
+            f"<tr><th scope=row>{shown(place.label)}</th>{shades}<td class=n>{place.count:,}</td></tr>\n"
+        )
     if not rows:
         return ""
     head = "".join(f"<th scope=col>{shown(pattern)}</th>" for pattern in patterns)
-    more = f"<p class=soft>and {len(places) - HEAT_ROWS:,} more containers</p>" if len(places) > HEAT_ROWS else ""
-    head = f"<thead><tr><th scope=col>container</th>{head}<th scope=col class=n>all</th></tr></thead>"
+    more = (
+        f"<p class=soft>and {len(places) - HEAT_ROWS:,} more containers</p>"
+        if len(places) > HEAT_ROWS
+        else ""
+    )
+    head = (
+        f"<thead><tr><th scope=col>container</th>{head}<th scope=col class=n>all</th></tr></thead>"
+    )
     body = f"<table class=heat><caption>Findings by container and pattern</caption>{head}<tbody>\n{''.join(rows)}</tbody></table>"
-    return page_section("containers", f"<div class=scroll tabindex=0 role=region aria-labelledby=containers-title>{body}</div>{more}")
+    return page_section(
+        "containers",
+        f"<div class=scroll tabindex=0 role=region aria-labelledby=containers-title>{body}</div>{more}",
+    )
 
 
 def shade(count: int, most: int) -> float:
@@ -312,11 +423,21 @@ def hours_section(summary: AuditSummary) -> str:
         bars.setdefault((number - first) // step, Counter()).update(counts)
     missing = sorted({(number - first) // step for number in gaps})
     width = (known[-1] - first) // step + 1
-    charts = "".join(severity_chart(severity, bars, missing, width, first, step) for severity in SEVERITY_RANK)
-    times = "".join(f"<span>{hour_text(first + step * place)}</span>" for place in ((0, width // 2, width - 1) if width > 4 else (0,)))
+    charts = "".join(
+        severity_chart(severity, bars, missing, width, first, step) for severity in SEVERITY_RANK
+    )
+    times = "".join(
+        f"<span>{hour_text(first + step * place)}</span>"
+        for place in ((0, width // 2, width - 1) if width > 4 else (0,))
+    )
     legend = f"One bar for {counted(step, 'hour')}, UTC; each severity has its own scale."
-    legend += " <span class=swatch></span> Something was not recorded or not scanned." if missing else ""
-    return page_section("time", f"<figure>{charts}<div class=times>{times}</div><figcaption>{legend}</figcaption></figure>")
+    legend += (
+        " <span class=swatch></span> Something was not recorded or not scanned." if missing else ""
+    )
+    return page_section(
+        "time",
+        f"<figure>{charts}<div class=times>{times}</div><figcaption>{legend}</figcaption></figure>",
+    )
 
 
 def bar_hours(span: int) -> int:
@@ -324,10 +445,13 @@ def bar_hours(span: int) -> int:
     return next((step for step in STEPS if span <= step * BARS), -(-span // BARS))
 
 
-def hour_number(hour: str) -> Optional[int]:
+def hour_number(hour: str) -> int | None:
     """Hours since 1970; None for the 31st of February."""
     try:
-        return int(datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=timezone.utc).timestamp()) // 3600
+        return (
+            int(datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=timezone.utc).timestamp())
+            // 3600
+        )
     except ValueError:
         return None
 
@@ -337,21 +461,32 @@ def hour_text(number: int) -> str:
     return (datetime(1970, 1, 1) + timedelta(hours=number)).strftime("%Y-%m-%d %H:00")
 
 
-def severity_chart(severity: str, bars: Mapping[int, Mapping[str, int]], gaps: Sequence[int], width: int, first: int, step: int) -> str:
+def severity_chart(
+    severity: str,
+    bars: Mapping[int, Mapping[str, int]],
+    gaps: Sequence[int],
+    width: int,
+    first: int,
+    step: int,
+) -> str:
     """One severity's bars; where something is missing the ground is red."""
     counts = {place: bar.get(severity, 0) for place, bar in bars.items() if bar.get(severity)}
     top = max(counts.values(), default=0)
     shapes = []
     for place in gaps:
         when = hour_text(first + step * place)
-        shapes.append(f"<rect class=gap x={place} y=0 width=1 height=100><title>{when}: not all recorded or scanned</title></rect>")
+        shapes.append(
+            f"<rect class=gap x={place} y=0 width=1 height=100><title>{when}: not all recorded or scanned</title></rect>"
+        )
     for place, count in sorted(counts.items()):
         height = max(2.0, 100.0 * count / top)
         shapes.append(
             f"<rect class=bar-{severity} x={place + 0.1:.1f} y={100 - height:.1f} width=.8 height={height:.1f}>"
             f"<title>{hour_text(first + step * place)}: {count:,} {severity}</title></rect>"
         )
-    label = f"{severity}: {sum(counts.values()):,} findings" + (f", at most {top:,} in {counted(step, 'hour')}" if top else "")
+    label = f"{severity}: {sum(counts.values()):,} findings" + (
+        f", at most {top:,} in {counted(step, 'hour')}" if top else ""
+    )
     axis = f"<div class=axis><span>{f'{top:,}' if top else ''}</span><span>{badge(severity)}</span><span>0</span></div>"
     return f"<div class=chart>{axis}<svg viewBox='0 0 {width} 100' preserveAspectRatio=none role=img aria-label='{label}'>{''.join(shapes)}</svg></div>\n"
 
@@ -360,12 +495,45 @@ def live_section(live: Mapping[str, Any]) -> str:
     """What runs now: engine, log, open streams."""
     counters = live.get("counters")
     counters = counters if isinstance(counters, dict) else {}
-    engine = "The engine answers." if live.get("engine_up") else "<b class='badge HIGH'>The engine does not answer.</b>"
-    log = "<b class='badge HIGH'>The audit log cannot be written.</b>" if counters.get("degraded") else "The audit log is written."
+    engine = (
+        "The engine answers."
+        if live.get("engine_up")
+        else "<b class='badge HIGH'>The engine does not answer.</b>"
+    )
+    log = (
+        "<b class='badge HIGH'>The audit log cannot be written.</b>"
+        if counters.get("degraded")
+        else "The audit log is written."
+    )
     rows = []
     for stream in live.get("streams", ()):
-        read, age = size_text(number_of(stream.get("bytes"))), f"{number_of(stream.get('seconds')):,} s"
-        rows.append((shown(stream.get("container")), shown(stream.get("endpoint")), shown(client_text(stream.get("client"))), read, age))
-    streams = html_table(("container", "endpoint", "client", "n:read", "n:open for"), rows[:PAGE_ROWS], "Open streams", len(rows)) or "<p>No stream is open.</p>"
-    plain = [f"{safe(name).replace('_', ' ')} {value:,}" for name, value in counters.items() if isinstance(value, int) and not isinstance(value, bool)]
-    return page_section("now", f"<p>{engine} {log}</p><p class=soft>{' · '.join(plain)}</p>{streams}")
+        read, age = (
+            size_text(number_of(stream.get("bytes"))),
+            f"{number_of(stream.get('seconds')):,} s",
+        )
+        rows.append(
+            (
+                shown(stream.get("container")),
+                shown(stream.get("endpoint")),
+                shown(client_text(stream.get("client"))),
+                read,
+                age,
+            )
+        )
+    streams = (
+        html_table(
+            ("container", "endpoint", "client", "n:read", "n:open for"),
+            rows[:PAGE_ROWS],
+            "Open streams",
+            len(rows),
+        )
+        or "<p>No stream is open.</p>"
+    )
+    plain = [
+        f"{safe(name).replace('_', ' ')} {value:,}"
+        for name, value in counters.items()
+        if isinstance(value, int) and not isinstance(value, bool)
+    ]
+    return page_section(
+        "now", f"<p>{engine} {log}</p><p class=soft>{' · '.join(plain)}</p>{streams}"
+    )

@@ -1,5 +1,5 @@
-"""Whether a candidate is a secret: placeholders, code, identifiers, entropy, and names.
-"""
+"""Whether a candidate is a secret: placeholders, code, identifiers, entropy, and names."""
+
 from __future__ import annotations
 
 import base64
@@ -7,7 +7,6 @@ import binascii
 import functools
 import re
 from typing import NamedTuple
-
 
 #: names of services that hand out keys: one of them before `key`, `token` or `secret` makes a random value a secret
 SERVICES = frozenset(
@@ -105,14 +104,35 @@ FILLERS = tuple(
     b"secret_here secrethere insert- insert_ replace undefined required incorrect invalid expired missing fake not-set not_set not-found not_found".split()
 ) + (b"your ", b"not set", b"not a ", b"not found", b"not valid", b"not shown")
 #: runs that people type to show a shape
-FILLED_IN = tuple(b"xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted dummy fake_ fake- 000000000000".split())
-SAME = re.compile(rb"([^A])\1{5}")  # generators hardly ever repeat one character so often (A is zero in base64)
+FILLED_IN = tuple(
+    b"xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted dummy fake_ fake- 000000000000".split()
+)
+SAME = re.compile(
+    rb"([^A])\1{5}"
+)  # generators hardly ever repeat one character so often (A is zero in base64)
 #: keys that their owners publish in widely used software (the Firebase samples, YouTube's own clients): first 12 hex of the SHA-256
 PUBLISHED = frozenset(
-    """
-    01b6940ca381 0b476bdf9acf 2037abcaffb2 27a9a42931df 31043aae8be2 37f8f09bdf12 3a8b61d0f636 3f370c9dd822 49f777db995e 4c98242dcadc 8731261cb72d
-    961991da3ab8 a19f89ab3555 a6c814bc555a dc0fcf046c61 e4a5542bb7fd ea9bb1082cf9 eb540d2b6ee2 f56e323494a6
-    """.split()
+    [
+        "01b6940ca381",
+        "0b476bdf9acf",
+        "2037abcaffb2",
+        "27a9a42931df",
+        "31043aae8be2",
+        "37f8f09bdf12",
+        "3a8b61d0f636",
+        "3f370c9dd822",
+        "49f777db995e",
+        "4c98242dcadc",
+        "8731261cb72d",
+        "961991da3ab8",
+        "a19f89ab3555",
+        "a6c814bc555a",
+        "dc0fcf046c61",
+        "e4a5542bb7fd",
+        "ea9bb1082cf9",
+        "eb540d2b6ee2",
+        "f56e323494a6",
+    ]
 )
 #: code and references instead of values: a call, a member, a variable, an object's print, an encrypted value, a path
 CODE = re.compile(
@@ -155,19 +175,34 @@ def is_random(value: bytes) -> bool:
     """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word, path or number."""
     if len(value) < 12 or len(set(value[:64])) < LEAST_VARIETY or not KEY_ALPHABET.fullmatch(value):
         return False
-    return MIXED_PIECE.search(value, 0, RANDOM_SIZE) is not None or HEX_OR_UUID.fullmatch(value) is not None or len(value) >= 24 and is_many_cased(value + b"0")
+    return (
+        MIXED_PIECE.search(value, 0, RANDOM_SIZE) is not None
+        or HEX_OR_UUID.fullmatch(value) is not None
+        or len(value) >= 24
+        and is_many_cased(value + b"0")
+    )
 
 
 def is_mixed(value: bytes) -> bool:
     """Whether a short value has digits or signs among letters, as passwords have and words do not."""
-    return not value.isalpha() and not value.isdigit() and b" " not in value and any(48 <= byte <= 57 or byte in b"!@#$%^&*" for byte in value)
+    return (
+        not value.isalpha()
+        and not value.isdigit()
+        and b" " not in value
+        and any(48 <= byte <= 57 or byte in b"!@#$%^&*" for byte in value)
+    )
 
 
 def is_many_cased(value: bytes) -> bool:
     """Whether a value mixes capitals, small letters and digits as generators do, and people's names for things do not."""
     capitals = len(value) - len(value.translate(None, CAPITALS))
     small = len(value) - len(value.translate(None, CAPITALS.lower()))
-    return len(value) >= 20 and 3 * capitals >= small and 3 * small >= capitals and len(value) > capitals + small
+    return (
+        len(value) >= 20
+        and 3 * capitals >= small
+        and 3 * small >= capitals
+        and len(value) > capitals + small
+    )
 
 
 def is_typed(value: bytes) -> bool:
@@ -181,7 +216,13 @@ def is_typed(value: bytes) -> bool:
 
 def is_strong(value: bytes) -> bool:
     """Whether a generic value is random beyond doubt: long, of many cases, without a sequence."""
-    return len(value) >= 32 and is_many_cased(value) and BASE64.fullmatch(value) is not None and len(set(value[:64])) >= 2 * LEAST_VARIETY and not is_typed(value)
+    return (
+        len(value) >= 32
+        and is_many_cased(value)
+        and BASE64.fullmatch(value) is not None
+        and len(set(value[:64])) >= 2 * LEAST_VARIETY
+        and not is_typed(value)
+    )
 
 
 def is_words(value: bytes) -> bool:
@@ -205,7 +246,12 @@ def decodes_to_pair(text: bytes) -> bool:
     """Whether base64 text holds a printable `user:password` (RFC 7617) that is no placeholder."""
     raw = decoded(text)
     password = raw.partition(b":")[2]
-    return bool(password) and raw.isascii() and raw.decode("ascii").isprintable() and not is_placeholder(password)
+    return (
+        bool(password)
+        and raw.isascii()
+        and raw.decode("ascii").isprintable()
+        and not is_placeholder(password)
+    )
 
 
 def is_jwt(text: bytes) -> bool:
@@ -217,7 +263,9 @@ def is_jwt(text: bytes) -> bool:
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTERS = CAPITALS + CAPITALS.lower()
 KEY_ALPHABET = re.compile(rb"[A-Za-z0-9_\-+/=.:~]+")
-LEAST_VARIETY = 9  # different characters in a random value: 12 random ones nearly always have as many
+LEAST_VARIETY = (
+    9  # different characters in a random value: 12 random ones nearly always have as many
+)
 PASSWORD_NAME = re.compile(rb"pass(?:w|phrase|code|$|\d|[_.\-])|pwd|pswd")
 #: what may follow a secret word in a name that still names a secret
 NAME_REST = re.compile(
@@ -232,11 +280,17 @@ KEY_OWNER = re.compile(
 )
 RANDOM_SIZE = 256  # bytes of a value in which a mixed piece is looked for
 #: eight letters and digits in a row that are both: what generated keys have and names, dates and paths do not
-MIXED_PIECE = re.compile(rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}")
+MIXED_PIECE = re.compile(
+    rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}"
+)
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+=*")
 #: what hands type, in lower case: the alphabet, numbers in order
-SEQUENCES = tuple(b"abcdef bcdefg ghijkl klmnop mnopqr uvwxyz 123456 987654 000000 111111 aaaaaa".split())
-JOINED_WORDS = re.compile(rb"(?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4})(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4}))*")
+SEQUENCES = tuple(
+    b"abcdef bcdefg ghijkl klmnop mnopqr uvwxyz 123456 987654 000000 111111 aaaaaa".split()
+)
+JOINED_WORDS = re.compile(
+    rb"(?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4})(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4}))*"
+)
 HEX_OR_UUID = re.compile(rb"[0-9a-fA-F]{24,}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 NO_WORD = re.compile(rb"[0-9!@#$%^&*]")
 NAMES_SECRET = re.compile(rb"secret|token")
@@ -265,22 +319,42 @@ class Key(NamedTuple):
 def password_rule(key: Key, value: bytes) -> str:
     """The id of the rule under which a password's value counts, or nothing."""
     assigned = key.quoted or key.operator != b":" or not key.context.strip(b" \t-")
-    if key.word + key.rest == b"pass" and key.operator == b":" and not key.quoted and not key.prefix:
+    if (
+        key.word + key.rest == b"pass"
+        and key.operator == b":"
+        and not key.quoted
+        and not key.prefix
+    ):
         return ""  # a test that passed
     if value.isalpha() or value.isdigit():
         return "keyed-secret-weak" if assigned and len(value) >= 6 and key.operator != b" " else ""
     if b" " in value and not key.quoted:
         return ""
-    return "keyed-password" if assigned and key.operator not in (b" ", b"value=") and is_mixed(value) and len(value) >= 6 else "keyed-secret-weak"
+    return (
+        "keyed-password"
+        if assigned
+        and key.operator not in (b" ", b"value=")
+        and is_mixed(value)
+        and len(value) >= 6
+        else "keyed-secret-weak"
+    )
 
 
 def secret_rule(kind: str, key: Key, value: bytes, random: bool) -> str:
     """The id of the rule under which a generic secret's value counts, or nothing."""
     if kind == "bare":
-        return "keyed-secret-weak" if random and is_many_cased(value) and not HEX_OR_UUID.fullmatch(value) else ""
+        return (
+            "keyed-secret-weak"
+            if random and is_many_cased(value) and not HEX_OR_UUID.fullmatch(value)
+            else ""
+        )
     if random:
         return "keyed-secret" if is_strong(value) else "keyed-secret-weak"
-    return "keyed-secret-weak" if (key.quoted or key.operator != b":") and is_mixed(value) and not is_words(value) else ""
+    return (
+        "keyed-secret-weak"
+        if (key.quoted or key.operator != b":") and is_mixed(value) and not is_words(value)
+        else ""
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -294,4 +368,10 @@ def name_kind(prefix: bytes, word: bytes, rest: bytes) -> str:
         return "none"
     if word == b"auth" and not rest or rest == b"s":
         return "bare"
-    return "bare" if word == b"key" and not NAMES_SECRET.search(prefix + rest) and not KEY_OWNER.search(prefix) else "secret"
+    return (
+        "bare"
+        if word == b"key"
+        and not NAMES_SECRET.search(prefix + rest)
+        and not KEY_OWNER.search(prefix)
+        else "secret"
+    )

@@ -18,6 +18,7 @@ policies decide as their originals do, but are never laxer than that classificat
     a WebSocket attach is asked for by GET but writes to the container's stdin, so it needs POST=1
     a path with //, /./ or /../ must be admitted as it stands and as the engine's redirect will clean it
 """
+
 from __future__ import annotations
 
 import grp
@@ -25,12 +26,17 @@ import ipaddress
 import posixpath
 import pwd
 import re
-from typing import Any, Iterable, Mapping, NamedTuple, Optional, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 def refusal(method: str, path: str, decision: Decision) -> str:
     """Why a request is refused, and every setting that would admit it."""
-    admits = "it takes " + ", or ".join(decision.admits) if decision.admits else "no setting of this policy admits it"
+    admits = (
+        "it takes " + ", or ".join(decision.admits)
+        if decision.admits
+        else "no setting of this policy admits it"
+    )
     return f"{method} {path} is refused by {decision.rule}; {admits}"
 
 
@@ -85,9 +91,15 @@ class Policy:
         """Whether the request may pass. `path`: as classified."""
         decided = ""
         for spelling in dict.fromkeys((path, cleaned(path))):
-            clause = next((clause for clause in self._clauses if clause.matches(method, spelling)), None)
+            clause = next(
+                (clause for clause in self._clauses if clause.matches(method, spelling)), None
+            )
             if clause is None or not clause.allow:
-                return Decision(False, clause.name if clause else self.unnamed(spelling), self.admits(method, spelling, clause))
+                return Decision(
+                    False,
+                    clause.name if clause else self.unnamed(spelling),
+                    self.admits(method, spelling, clause),
+                )
             decided = decided or clause.name
         return Decision(True, decided)
 
@@ -95,13 +107,15 @@ class Policy:
         """What to call the refusal of a path that no clause speaks about."""
         return "no rule"
 
-    def admits(self, method: str, path: str, clause: Optional[Clause]) -> tuple[str, ...]:
+    def admits(self, method: str, path: str, clause: Clause | None) -> tuple[str, ...]:
         """What would admit a request that `clause`, or none, refused."""
         return ()
 
     def table(self) -> list[str]:
         """The policy as lines to print at start."""
-        return [f"policy {self.title}: the first line that matches decides"] + [clause.line() for clause in self._clauses]
+        return [f"policy {self.title}: the first line that matches decides"] + [
+            clause.line() for clause in self._clauses
+        ]
 
 
 class DenyAll(Policy):
@@ -116,20 +130,67 @@ def cleaned(path: str) -> str:
     return "/" + posixpath.normpath(path).lstrip("/") if "//" in path or "/." in path else path
 
 
-SECTIONS = tuple(
-    "AUTH BUILD COMMIT CONFIGS CONTAINERS DISTRIBUTION EVENTS EXEC GRPC IMAGES INFO NETWORKS NODES PING PLUGINS SECRETS "
-    "SERVICES SESSION SWARM SYSTEM TASKS VERSION VOLUMES".split()
+SECTIONS = (
+    "AUTH",
+    "BUILD",
+    "COMMIT",
+    "CONFIGS",
+    "CONTAINERS",
+    "DISTRIBUTION",
+    "EVENTS",
+    "EXEC",
+    "GRPC",
+    "IMAGES",
+    "INFO",
+    "NETWORKS",
+    "NODES",
+    "PING",
+    "PLUGINS",
+    "SECRETS",
+    "SERVICES",
+    "SESSION",
+    "SWARM",
+    "SYSTEM",
+    "TASKS",
+    "VERSION",
+    "VOLUMES",
 )
 LIBPOD_SECTIONS = tuple(
     f"LIBPOD_{name}"
-    for name in "CONTAINERS EVENTS EXEC GENERATE IMAGES INFO MANIFESTS NETWORKS PING PLAY PODS SECRETS SYSTEM VERSION VOLUMES".split()
+    for name in [
+        "CONTAINERS",
+        "EVENTS",
+        "EXEC",
+        "GENERATE",
+        "IMAGES",
+        "INFO",
+        "MANIFESTS",
+        "NETWORKS",
+        "PING",
+        "PLAY",
+        "PODS",
+        "SECRETS",
+        "SYSTEM",
+        "VERSION",
+        "VOLUMES",
+    ]
 )
 OPEN_BY_DEFAULT = frozenset(("EVENTS", "PING", "VERSION", "LIBPOD_PING", "LIBPOD_VERSION"))
 #: what is done to a container or pod: variable → last segments of POST /containers/ID/…
-VERBS = {"RESTARTS": ("stop", "restart", "kill"), "START": ("start",), "STOP": ("stop",), "PAUSE": ("pause",), "UNPAUSE": ("unpause",)}
+VERBS = {
+    "RESTARTS": ("stop", "restart", "kill"),
+    "START": ("start",),
+    "STOP": ("stop",),
+    "PAUSE": ("pause",),
+    "UNPAUSE": ("unpause",),
+}
 ACTIONS = {
     f"{prefix}{verb}": (base, VERBS[verb])
-    for prefix, base in (("ALLOW_", "/containers"), ("LIBPOD_ALLOW_", "/libpod/containers"), ("LIBPOD_ALLOW_POD_", "/libpod/pods"))
+    for prefix, base in (
+        ("ALLOW_", "/containers"),
+        ("LIBPOD_ALLOW_", "/libpod/containers"),
+        ("LIBPOD_ALLOW_POD_", "/libpod/pods"),
+    )
     for verb in VERBS
 }
 TECNATIVA_ACTIONS = ("ALLOW_RESTARTS", "ALLOW_START", "ALLOW_STOP")
@@ -141,7 +202,11 @@ READERS = {
     "ALLOW_LOGS": ("logs",),
     "ALLOW_TOP": ("top",),
 }
-LINUXSERVER_ONLY = (*(name for name in ACTIONS if name not in TECNATIVA_ACTIONS), *READERS, *LIBPOD_SECTIONS)
+LINUXSERVER_ONLY = (
+    *(name for name in ACTIONS if name not in TECNATIVA_ACTIONS),
+    *READERS,
+    *LIBPOD_SECTIONS,
+)
 SWITCHES = (*SECTIONS, "POST", *TECNATIVA_ACTIONS, *LINUXSERVER_ONLY)
 #: variables of Tecnativa's releases from 2026 on, whose finer gates are not taken over
 UNKNOWN_SWITCHES = ("ALLOW_ATTACH", "ALLOW_EXEC", "ALLOW_KILL", "DELETE", "PATCH", "PUT")
@@ -173,7 +238,9 @@ def action_clause(name: str) -> Clause:
 def reader_clause(name: str) -> Clause:
     """A deny of one kind of reading, however many links stand in the container's name."""
     verbs = "|".join(READERS[name])
-    path = re.compile(rf"(?:/libpod)?/containers/(?:{CONTAINER_NAME}/(?:{verbs})|.+/(?:{verbs})\Z)", FLAGS)
+    path = re.compile(
+        rf"(?:/libpod)?/containers/(?:{CONTAINER_NAME}/(?:{verbs})|.+/(?:{verbs})\Z)", FLAGS
+    )
     return Clause(False, frozenset(), path, name, f"/containers/**/{verbs}")
 
 
@@ -192,7 +259,9 @@ def switch(environ: Mapping[str, str], name: str) -> bool:
         return name in OPEN_BY_DEFAULT
     text = environ[name].strip().lower()
     if text and text not in TRUE + FALSE:
-        raise PolicyError(f"{name}={environ[name]!r} is neither of {', '.join(TRUE)} nor of {', '.join(FALSE)}")
+        raise PolicyError(
+            f"{name}={environ[name]!r} is neither of {', '.join(TRUE)} nor of {', '.join(FALSE)}"
+        )
     return text in TRUE
 
 
@@ -210,7 +279,10 @@ class CompatiblePolicy(Policy):
         denies = [reader_clause(name) for name in READERS if linuxserver and name not in self.on]
         sections = [section_clause(name) for name in self._sections() if name in self.on]
         order = [*denies, *actions, *gate] if linuxserver else [*gate, *actions]
-        named = [clause._replace(name=f"{clause.name}={int(clause.allow)}") for clause in (*order, *sections)]
+        named = [
+            clause._replace(name=f"{clause.name}={int(clause.allow)}")
+            for clause in (*order, *sections)
+        ]
         super().__init__("linuxserver" if linuxserver else "tecnativa", named)
 
     def _actions(self) -> Iterable[str]:
@@ -221,26 +293,53 @@ class CompatiblePolicy(Policy):
 
     def unnamed(self, path: str) -> str:
         """The section's variable, which is not on."""
-        return next((f"{name}=0" for name in self._sections() if section_clause(name).matches("GET", path)), "no rule")
+        return next(
+            (f"{name}=0" for name in self._sections() if section_clause(name).matches("GET", path)),
+            "no rule",
+        )
 
-    def admits(self, method: str, path: str, clause: Optional[Clause] = None) -> tuple[str, ...]:
+    def admits(self, method: str, path: str, clause: Clause | None = None) -> tuple[str, ...]:
         """The alternatives that would admit the request, without what is on already."""
-        missing = [[name for name in needed if name not in self.on] for needed in self.alternatives(method, path)]
-        least = [names for names in missing if not any(set(other) < set(names) for other in missing)]
+        missing = [
+            [name for name in needed if name not in self.on]
+            for needed in self.alternatives(method, path)
+        ]
+        least = [
+            names for names in missing if not any(set(other) < set(names) for other in missing)
+        ]
         return tuple(" ".join(f"{name}=1" for name in names) for names in least)
 
     def alternatives(self, method: str, path: str) -> list[list[str]]:
         """The sets of variables each of which admits the request by itself; none where no section knows the path."""
-        readers = [name for name in READERS if self.linuxserver and reader_clause(name).matches(method, path)]
+        readers = [
+            name
+            for name in READERS
+            if self.linuxserver and reader_clause(name).matches(method, path)
+        ]
         post = ["POST"] if any(gate.matches(method, path) for gate in gate_clauses()) else []
-        found = [[*([] if self.linuxserver else post), name] for name in self._actions() if action_clause(name).matches(method, path)]
-        found += [[*post, *readers, name] for name in self._sections() if section_clause(name).matches(method, path)]
+        found = [
+            [*([] if self.linuxserver else post), name]
+            for name in self._actions()
+            if action_clause(name).matches(method, path)
+        ]
+        found += [
+            [*post, *readers, name]
+            for name in self._sections()
+            if section_clause(name).matches(method, path)
+        ]
         return found
 
     def table(self) -> list[str]:
         """The clauses, and what is refused for want of its variable."""
-        off = [f"{name}=0" for name in (*self._actions(), *self._sections()) if name not in self.on and "LIBPOD" not in name]
-        return [*super().table(), Clause(False, frozenset(), None, " ".join(off), "all else").line()]
+        off = [
+            f"{name}=0"
+            for name in (*self._actions(), *self._sections())
+            if name not in self.on and "LIBPOD" not in name
+        ]
+        return [
+            *super().table(),
+            Clause(False, frozenset(), None, " ".join(off), "all else").line(),
+        ]
 
 
 def compatible_policy(environ: Mapping[str, str], linuxserver: bool) -> CompatiblePolicy:
@@ -254,14 +353,22 @@ def set_switches(environ: Mapping[str, str], names: Iterable[str] = SWITCHES) ->
     return [name for name in names if environ.get(name, "").strip().lower() in TRUE + FALSE]
 
 
-def policy_from_environment(environ: Mapping[str, str], mode: str) -> tuple[Optional[Policy], list[str]]:
+def policy_from_environment(
+    environ: Mapping[str, str], mode: str
+) -> tuple[Policy | None, list[str]]:
     """The policy that `off`, `tecnativa`, `linuxserver` or `auto` means here, and warnings; raises PolicyError."""
     used = set_switches(environ)
     if mode == "off":
-        warning = f"{used[0]} is set but no policy is on: everything passes; DOCKERAUDIT_POLICY=auto makes the variables count" if used else ""
+        warning = (
+            f"{used[0]} is set but no policy is on: everything passes; DOCKERAUDIT_POLICY=auto makes the variables count"
+            if used
+            else ""
+        )
         return None, [warning] if warning else []
     if mode == "auto" and not used:
-        return None, ["no variable is set, so everything passes and is audited; DOCKERAUDIT_POLICY=tecnativa refuses all but events, ping and version"]
+        return None, [
+            "no variable is set, so everything passes and is audited; DOCKERAUDIT_POLICY=tecnativa refuses all but events, ping and version"
+        ]
     foreign = [name for name in used if name in LINUXSERVER_ONLY]
     linuxserver = mode == "linuxserver" or mode == "auto" and bool(foreign)
     warnings = [
@@ -270,7 +377,10 @@ def policy_from_environment(environ: Mapping[str, str], mode: str) -> tuple[Opti
         if environ[name].strip().lower() in ("true", "yes")
     ]
     if not linuxserver:
-        warnings += [f"{name} is a variable of linuxserver's proxy and changes nothing under tecnativa" for name in foreign]
+        warnings += [
+            f"{name} is a variable of linuxserver's proxy and changes nothing under tecnativa"
+            for name in foreign
+        ]
     warnings += [
         f"{name} is not a variable of this policy and changes nothing: POST=1 admits every method of the sections that are on"
         for name in set_switches(environ, UNKNOWN_SWITCHES)
@@ -284,19 +394,27 @@ NATIVE_RULE = re.compile(r"\s*(allow|deny)\s*=\s*(\*|[A-Z]+(?:,[A-Z]+)*)\s+(/\S*
 class NativePolicy(Policy):
     """Lines `allow = METHODS /path` and `deny = …`, in their order."""
 
-    def admits(self, method: str, path: str, clause: Optional[Clause]) -> tuple[str, ...]:
+    def admits(self, method: str, path: str, clause: Clause | None) -> tuple[str, ...]:
         """The line that would admit the request, and where it would have to stand."""
-        return (f"the rule 'allow = {method} {path_pattern(path)}'" + (" above that one" if clause else ""),)
+        return (
+            f"the rule 'allow = {method} {path_pattern(path)}'"
+            + (" above that one" if clause else ""),
+        )
 
     def table(self) -> list[str]:
         """The lines as they were given."""
-        return ["policy rules: the first line that matches decides, no match denies", *(clause.name for clause in self._clauses)]
+        return [
+            "policy rules: the first line that matches decides, no match denies",
+            *(clause.name for clause in self._clauses),
+        ]
 
 
 def native_policy(rule_lines: Sequence[str]) -> NativePolicy:
     """The policy of lines `allow = METHODS /path` and `deny = …`; raises PolicyError naming a wrong line."""
     if not rule_lines:
-        raise PolicyError("policy 'rules' has no rule: add lines such as allow = GET,HEAD /containers/*/logs")
+        raise PolicyError(
+            "policy 'rules' has no rule: add lines such as allow = GET,HEAD /containers/*/logs"
+        )
     return NativePolicy("rules", [native_clause(line) for line in rule_lines])
 
 
@@ -304,10 +422,15 @@ def native_clause(line: str) -> Clause:
     """One rule; `*` within a segment, `**` across; raises PolicyError."""
     rule = NATIVE_RULE.fullmatch(line)
     if rule is None:
-        raise PolicyError(f"{line.strip()!r} is no rule; one is: allow = GET,HEAD /containers/*/logs")
+        raise PolicyError(
+            f"{line.strip()!r} is no rule; one is: allow = GET,HEAD /containers/*/logs"
+        )
     action, methods, path = rule.groups()
     names = frozenset() if methods == "*" else frozenset(methods.split(","))
-    regex = "".join({"**": ".*", "*": "[^/]*"}.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*)", path))
+    regex = "".join(
+        {"**": ".*", "*": "[^/]*"}.get(part, re.escape(part))
+        for part in re.split(r"(\*\*|\*)", path)
+    )
     return Clause(action == "allow", names, re.compile(rf"{regex}\Z", re.S), line.strip(), path)
 
 
@@ -328,17 +451,27 @@ class ClientFilter:
         if not self._uids and not self._gids:
             return Decision(True, "allow-uid")
         allowed = client.get("uid") in self._uids or client.get("gid") in self._gids
-        return Decision(allowed, "allow-uid", () if allowed else (f"allow-uid = {client.get('uid')}",))
+        return Decision(
+            allowed, "allow-uid", () if allowed else (f"allow-uid = {client.get('uid')}",)
+        )
 
 
-def client_filter(allow_from: Iterable[str], allow_uid: Iterable[Any], allow_gid: Iterable[Any]) -> Optional[ClientFilter]:
+def client_filter(
+    allow_from: Iterable[str], allow_uid: Iterable[Any], allow_gid: Iterable[Any]
+) -> ClientFilter | None:
     """The filter, or None where nothing restricts; raises PolicyError."""
     try:
         networks = [ipaddress.ip_network(text, strict=False) for text in allow_from]
     except ValueError as error:
-        raise PolicyError(f"allow-from: {error}; give addresses or networks such as 10.0.0.0/8") from None
-    uids = frozenset(account_number(name, lambda n: pwd.getpwnam(n).pw_uid, "allow-uid") for name in allow_uid)
-    gids = frozenset(account_number(name, lambda n: grp.getgrnam(n).gr_gid, "allow-gid") for name in allow_gid)
+        raise PolicyError(
+            f"allow-from: {error}; give addresses or networks such as 10.0.0.0/8"
+        ) from None
+    uids = frozenset(
+        account_number(name, lambda n: pwd.getpwnam(n).pw_uid, "allow-uid") for name in allow_uid
+    )
+    gids = frozenset(
+        account_number(name, lambda n: grp.getgrnam(n).gr_gid, "allow-gid") for name in allow_gid
+    )
     return ClientFilter(networks, uids, gids) if networks or uids or gids else None
 
 
@@ -361,11 +494,28 @@ COLLECTIONS = {
     "secrets": ("json", "create"),
     "configs": ("create",),
     "plugins": ("privileges", "pull", "create"),
-    **{name: () for name in ("tasks", "nodes", "exec", "distribution", "manifests", "generate")},
+    **dict.fromkeys(("tasks", "nodes", "exec", "distribution", "manifests", "generate"), ()),
 }
 SLASHED = ("images", "distribution", "plugins", "manifests")  # collections whose names hold slashes
 #: what can stand behind a name with slashes
-NAME_VERBS = frozenset("json history push tag get exists tree untag resolve enable disable set upgrade attach/ws".split())
+NAME_VERBS = frozenset(
+    [
+        "json",
+        "history",
+        "push",
+        "tag",
+        "get",
+        "exists",
+        "tree",
+        "untag",
+        "resolve",
+        "enable",
+        "disable",
+        "set",
+        "upgrade",
+        "attach/ws",
+    ]
+)
 LEARNED_EVENTS = ("would_deny", "denied", "request")
 STREAM_REQUESTS = {
     "logs": ("GET", "/{0}/{1}/logs"),
@@ -379,13 +529,23 @@ def path_pattern(path: str) -> str:
     """A path with names and ids as `*`, or `**` where they hold slashes."""
     libpod = "/libpod" if path.startswith("/libpod/") else ""
     parts = path[len(libpod) :].split("/")
-    if len(parts) < 3 or parts[1] not in COLLECTIONS or (len(parts) == 3 and parts[2] in COLLECTIONS[parts[1]]):
+    if (
+        len(parts) < 3
+        or parts[1] not in COLLECTIONS
+        or (len(parts) == 3 and parts[2] in COLLECTIONS[parts[1]])
+    ):
         return path
     prefix, behind = f"{libpod}/{parts[1]}", parts[3:]
     if parts[1] in SLASHED:
         return f"{prefix}/**" + (f"/{parts[-1]}" if behind and parts[-1] in NAME_VERBS else "")
-    if parts[1] == "containers" and len(behind) > 1 and behind != ["attach", "ws"]:  # a link's name, or a checkpoint's
-        return f"{prefix}/*/checkpoints/*" if behind[0] == "checkpoints" else f"{prefix}/**/{behind[-1]}"
+    if (
+        parts[1] == "containers" and len(behind) > 1 and behind != ["attach", "ws"]
+    ):  # a link's name, or a checkpoint's
+        return (
+            f"{prefix}/*/checkpoints/*"
+            if behind[0] == "checkpoints"
+            else f"{prefix}/**/{behind[-1]}"
+        )
     return "/".join([prefix, "*", *behind])
 
 
@@ -415,13 +575,20 @@ def openness(name: str) -> int:
 def least_variables(requests: Sequence[tuple[str, str]], linuxserver: bool = True) -> list[str]:
     """The variables to set to 1 so that all requests pass that can, and the least besides; none can be left out."""
     defaults = CompatiblePolicy(OPEN_BY_DEFAULT, linuxserver)
-    choices = [[frozenset(needed) - OPEN_BY_DEFAULT for needed in defaults.alternatives(*request)] for request in requests]
+    choices = [
+        [frozenset(needed) - OPEN_BY_DEFAULT for needed in defaults.alternatives(*request)]
+        for request in requests
+    ]
     choices = [alternatives for alternatives in choices if alternatives]
     chosen: set[str] = set()
     for alternatives in sorted(choices, key=len):
-        chosen |= min(alternatives, key=lambda needed: sum(openness(name) for name in needed - chosen))
+        chosen |= min(
+            alternatives, key=lambda needed: sum(openness(name) for name in needed - chosen)
+        )
     for name in sorted(chosen, key=openness, reverse=True):
-        if all(any(needed <= chosen - {name} for needed in alternatives) for alternatives in choices):
+        if all(
+            any(needed <= chosen - {name} for needed in alternatives) for alternatives in choices
+        ):
             chosen.discard(name)
     return [name for name in SWITCHES if name in chosen]
 
@@ -431,7 +598,10 @@ def least_rules(requests: Mapping[tuple[str, str], str]) -> list[str]:
     methods: dict[str, list[str]] = {}
     for method, pattern in requests:
         methods.setdefault(pattern, []).append(method)
-    lines = {f"allow = {','.join(sorted(names))} {pattern}": pattern for pattern, names in sorted(methods.items())}
+    lines = {
+        f"allow = {','.join(sorted(names))} {pattern}": pattern
+        for pattern, names in sorted(methods.items())
+    }
     samples = [(method, path) for (method, _), path in requests.items()]
     for line in sorted(lines, key=lambda line: -lines[line].count("*")):
         rest = [other for other in lines if other != line]
@@ -447,6 +617,18 @@ def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> lis
     name = "linuxserver" if linuxserver else "tecnativa"
     variables = least_variables(samples, linuxserver)
     policy = CompatiblePolicy({*OPEN_BY_DEFAULT, *variables}, linuxserver)
-    lines = ["# as variables, for the environment:", f"DOCKERAUDIT_POLICY={name}", *(f"{variable}=1" for variable in variables)]
-    lines += [f"# no variable admits {method} {path}" for method, path in samples if not policy.decide(method, path).allowed]
-    return [*lines, "# or as native rules, for the file of --config, with policy = rules:", *least_rules(requests)]
+    lines = [
+        "# as variables, for the environment:",
+        f"DOCKERAUDIT_POLICY={name}",
+        *(f"{variable}=1" for variable in variables),
+    ]
+    lines += [
+        f"# no variable admits {method} {path}"
+        for method, path in samples
+        if not policy.decide(method, path).allowed
+    ]
+    return [
+        *lines,
+        "# or as native rules, for the file of --config, with policy = rules:",
+        *least_rules(requests),
+    ]

@@ -1,5 +1,5 @@
-"""What all connections share: settings, log, executors, counters.
-"""
+"""What all connections share: settings, log, executors, counters."""
+
 from __future__ import annotations
 
 import select
@@ -7,33 +7,39 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Iterable, Optional
+from typing import Any
 
 from _dockeraudit.admission import DenialCounts
-from _dockeraudit.scanner import Scanner
-from _dockeraudit.records import redact_bytes
 from _dockeraudit.auditlog import AuditLog
-from _dockeraudit.scanning import ScanRoom
-from _dockeraudit.engine import NameResolver
 from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.engine import NameResolver
+from _dockeraudit.records import redact_bytes
+from _dockeraudit.scanner import Scanner
+from _dockeraudit.scanning import ScanRoom
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import wake
 
-
-EVENTS_A_TURN = 64  # sockets of kept connections that are looked at between two looks at all of them
+EVENTS_A_TURN = (
+    64  # sockets of kept connections that are looked at between two looks at all of them
+)
 MAX_CONNECTIONS = 1024  # of all listeners together, a thread each; 503 beyond
 SWITCH_INTERVAL = 0.0005  # seconds a thread keeps the interpreter; the default 5 ms would be a quiet stream's latency
 CROWD = 128  # connections from which on it is longer: 1,000 that were cut at once spent 1.5 s of system time on waking up
 CROWD_INTERVAL = 0.005  # seconds then, and while no stream is scanned, the interpreter's default: half as many requests again
-KNOWN_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT"})
+KNOWN_METHODS = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT"}
+)
 MASKED_PATH = 512  # bytes of a path in a record
 
 
 class Proxy:
     """What all connections share: settings, the log, the executors, the counters, and the connections themselves."""
 
-    def __init__(self, settings: Settings, log: AuditLog, scanner: Scanner, diagnostics: Diagnostics) -> None:
+    def __init__(
+        self, settings: Settings, log: AuditLog, scanner: Scanner, diagnostics: Diagnostics
+    ) -> None:
         self.settings = settings
         self.log = log
         self.scanner = scanner
@@ -77,7 +83,9 @@ class Proxy:
 
     def _share_interpreter(self) -> None:
         """A stream's scan must not keep others waiting; without one, or with a crowd of threads that wake up once an interval, a longer one is faster."""
-        interval = SWITCH_INTERVAL if self.streams and len(self.connections) < CROWD else CROWD_INTERVAL
+        interval = (
+            SWITCH_INTERVAL if self.streams and len(self.connections) < CROWD else CROWD_INTERVAL
+        )
         if interval != self._interval:
             self._interval = interval
             sys.setswitchinterval(interval)
@@ -101,10 +109,16 @@ class Proxy:
         """A path for a record: what looks like a secret in it is redacted."""
         raw = path.encode("utf-8", "surrogateescape")
         for match in reversed(self.scanner.scan(raw)):
-            raw = raw[: match.start] + redact_bytes(raw[match.start : match.end]).encode() + raw[match.end :]
+            raw = (
+                raw[: match.start]
+                + redact_bytes(raw[match.start : match.end]).encode()
+                + raw[match.end :]
+            )
         return raw[:MASKED_PATH].decode("utf-8", "replace")
 
-    def record_denial(self, event: str, method: str, path: str, client: dict[str, Any], rule: str) -> None:
+    def record_denial(
+        self, event: str, method: str, path: str, client: dict[str, Any], rule: str
+    ) -> None:
         """Write a `denied` or `would_deny` record, the same one at most once a minute with its count."""
         who = client.get("address", client.get("uid"))
         key = (event, method, path, client["listener"], who, rule)
@@ -115,7 +129,13 @@ class Proxy:
 
     def _write_denials(self, due: Iterable[tuple[tuple[Any, ...], int]]) -> None:
         for (event, method, path, client, rule), count in due:
-            fields = {"method": method, "path": self.masked(path), "client": client, "rule": rule, "count": count}
+            fields = {
+                "method": method,
+                "path": self.masked(path),
+                "client": client,
+                "rule": rule,
+                "count": count,
+            }
             self.log.accept(event, fields)
 
     def _audit_failure(self, failed: bool) -> None:
@@ -158,7 +178,7 @@ class KeptConnections:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._waiting: dict[int, Any] = {}  # by the descriptor of either side
-        self._leader: Optional[Any] = None
+        self._leader: Any | None = None
         self._lock = threading.Lock()
 
     def wait(self, handler: Any) -> None:

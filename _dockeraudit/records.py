@@ -1,15 +1,17 @@
-"""Records of the audit log: fields, length, hash, redaction, fingerprint. Performs no I/O.
-"""
+"""Records of the audit log: fields, length, hash, redaction, fingerprint. Performs no I/O."""
+
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any, Iterator, Mapping, Optional
-
+from typing import Any
 
 MAX_LINE = 4096  # bytes of a record with its newline; pipes take so much in one piece (PIPE_BUF)
-COUNTS_SIZE = 3000  # bytes of `counts` in one `suppressed`; with its other fields it stays below MAX_LINE
+COUNTS_SIZE = (
+    3000  # bytes of `counts` in one `suppressed`; with its other fields it stays below MAX_LINE
+)
 COUNTED_NAME = 200  # characters of a pattern's name there
 NO_LINE = "0" * 16  # `prev` where there is no line before
 
@@ -28,7 +30,7 @@ class Record:
         self.event = event
         self.fields = fields
         self.matches = matches
-        self.seq: Optional[int] = None
+        self.seq: int | None = None
 
 
 def rfc3339(timestamp: float) -> str:
@@ -39,7 +41,13 @@ def rfc3339(timestamp: float) -> str:
 def encode_record(record: Record, run: str, seq: int, prev: str) -> bytes:
     """The record's line with its newline, at most MAX_LINE bytes: the longest text in it is shortened until it fits."""
     fields = record.fields() if callable(record.fields) else record.fields
-    head = {"timestamp": rfc3339(record.timestamp), "event": record.event, "run": run, "seq": seq, "prev": prev}
+    head = {
+        "timestamp": rfc3339(record.timestamp),
+        "event": record.event,
+        "run": run,
+        "seq": seq,
+        "prev": prev,
+    }
     line = encode_line({**head, **fields})
     while len(line) > MAX_LINE:
         fields = shortened(fields, len(line) - MAX_LINE)

@@ -1,5 +1,5 @@
-"""The command `report`: files, progress, state.
-"""
+"""The command `report`: files, progress, state."""
+
 from __future__ import annotations
 
 import json
@@ -7,30 +7,30 @@ import os
 import re
 import time
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import IO, Any, Iterator, Mapping, NamedTuple, Optional, Sequence, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 
 from _dockeraudit import __version__
+from _dockeraudit.page import PAGE_TAIL, render_html
+from _dockeraudit.summary import (
+    STATE_LIMIT,
+    AuditSummary,
+    Choice,
+    fingerprint_prefix,
+    since_timestamp,
+)
+from _dockeraudit.terminal import render_text
 from _dockeraudit.text import (
-    ReportError,
     SEVERITY_RANK,
     WIDTH,
+    ReportError,
     fit,
     printable,
     severity_rank,
     size_text,
 )
 from _dockeraudit.verify import open_audit_log
-from _dockeraudit.summary import (
-    AuditSummary,
-    Choice,
-    STATE_LIMIT,
-    fingerprint_prefix,
-    since_timestamp,
-)
-from _dockeraudit.terminal import render_text
-from _dockeraudit.page import PAGE_TAIL, render_html
-
 
 READ_SIZE = 1 << 20  # bytes read at once
 LONGEST_LINE = 1 << 20  # bytes of a line that may be a record; the writer's are 4,096 at most
@@ -58,35 +58,47 @@ class State(NamedTuple):
         except (OSError, ValueError):
             mark, until, told = "", "", []
         if mark != STATE_MARK:
-            raise ReportError(f"--state {path!r} is not a file that an earlier report has written; name another, or remove it")
+            raise ReportError(
+                f"--state {path!r} is not a file that an earlier report has written; name another, or remove it"
+            )
         return cls(until, [digest for digest in told if digest])
 
     def write(self, path: str) -> None:
         """Into its file, whole or not at all; raises OSError."""
         part = f"{path}.{os.getpid()}"
-        with open(part, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(
+            part, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)
+        ) as file:
             file.write("\n".join((STATE_MARK, self.until, *self.told)) + "\n")
         os.replace(part, path)
 
     def since(self) -> str:
         """From when on to read: a little before the end, since a record may wait a second for its container's name."""
         try:
-            return (datetime.strptime(self.until, "%Y-%m-%dT%H:%M:%S.%fZ") - STATE_OVERLAP).isoformat()
+            return (
+                datetime.strptime(self.until, "%Y-%m-%dT%H:%M:%S.%fZ") - STATE_OVERLAP
+            ).isoformat()
         except ValueError:
             return ""
 
 
 def run_report(
-    files: Sequence[str], *, since: Optional[str], container: Optional[str], pattern: Optional[str], severity: Optional[str],
-    json_output: bool, html: bool, fail_on: Optional[str], out: TextIO, err: TextIO, now: Optional[float] = None, secret: Optional[str] = None,
-    state: Optional[str] = None,
+    files: Sequence[str], *, since: str | None, container: str | None, pattern: str | None, severity: str | None,
+    json_output: bool, html: bool, fail_on: str | None, out: TextIO, err: TextIO, now: float | None = None, secret: str | None = None,
+    state: str | None = None,
 ) -> int:  # fmt: skip
     """Write the report: 0, 1 where --fail-on found something, 66 for a file that cannot be read, 73 for a state that cannot be written, 78 for a wrong option."""
     now = time.time() if now is None else now
     try:
         before = State.read(state) if state else State()
         moment = since_timestamp(since, now) if since else before.since()
-        choice = Choice(moment, container or "", pattern or "", severity_rank("--severity", severity), fingerprint_prefix(secret))
+        choice = Choice(
+            moment,
+            container or "",
+            pattern or "",
+            severity_rank("--severity", severity),
+            fingerprint_prefix(secret),
+        )
         least = severity_rank("--fail-on", fail_on)
     except ReportError as error:
         err.write(f"dockeraudit report: {error}\n")
@@ -100,11 +112,17 @@ def run_report(
             write_report(summary, out, json_output=json_output, html=html, now=now)
             out.flush()
         try:
-            State(max(before.until, summary.last), [*before.told, *sorted(news)][-STATE_LIMIT:]).write(state)
+            State(
+                max(before.until, summary.last), [*before.told, *sorted(news)][-STATE_LIMIT:]
+            ).write(state)
         except OSError as error:
-            err.write(f"dockeraudit report: --state {printable(state)} cannot be written: {error.strerror}; the same will be told again\n")
+            err.write(
+                f"dockeraudit report: --state {printable(state)} cannot be written: {error.strerror}; the same will be told again\n"
+            )
             return EXIT_CANNOT_CREATE
-    if least and any(count and SEVERITY_RANK.get(name, 0) >= least for name, count in summary.findings.items()):
+    if least and any(
+        count and SEVERITY_RANK.get(name, 0) >= least for name, count in summary.findings.items()
+    ):
         return EXIT_FOUND_GRAVE
     return EXIT_NO_INPUT if summary.losses["files_unreadable"] else 0
 
@@ -122,30 +140,45 @@ def read_logs(files: Sequence[str], choice: Choice, err: TextIO) -> AuditSummary
     return summary
 
 
-def write_report(summary: AuditSummary, out: TextIO, *, json_output: bool, html: bool, now: float) -> None:
+def write_report(
+    summary: AuditSummary, out: TextIO, *, json_output: bool, html: bool, now: float
+) -> None:
     """The report as JSON, as a page or as text."""
     if json_output:
         json.dump(summary.as_dict(), out, ensure_ascii=True, indent=1)
         out.write("\n")
     elif html:
-        made = datetime.fromtimestamp(now, timezone.utc).strftime("Made by dockeraudit report, %Y-%m-%d %H:%M UTC.")
+        made = datetime.fromtimestamp(now, timezone.utc).strftime(
+            "Made by dockeraudit report, %Y-%m-%d %H:%M UTC."
+        )
         out.write(render_html(summary, title="dockeraudit report", made=made))
     else:
         out.write(render_text(summary, out.isatty() and not os.environ.get("NO_COLOR")))
 
 
-def log_history(path: str, since: Optional[str] = None) -> list[str]:
+def log_history(path: str, since: str | None = None) -> list[str]:
     """A log and its rotated files, the oldest first; without those last written before `since`, where that can be read."""
     folder, name = os.path.split(path)
     if path == "-":
         return [path]
     try:
         earliest = since_timestamp(since, time.time()) if since else ""
-        entries = [entry for entry in os.listdir(folder or ".") if entry.startswith(name) and ROTATED.fullmatch(entry[len(name) :])]
-        dated = sorted((os.stat(os.path.join(folder, entry)).st_mtime, os.path.join(folder, entry)) for entry in entries)
+        entries = [
+            entry
+            for entry in os.listdir(folder or ".")
+            if entry.startswith(name) and ROTATED.fullmatch(entry[len(name) :])
+        ]
+        dated = sorted(
+            (os.stat(os.path.join(folder, entry)).st_mtime, os.path.join(folder, entry))
+            for entry in entries
+        )
     except (OSError, ReportError):
         return [path]
-    return [entry for moment, entry in dated if datetime.fromtimestamp(moment, timezone.utc).isoformat() >= earliest] + [path]
+    return [
+        entry
+        for moment, entry in dated
+        if datetime.fromtimestamp(moment, timezone.utc).isoformat() >= earliest
+    ] + [path]
 
 
 def read_log(summary: AuditSummary, name: str, err: TextIO) -> None:
@@ -162,7 +195,9 @@ def read_log(summary: AuditSummary, name: str, err: TextIO) -> None:
                 if time.monotonic() - shown_at >= 0.5:
                     shown_at = time.monotonic()
                     of = f" of {size_text(total)}" if total else ""
-                    err.write(fit(f"{size_text(done)}{of} read: {name}", WIDTH - 1).join(("\r", "\x1b[K")))
+                    err.write(
+                        fit(f"{size_text(done)}{of} read: {name}", WIDTH - 1).join(("\r", "\x1b[K"))
+                    )
                     err.flush()
     if looked:
         err.write("\r\x1b[K")

@@ -1,23 +1,23 @@
 """What a request target means to the engine, whatever its spelling. Performs no I/O.
 
-    raw target ─▶ decoded path without version ─▶ Route (which endpoint, which container)
+raw target ─▶ decoded path without version ─▶ Route (which endpoint, which container)
 """
+
 from __future__ import annotations
 
 import functools
 import re
 import urllib.parse
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from _dockeraudit.http1 import (
     KNOWN_HEADS,
-    RequestHead,
     SCHEME,
+    RequestHead,
     may_be_kept,
     parse_request_head,
     request_framing,
 )
-
 
 # moby's router: "/v{version:[0-9.]+}"; Podman's: "/v{version:[0-9][0-9A-Za-z.-]*}"
 VERSION_SEGMENT = re.compile(r"/v[0-9.][0-9A-Za-z.\-]*(?=/)")
@@ -32,7 +32,9 @@ AUDITED_ROUTES = (
     ("POST", re.compile(r"(?P<tunnel>/session|/grpc)"), "tunnel"),
 )
 #: GET requests that copy data out of the host, recorded like those that change something
-EXPORTS = re.compile(r"(?:/libpod)?/(?:containers/.*/(?:archive|export)|images/(?:.*/)?get|images/export)", re.S)
+EXPORTS = re.compile(
+    r"(?:/libpod)?/(?:containers/.*/(?:archive|export)|images/(?:.*/)?get|images/export)", re.S
+)
 #: answers that go on until somebody ends them: cut at once when the proxy stops
 ENDLESS = re.compile(r"(?:/libpod)?/(?:events|containers/.*/stats|containers/stats)", re.S)
 
@@ -46,9 +48,9 @@ class Route(NamedTuple):
 
     path: str
     query: str
-    authority: Optional[bytes]
+    authority: bytes | None
     endpoint: str
-    kind: Optional[str] = None
+    kind: str | None = None
     name: str = ""
 
     @property
@@ -79,7 +81,7 @@ def classify(method: bytes, target: bytes) -> Route:
     return route_of(method.decode("ascii"), path, query.decode("ascii", "replace"), authority)
 
 
-def route_of(method: str, path: str, query: str, authority: Optional[bytes]) -> Route:
+def route_of(method: str, path: str, query: str, authority: bytes | None) -> Route:
     """The first audited route that the decoded path matches; other if there is none."""
     for wanted, pattern, endpoint in AUDITED_ROUTES:
         match = pattern.fullmatch(path) if method == wanted else None
@@ -111,7 +113,12 @@ def offered_protocols(head: RequestHead, route: Route, relay_http2: bool) -> lis
     """
     if b"upgrade" not in head.index or b"upgrade" not in head.members(b"connection"):
         return []
-    offers = [part.strip() for value in head.index.get(b"upgrade", ()) for part in value.split(b",") if part.strip()]
+    offers = [
+        part.strip()
+        for value in head.index.get(b"upgrade", ())
+        for part in value.split(b",")
+        if part.strip()
+    ]
     if relay_http2 or route.endpoint == "tunnel":
         return offers
     return [offer for offer in offers if not offer.lower().startswith((b"h2", b"http/2"))]

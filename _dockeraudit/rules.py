@@ -1,5 +1,5 @@
-"""What a rule is, and the shorthand in which the tables of `patterns` are written.
-"""
+"""What a rule is, and the shorthand in which the tables of `patterns` are written."""
+
 from __future__ import annotations
 
 import functools
@@ -80,16 +80,24 @@ def shape_regex(shape: str) -> str:
 def shape_end(shape: str) -> str:
     """What must not follow a shape of a fixed length: more of a token's characters."""
     last = re.search(r"\{([a-zA-Z])\d+(,\d*)?\}$", shape)
-    return "" if last is None or last.group(2) == "," else "(?![A-Za-z0-9_-])" if last.group(1) not in "be" else f"(?![{ALPHABETS[last.group(1)]}])"
+    return (
+        ""
+        if last is None or last.group(2) == ","
+        else "(?![A-Za-z0-9_-])"
+        if last.group(1) not in "be"
+        else f"(?![{ALPHABETS[last.group(1)]}])"
+    )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def letters(letter: str) -> str:
     """The alphabet that a letter of a shape stands for, ranges spelled out."""
-    return re.sub(r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), ALPHABETS[letter])
+    return re.sub(
+        r"(.)-(.)", lambda m: "".join(map(chr, range(ord(m[1]), ord(m[2]) + 1))), ALPHABETS[letter]
+    )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def plain_letters(letter: str) -> str:
     """The same without punctuation, where anything is left then."""
     return letters(letter).translate(str.maketrans("", "", "-_=.+/%")) or letters(letter)
@@ -126,7 +134,11 @@ def shape_heads(shape: str) -> tuple[bytes, ...]:
             break
         if letter:
             alphabet = letters(letter)
-            options = list(alphabet) if int(least) == 1 or min(map(len, heads)) == 2 else [a + b for a in alphabet for b in alphabet]
+            options = (
+                list(alphabet)
+                if int(least) == 1 or min(map(len, heads)) == 2
+                else [a + b for a in alphabet for b in alphabet]
+            )
         else:
             options = choice.split("|") if choice else [literal]
         heads = [head + option for head in heads for option in options]
@@ -135,13 +147,36 @@ def shape_heads(shape: str) -> tuple[bytes, ...]:
 
 def behind(before: str, rule: Rule) -> Rule:
     """The rule, where something stands before its token that is no part of it."""
-    return rule._replace(pattern=f"(?<={re.escape(before)})".encode() + rule.pattern, examples=tuple(before + e for e in rule.examples), negatives=rule.examples)
+    return rule._replace(
+        pattern=f"(?<={re.escape(before)})".encode() + rule.pattern,
+        examples=tuple(before + e for e in rule.examples),
+        negatives=rule.examples,
+    )
 
 
-def keyed(rule_id: str, name: str, service: str, shapes: str, reference: str, severity: str = "MEDIUM") -> Rule:
+def keyed(
+    rule_id: str, name: str, service: str, shapes: str, reference: str, severity: str = "MEDIUM"
+) -> Rule:
     """A rule for values that only their key gives away: one of the `service` words in the key's name, and a shape."""
     pattern = "|".join(f"(?:{shape_regex(shape)})" for shape in shapes.split())
     word, first = service.split()[0], shapes.split()[0]
-    examples = (f"{word}_api_key = {shape_sample(first)}", f'"{word}-token": "{shape_sample(first, 2)}"')
-    negatives = (f"{word}_api_key = {shape_sample(first)[:5]}", f"other_api_page = {shape_sample(first)}")
-    return Rule(rule_id, name, severity, tuple(service.encode().split()), pattern.encode(), 0, examples, negatives, reference, find="service")
+    examples = (
+        f"{word}_api_key = {shape_sample(first)}",
+        f'"{word}-token": "{shape_sample(first, 2)}"',
+    )
+    negatives = (
+        f"{word}_api_key = {shape_sample(first)[:5]}",
+        f"other_api_page = {shape_sample(first)}",
+    )
+    return Rule(
+        rule_id,
+        name,
+        severity,
+        tuple(service.encode().split()),
+        pattern.encode(),
+        0,
+        examples,
+        negatives,
+        reference,
+        find="service",
+    )

@@ -1,5 +1,5 @@
-"""The command `scan`: what files, standard input or containers' logs leak.
-"""
+"""The command `scan`: what files, standard input or containers' logs leak."""
+
 from __future__ import annotations
 
 import gzip
@@ -10,39 +10,49 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Any
 
+from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.engine import BLOCK, UnixHTTPConnection, ask_engine, engine_stream, nested
 from _dockeraudit.errors import (
-    ConfigurationError,
     EXIT_FOUND,
     EXIT_UNAVAILABLE,
+    ConfigurationError,
     EngineError,
     HTTPError,
 )
+from _dockeraudit.options import ENVIRONMENT, load_scanner, load_settings, open_log, option_parser
+from _dockeraudit.scanner import Scanner
+from _dockeraudit.scanning import TextScanner
+from _dockeraudit.sockets import command_of
+from _dockeraudit.streamrecords import StreamAudit
+from _dockeraudit.streams import Decoder, RawDecoder, Run, StreamDemuxer
 from _dockeraudit.text import (
-    ReportError,
     SEVERITY_RANK,
     WIDTH,
+    ReportError,
     counted,
     fit,
     printable,
     severity_rank,
     size_text,
 )
-from _dockeraudit.streams import Decoder, RawDecoder, Run, StreamDemuxer
-from _dockeraudit.scanner import Scanner
-from _dockeraudit.streamrecords import StreamAudit
-from _dockeraudit.auditlog import AuditLog
-from _dockeraudit.scanning import TextScanner
-from _dockeraudit.engine import BLOCK, UnixHTTPConnection, ask_engine, engine_stream, nested
-from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.sockets import command_of
-from _dockeraudit.options import ENVIRONMENT, load_scanner, load_settings, open_log, option_parser
 
-
-SCAN_OPTIONS = ("upstream", "log-level", "fsync", "fingerprint-key", "rules", "only-rules", "disable-rule", "allow-secret", "config")
+SCAN_OPTIONS = (
+    "upstream",
+    "log-level",
+    "fsync",
+    "fingerprint-key",
+    "rules",
+    "only-rules",
+    "disable-rule",
+    "allow-secret",
+    "config",
+)
 SCAN_THREADS = 4  # containers read at once: the engine reads while we scan
 SCAN_QUEUE = 100_000  # records that may wait for a slow reader of standard output, so that none is lost to a burst
 SCAN_HELD = 10_000  # of them, beyond which a scan pauses; what one block of each thread can add finds room behind it
@@ -56,10 +66,29 @@ def command_scan(arguments: Sequence[str]) -> int:
     Exit status: 0 nothing found, 1 found, 69 something could not be read, 74 records were lost, 130 interrupted.
     """
     parser = option_parser(SCAN_OPTIONS, prog="dockeraudit scan", description=command_scan.__doc__)
-    parser.add_argument("files", nargs="*", metavar="FILE", help="a file, a folder, a .gz, or - for standard input, which is the default")
-    parser.add_argument("--containers", action="store_true", help="the logs of all containers of the engine, running or not")
-    parser.add_argument("--audit-log", action="append", metavar="PATH", help="where the records go (default: -, standard output)")
-    parser.add_argument("--fail-on", metavar="SEVERITY", default="LOW", help="exit 1 only for such a finding, or a graver one (default: LOW)")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="a file, a folder, a .gz, or - for standard input, which is the default",
+    )
+    parser.add_argument(
+        "--containers",
+        action="store_true",
+        help="the logs of all containers of the engine, running or not",
+    )
+    parser.add_argument(
+        "--audit-log",
+        action="append",
+        metavar="PATH",
+        help="where the records go (default: -, standard output)",
+    )
+    parser.add_argument(
+        "--fail-on",
+        metavar="SEVERITY",
+        default="LOW",
+        help="exit 1 only for such a finding, or a graver one (default: LOW)",
+    )
     settings = load_settings(arguments, {**os.environ, ENVIRONMENT + "AUDIT_LOG": "-"}, parser)
     try:
         least = severity_rank("--fail-on", settings.fail_on)
@@ -67,7 +96,9 @@ def command_scan(arguments: Sequence[str]) -> int:
         raise ConfigurationError(str(error)) from None
     diagnostics = Diagnostics(settings.log_level)
     scanner = load_scanner(settings)
-    scan = Scan(scanner, open_log(settings, scanner, [], diagnostics, write_or_end, SCAN_QUEUE), diagnostics)
+    scan = Scan(
+        scanner, open_log(settings, scanner, [], diagnostics, write_or_end, SCAN_QUEUE), diagnostics
+    )
     reason = "end"
     try:
         if settings.files or not settings.containers:
@@ -78,7 +109,11 @@ def command_scan(arguments: Sequence[str]) -> int:
         reason = "SIGINT"
     finally:
         scan.tell_end()
-        grave = [name for name, severity in scan.log.counters()["findings"] if SEVERITY_RANK.get(severity, 0) >= least]
+        grave = [
+            name
+            for name, severity in scan.log.counters()["findings"]
+            if SEVERITY_RANK.get(severity, 0) >= least
+        ]
         status = scan.log.close(reason, settings.shutdown_timeout)
     if reason != "end":
         return 128 + signal.SIGINT
@@ -104,13 +139,19 @@ class Scan:
         self.failures = 0
         self._scanner = scanner
         self._diagnostics = diagnostics
-        self._client = {"listener": "scan", "uid": os.getuid(), "gid": os.getgid(), "pid": os.getpid(), "command": command_of(os.getpid())}
+        self._client = {
+            "listener": "scan",
+            "uid": os.getuid(),
+            "gid": os.getgid(),
+            "pid": os.getpid(),
+            "command": command_of(os.getpid()),
+        }
         self._lock = threading.Lock()
         self._terminal = diagnostics.stream.isatty()
         self._shown = time.monotonic()
         self._begun = time.monotonic()
         self._bytes = self._done = 0
-        self._total: Optional[int] = None  # sources in all, where that is known
+        self._total: int | None = None  # sources in all, where that is known
 
     # -- files
 
@@ -130,9 +171,16 @@ class Scan:
             if not os.path.isdir(path):
                 yield path
                 continue
-            for folder, folders, names in os.walk(path, onerror=lambda error: self._fail(f"cannot read the folder {error.filename}: {error.strerror}")):
+            for folder, folders, names in os.walk(
+                path,
+                onerror=lambda error: self._fail(
+                    f"cannot read the folder {error.filename}: {error.strerror}"
+                ),
+            ):
                 folders.sort()
-                yield from filter(os.path.isfile, (os.path.join(folder, name) for name in sorted(names)))
+                yield from filter(
+                    os.path.isfile, (os.path.join(folder, name) for name in sorted(names))
+                )
 
     # -- containers
 
@@ -144,14 +192,19 @@ class Scan:
                 answer = b"".join(blocks)
             if head.status != 200:
                 raise EngineError(f"the engine answered {head.status}")
-            found = [(container["Id"], container_title(container)) for container in json.loads(answer)]
+            found = [
+                (container["Id"], container_title(container)) for container in json.loads(answer)
+            ]
         except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
             self._fail(f"cannot list the containers of {socket_path}: {error}")
             return
         self._total = self._done + len(found)
         executor = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scan")
         try:
-            for job in [executor.submit(self._container, socket_path, container_id, name) for container_id, name in found]:
+            for job in [
+                executor.submit(self._container, socket_path, container_id, name)
+                for container_id, name in found
+            ]:
                 job.result()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
@@ -159,11 +212,17 @@ class Scan:
     def _container(self, socket_path: str, container_id: str, name: str) -> None:
         """Scan one container's log. With a terminal it is raw, which engines before 23 do not say in their answer."""
         try:
-            tty = nested(ask_engine(socket_path, f"/containers/{container_id}/json"), ("Config", "Tty"))
+            tty = nested(
+                ask_engine(socket_path, f"/containers/{container_id}/json"), ("Config", "Tty")
+            )
             with closing(UnixHTTPConnection(socket_path)) as connection:
-                head, blocks = engine_stream(connection, f"/containers/{container_id}/logs?stdout=1&stderr=1")
+                head, blocks = engine_stream(
+                    connection, f"/containers/{container_id}/logs?stdout=1&stderr=1"
+                )
                 if head.status != 200:
-                    raise EngineError(f"the engine answered {head.status}: {engine_message(b''.join(blocks))}")
+                    raise EngineError(
+                        f"the engine answered {head.status}: {engine_message(b''.join(blocks))}"
+                    )
                 decoder = RawDecoder("tty") if tty else StreamDemuxer(None)
                 self._source(container_id, name, blocks, decoder, name)
         except (HTTPError, OSError, ValueError) as error:
@@ -171,7 +230,14 @@ class Scan:
 
     # -- either
 
-    def _source(self, container_id: str, container_name: Optional[str], blocks: Iterable[bytes], decoder: Decoder, title: str) -> None:
+    def _source(
+        self,
+        container_id: str,
+        container_name: str | None,
+        blocks: Iterable[bytes],
+        decoder: Decoder,
+        title: str,
+    ) -> None:
         """Scan one source to its end; what reading it raises passes through, when all before has been scanned."""
         audit = self.log.open_stream("scan", container_id, self._client, False, True)
         audit.named(container_id, container_name)
@@ -188,11 +254,21 @@ class Scan:
             for text in texts.values():
                 text.end()
             lines = sum(text.lines for text in texts.values())
-            audit.close(framing=decoder.framing or "raw", nbytes=size, frames=decoder.frames, lines=lines, unscanned=0, reason=reason)
+            audit.close(
+                framing=decoder.framing or "raw",
+                nbytes=size,
+                frames=decoder.frames,
+                lines=lines,
+                unscanned=0,
+                reason=reason,
+            )
         with self._lock:
             self._done += 1
         if not self._terminal:
-            self._diagnostics.say("info" if container_name else "debug", printable(f"scanned {title}: {size_text(size)}"))
+            self._diagnostics.say(
+                "info" if container_name else "debug",
+                printable(f"scanned {title}: {size_text(size)}"),
+            )
 
     def _feed(self, texts: dict[str, TextScanner], audit: StreamAudit, runs: Sequence[Run]) -> None:
         """Scan some runs, once the log has room for what they may hold."""
@@ -219,7 +295,9 @@ class Scan:
 
     def _rewrite(self, text: str) -> None:
         try:
-            self._diagnostics.stream.write("\r" + fit(text, WIDTH - 1) + "\x1b[K" if text else "\r\x1b[K")
+            self._diagnostics.stream.write(
+                "\r" + fit(text, WIDTH - 1) + "\x1b[K" if text else "\r\x1b[K"
+            )
             self._diagnostics.stream.flush()
         except (OSError, ValueError):
             pass  # nobody looks
@@ -236,7 +314,9 @@ class Scan:
         with self._lock:
             if self._terminal:
                 self._rewrite("")
-            self._diagnostics.say("info", f"{self._figures()}, in {time.monotonic() - self._begun:.1f} s")
+            self._diagnostics.say(
+                "info", f"{self._figures()}, in {time.monotonic() - self._begun:.1f} s"
+            )
 
 
 def container_title(container: Mapping[str, Any]) -> str:

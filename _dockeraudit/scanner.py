@@ -6,23 +6,24 @@
 No pattern is ever searched for: a regex that begins with a class or ignores case walks at 0.1 GB/s, and the e-mail
 pattern is quadratic. Words, literals and runs are found, and patterns are matched there.
 """
+
 from __future__ import annotations
 
 import bisect
 import functools
 import hashlib
 import re
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, NamedTuple
 
-from _dockeraudit.rules import Match, Rule
 from _dockeraudit.plausibility import (
     CAPITALS,
-    Key,
     LETTERS,
     NO_SECRET_NAME,
     NO_WORD,
     PUBLISHED,
     SERVICES,
+    Key,
     decoded,
     decodes_to_pair,
     is_filled_in,
@@ -35,22 +36,35 @@ from _dockeraudit.plausibility import (
     password_rule,
     secret_rule,
 )
+from _dockeraudit.rules import Match, Rule
 
-
-RUN_CHARACTERS = bytes(120 if chr(c).isalnum() and c < 128 or c in b"_-" else 32 for c in range(256))
+RUN_CHARACTERS = bytes(
+    120 if chr(c).isalnum() and c < 128 or c in b"_-" else 32 for c in range(256)
+)
 AWS_HEAD = b"AKIA"
 RUN_LEAST = b"x" * 20  # no prefixed token is shorter; runs of 12 are five times as many
 #: what may stand before a run and yet belong to its token, or to an escape that is glued to it
 GLUE = frozenset(b".!\\%[")
 TOKEN_START = 32  # bytes before a run in which its token may begin: pat.XXXXXXXXXXXXXXXXXXXXXX.
-LONG_RUN = 3  # times that length: tokens that only an inner literal gives away have a run of 60 or more
+LONG_RUN = (
+    3  # times that length: tokens that only an inner literal gives away have a run of 60 or more
+)
 TOKEN_SIGNS = LETTERS + b"0123456789._-!"
 LOCAL_PART = LETTERS + b"0123456789._%+-"
 #: rules matched where a word stands, in any case, by their finder; words are visited in this order, then SECRET_WORDS'
-WORD_ANCHORS = {"pem": b"-----begin", "password": b"pass", "bearer": b"bearer", "basic": b"basic ", "curl": b"curl ", "api": b"key"}
+WORD_ANCHORS = {
+    "pem": b"-----begin",
+    "password": b"pass",
+    "bearer": b"bearer",
+    "basic": b"basic ",
+    "curl": b"curl ",
+    "api": b"key",
+}
 #: All words are looked for in one pass over a copy in which b, c, p, u are k and a, r, t, w are e: each of them then holds
 #: a `ke`, which `re` finds by its first letter. That costs as much as to find three words one after the other.
-WORD_LETTERS = bytes.maketrans(CAPITALS + b"bcpuBCPUartwARTW", CAPITALS.lower() + b"kkkkkkkkeeeeeeee")
+WORD_LETTERS = bytes.maketrans(
+    CAPITALS + b"bcpuBCPUartwARTW", CAPITALS.lower() + b"kkkkkkkkeeeeeeee"
+)
 WORD_PAIR = b"ke"
 DOMAIN = re.compile(rb"@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}")
 MARK_WINDOW = 4096  # bytes in which, after a mark that was none, the next real one is searched at C speed: texts full of them
@@ -83,21 +97,35 @@ OPERATOR_AHEAD = rb"(?=([\w.\-]{0,48}))\%d(?:[=:\"'`\\|!%%\x1b]|>[^<>\s]|\][ \t]
 SPACED_REST = rb"(?:[ _\-]?(?:access|secret|private|api|token|key|pat)(?![a-z]))?(?:[ \t_\-.:]{1,3}|[ ](?:is|was|=)[ ])[\"']?"
 SPACED = re.compile(SPACED_REST + rb"([a-z0-9_\-+/=.]{12,512})")
 #: what follows secret words that more follows, as far as it can be seen where letters stand for others
-SPACED_AHEAD = re.sub(rb"(?<!\\)[a-z]{2,}", lambda word: word.group().translate(WORD_LETTERS), SPACED_REST) + rb"(?=[a-z_\-+/=.]{0,24}[0-9]|[a-z0-9_\-+/=.]{24})[a-z0-9_\-+/=.]{12}"
+SPACED_AHEAD = (
+    re.sub(rb"(?<!\\)[a-z]{2,}", lambda word: word.group().translate(WORD_LETTERS), SPACED_REST)
+    + rb"(?=[a-z_\-+/=.]{0,24}[0-9]|[a-z0-9_\-+/=.]{24})[a-z0-9_\-+/=.]{12}"
+)
 BARE_VALUE = re.compile(rb"[^\s\"'`,;<>&)}\]\\\x1b]{4,512}")
-NEXT_NAME = re.compile(rb"\\{0,2}[\"'][ \t]{0,4}:")  # behind `"password", "name` it was a list, or the next member
-QUOTED_VALUE = {quote: re.compile(rb"[^\r\n\\" + quote + rb"]{4,512}(?=[\\" + quote + rb"])") for quote in (b'"', b"'", b"`")}
-ENCODED_VALUE = re.compile(rb"[A-Za-z0-9_.~\-]{4,512}")  # as far as percent-encoding leaves it as it is
+NEXT_NAME = re.compile(
+    rb"\\{0,2}[\"'][ \t]{0,4}:"
+)  # behind `"password", "name` it was a list, or the next member
+QUOTED_VALUE = {
+    quote: re.compile(rb"[^\r\n\\" + quote + rb"]{4,512}(?=[\\" + quote + rb"])")
+    for quote in (b'"', b"'", b"`")
+}
+ENCODED_VALUE = re.compile(
+    rb"[A-Za-z0-9_.~\-]{4,512}"
+)  # as far as percent-encoding leaves it as it is
 ELEMENT_VALUE = re.compile(rb"[^\r\n<>]{4,512}(?=</)")
 VALUES = {b">": ELEMENT_VALUE, b"%3d": ENCODED_VALUE, b"%3a": ENCODED_VALUE}
 WORD = re.compile(rb"[a-z0-9]+")
 #: what stands beside a service's name in one word: hubspotapi, awssecretaccess
-NAME_AFFIX = re.compile(rb"^(?:x|my)(?=[a-z]{4})|(?:api|app|client|access|secret|private|auth|oauth|prod|live|test|dev|admin|user|server|account|service|refresh|personal|bot|sms|io|sdk|crm|write|read)+$")
+NAME_AFFIX = re.compile(
+    rb"^(?:x|my)(?=[a-z]{4})|(?:api|app|client|access|secret|private|auth|oauth|prod|live|test|dev|admin|user|server|account|service|refresh|personal|bot|sms|io|sdk|crm|write|read)+$"
+)
 CURL_WINDOW = 128  # bytes behind curl in which a URL begins
 #: finders of rules whose matches may be placeholders; the six originals report whatever they match
 ADDED_FINDS = frozenset(("token", "inside", "mark", "url", "curl", "basic", "hook"))
 LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
-USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, where lines are endless
+USER_WINDOW = (
+    4096  # bytes around a keyword in which a user's pattern is searched, where lines are endless
+)
 Candidate = tuple[int, Match]
 
 
@@ -117,8 +145,10 @@ class Found(list):  # type: ignore[type-arg]
         super().__init__()
         self.ends: dict[Any, int] = {}
         self.lower = b""  # the block's lower-case copy, once a secret word is in it
-        self.values: set[int] = set()  # where keyed values that were reported begin: names may hold several words
-        self.judged: dict[Any, Optional[Anchored]] = {}  # logs repeat themselves; judging costs 10 µs
+        self.values: set[int] = (
+            set()
+        )  # where keyed values that were reported begin: names may hold several words
+        self.judged: dict[Any, Anchored | None] = {}  # logs repeat themselves; judging costs 10 µs
 
 
 #: (block, where the anchor is, whether lines stand for themselves, what is found) → where to go on
@@ -139,12 +169,21 @@ class Scanner:
         self._hosts: dict[bytes, list[Anchored]] = {}
         self._marks: dict[bytes, list[Anchored]] = {}
         for rank, rule in enumerate(self.rules):
-            on_line = rule.pattern.replace(rb"\s*", LINE_SPACE + b"*").replace(rb"\s+", LINE_SPACE + b"+")
+            on_line = rule.pattern.replace(rb"\s*", LINE_SPACE + b"*").replace(
+                rb"\s+", LINE_SPACE + b"+"
+            )
             anchored = Anchored(rank, rule, re.compile(rule.pattern), re.compile(on_line))
             self._by_find.setdefault(rule.find, []).append(anchored)
-            table = {"token": self._heads, "service": self._services, "hook": self._hosts, "mark": self._marks}.get(rule.find, {})
+            table = {
+                "token": self._heads,
+                "service": self._services,
+                "hook": self._hosts,
+                "mark": self._marks,
+            }.get(rule.find, {})
             for keyword in rule.keywords:
-                table.setdefault(keyword[-HOST_TAIL:] if rule.find == "hook" else keyword, []).append(anchored)
+                table.setdefault(
+                    keyword[-HOST_TAIL:] if rule.find == "hook" else keyword, []
+                ).append(anchored)
         self._names = SERVICES.union(self._services)
         self._generic = {anchored.rule.id: anchored for anchored in self._by_find.get("keyed", ())}
         self._in_block, self._in_lower = self._literals()
@@ -163,7 +202,9 @@ class Scanner:
         for anchored in self._by_find.get("line", ()):
             for keyword in anchored.rule.keywords:
                 in_lower.setdefault(keyword.lower(), []).append(self._in_line(anchored))
-        return [(literal, together(visits)) for literal, visits in in_block.items()], [(literal, together(visits)) for literal, visits in in_lower.items()]
+        return [(literal, together(visits)) for literal, visits in in_block.items()], [
+            (literal, together(visits)) for literal, visits in in_lower.items()
+        ]
 
     def _words(self) -> list[tuple[bytes, int, Visitor]]:
         """The words to look for, each with where its pair of letters stands and what to do there."""
@@ -175,7 +216,10 @@ class Scanner:
         if "keyed" in self._by_find or "service" in self._by_find:
             for word in SECRET_WORDS:
                 words[word] = [self._keyed(word, words.get(word, ()))]
-        return [(word, word.translate(WORD_LETTERS).index(WORD_PAIR), together(visits)) for word, visits in words.items()]
+        return [
+            (word, word.translate(WORD_LETTERS).index(WORD_PAIR), together(visits))
+            for word, visits in words.items()
+        ]
 
     def scan(self, block: bytes) -> list[Match]:
         """All matches in the block, sorted by start, no two secrets overlapping."""
@@ -236,7 +280,9 @@ class Scanner:
         runs = block.translate(RUN_CHARACTERS)
         at, seen, pieces = runs.find(RUN_LEAST), -1, 0
         while at >= 0:
-            pieces = pieces + 1 if at == seen else 1  # of the length that is looked for, in this run
+            pieces = (
+                pieces + 1 if at == seen else 1
+            )  # of the length that is looked for, in this run
             seen = at + len(RUN_LEAST)
             if pieces == 1:
                 before = block[at - 1] if at else 32
@@ -249,7 +295,12 @@ class Scanner:
             elif pieces == LONG_RUN and infixes:
                 end = runs.find(b" ", seen)
                 seen = end if end >= 0 else len(block)
-                self._infixed(block, max(0, at - LONG_RUN * len(RUN_LEAST) - TOKEN_START), seen + TOKEN_START, found)
+                self._infixed(
+                    block,
+                    max(0, at - LONG_RUN * len(RUN_LEAST) - TOKEN_START),
+                    seen + TOKEN_START,
+                    found,
+                )
             if block.find(AWS_HEAD, at, seen + len(AWS_HEAD) - 1) >= 0:
                 self._find_aws(block, at, seen + len(RUN_LEAST) - 1, found)
             at = runs.find(RUN_LEAST, seen)
@@ -257,7 +308,9 @@ class Scanner:
     def _find_aws(self, block: bytes, at: int, end: int, found: Found) -> None:
         """The original's keys. Each is a run of the least length: where runs are looked for anyway, only these are searched."""
         for anchored in self._by_find.get("aws", ()):
-            for match in anchored.whole.finditer(block, max(at, found.ends.get(anchored.rank, 0)), end):
+            for match in anchored.whole.finditer(
+                block, max(at, found.ends.get(anchored.rank, 0)), end
+            ):
                 found.ends[anchored.rank] = match.end()
                 accept(anchored, block, match, found)
 
@@ -307,8 +360,14 @@ class Scanner:
                 if match:
                     accept(anchored, block, match, found)
                     return int(match.end())
-            nearby = (anchored.whole.search(block, at + 1, at + MARK_WINDOW) for anchored in self._by_find["mark"])
-            return min((match.start() for match in nearby if match), default=at + MARK_WINDOW - MARK_LONGEST)
+            nearby = (
+                anchored.whole.search(block, at + 1, at + MARK_WINDOW)
+                for anchored in self._by_find["mark"]
+            )
+            return min(
+                (match.start() for match in nearby if match),
+                default=at + MARK_WINDOW - MARK_LONGEST,
+            )
 
         return visit
 
@@ -337,7 +396,12 @@ class Scanner:
                 if size == 1024:
                     size = at - low - len(block[low:at].rstrip(LOCAL_PART))
                 if size:
-                    found.append((anchored.rank, Match(anchored.rule, at - size, domain.end(), at - size, domain.end())))
+                    found.append(
+                        (
+                            anchored.rank,
+                            Match(anchored.rule, at - size, domain.end(), at - size, domain.end()),
+                        )
+                    )
                     low = domain.end()
                 domain = DOMAIN.search(block, domain.end() if size else at + 1)
             return len(block)
@@ -362,7 +426,10 @@ class Scanner:
     def _visit_url(self, block: bytes, at: int, found: Found) -> None:
         """At a :// that the finder took: credentials in the URL, URLs that are credentials."""
         host_end = block.find(b"/", at + 3, at + URL_AUTHORITY)
-        for anchored in (*self._by_find.get("url", ()), *self._hosts.get(block[host_end - HOST_TAIL : host_end], ())):
+        for anchored in (
+            *self._by_find.get("url", ()),
+            *self._hosts.get(block[host_end - HOST_TAIL : host_end], ()),
+        ):
             match = anchored.whole.match(block, at)
             if match:
                 accept(anchored, block, match, found)
@@ -395,7 +462,9 @@ class Scanner:
                 return self._spaced(block, at, behind, found) if spaced else behind
             taken = False  # by one of the originals, which come before the rules for names of every kind
             rest, operator, member, listed, element, quote = assignment.groups()
-            if operator and others and lower[behind + len(rest)] in b":=":  # the originals take no quote before it
+            if (
+                operator and others and lower[behind + len(rest)] in b":="
+            ):  # the originals take no quote before it
                 for other in others:
                     if found.ends.get(other, 0) <= at:
                         end = found.ends[other] = other(block, at, lines, found)
@@ -410,7 +479,9 @@ class Scanner:
                 return behind
             if operator is None:  # <add key="Password" value="x"/> is configuration, seldom in use
                 operator = b"value=" if member == b"=" else member or listed or element or b" "
-            value = (VALUES.get(operator) or (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE)).match(block, start)
+            value = (
+                VALUES.get(operator) or (QUOTED_VALUE[quote[-1:]] if quote else BARE_VALUE)
+            ).match(block, start)
             if value is None or operator == b"," and NEXT_NAME.match(block, value.end()):
                 return behind
             end = int(value.end())
@@ -421,10 +492,20 @@ class Scanner:
 
         return visit
 
-    def _assigned(self, block: bytes, at: int, key: tuple[bytes, bytes, bytes, bool, bool], start: int, end: int, found: Found) -> None:
+    def _assigned(
+        self,
+        block: bytes,
+        at: int,
+        key: tuple[bytes, bytes, bytes, bool, bool],
+        start: int,
+        end: int,
+        found: Found,
+    ) -> None:
         """Report an assignment whose value, from `start` to `end`, is a secret; `key`: the last five of a Key."""
         value_start = start
-        if key[2] == b">" and block[start : start + 1] == b"{":  # <secret>{AQAAABAAA value}</secret>
+        if (
+            key[2] == b">" and block[start : start + 1] == b"{"
+        ):  # <secret>{AQAAABAAA value}</secret>
             start, end = block.rfind(b" ", start, end) + 1 or start + 1, end - 1
         before = line_before(found.lower, at)
         case = (before, key, block[start:end])
@@ -434,7 +515,12 @@ class Scanner:
             anchored = found.judged[case] = self._judge(Key(*split_name(before), *key), case[2])
         if anchored:
             found.values.add(value_start)
-            found.append((anchored.rank, Match(anchored.rule, at - len(split_name(before)[1]), end, start, end)))
+            found.append(
+                (
+                    anchored.rank,
+                    Match(anchored.rule, at - len(split_name(before)[1]), end, start, end),
+                )
+            )
 
     def _spaced(self, block: bytes, at: int, behind: int, found: Found) -> int:
         """`SERVICE KEY value` without an operator: only where a known service is named before it."""
@@ -449,10 +535,15 @@ class Scanner:
             found.append((anchored.rank, Match(anchored.rule, at - len(prefix), end, start, end)))
         return int(end)
 
-    def _judge(self, key: Key, value: bytes) -> Optional[Anchored]:
+    def _judge(self, key: Key, value: bytes) -> Anchored | None:
         """The rule under which this value is a secret, or None."""
         kind = name_kind(key.prefix, key.word, key.rest)
-        if kind == "none" or key.context.endswith(b"/") or key.operator == b">" and not key.context.endswith(b"<"):
+        if (
+            kind == "none"
+            or key.context.endswith(b"/")
+            or key.operator == b">"
+            and not key.context.endswith(b"<")
+        ):
             return None
         if kind == "password":
             return None if is_placeholder(value) else self._generic.get(password_rule(key, value))
@@ -466,26 +557,38 @@ class Scanner:
         if key.word == b"auth" and decodes_to_pair(value):  # Docker's config.json, .npmrc
             return self._generic.get("keyed-secret")
         random = is_random(value)
-        return self._service(key.context + key.prefix, value, random) or self._generic.get(secret_rule(kind, key, value, random))
+        return self._service(key.context + key.prefix, value, random) or self._generic.get(
+            secret_rule(kind, key, value, random)
+        )
 
-    def _service(self, before: bytes, value: bytes, random: bool) -> Optional[Anchored]:
+    def _service(self, before: bytes, value: bytes, random: bool) -> Anchored | None:
         """The rule of a service that is named before a value of its shape, or of any random value behind a known name.
 
         Names are looked for backwards: each word, joined with the one before it, and bare of what stands beside names.
         """
         known, services = False, self._services
         words = WORD.findall(before)
-        if self._names.isdisjoint([*words, *map(bytes.__add__, words, words[1:]), *map(bare_name, words)]):
+        if self._names.isdisjoint(
+            [*words, *map(bytes.__add__, words, words[1:]), *map(bare_name, words)]
+        ):
             return None  # as nearly always, at a third of the time
         for number in range(len(words) - 1, -1, -1):
             word = words[number]
-            for name in (word, words[number - 1] + word, bare_name(word)) if number else (word, bare_name(word)):
+            for name in (
+                (word, words[number - 1] + word, bare_name(word))
+                if number
+                else (word, bare_name(word))
+            ):
                 known = known or name in SERVICES
                 if name in services:
                     known = True
                     for anchored in services[name]:
                         if anchored.whole.fullmatch(value):
-                            return self._generic.get("keyed-secret-weak") if is_typed(value) else anchored
+                            return (
+                                self._generic.get("keyed-secret-weak")
+                                if is_typed(value)
+                                else anchored
+                            )
         if known and random:
             return self._generic.get("keyed-secret" if is_strong(value) else "keyed-secret-weak")
         return None
@@ -534,11 +637,24 @@ def word_finder(words: Iterable[bytes]) -> Any:
     for number, word in enumerate(words):
         text = word.translate(WORD_LETTERS)
         at = text.index(WORD_PAIR) + len(WORD_PAIR)
-        part = re.escape(text[at:]) + b"(?<=" + re.escape(text) + b")"  # a literal first: `re` then tries it without a call
+        part = (
+            re.escape(text[at:]) + b"(?<=" + re.escape(text) + b")"
+        )  # a literal first: `re` then tries it without a call
         if word in SECRET_WORDS:
-            goes_on = b"|".join((b"s?[" + re.escape(NAME_GOES_ON) + b"]", *SECRET_WORDS[word].translate(WORD_LETTERS).split()))
+            goes_on = b"|".join(
+                (
+                    b"s?[" + re.escape(NAME_GOES_ON) + b"]",
+                    *SECRET_WORDS[word].translate(WORD_LETTERS).split(),
+                )
+            )
             ahead = OPERATOR_AHEAD % (2 * number + 1)
-            part += b"(?=" + goes_on + b")(?=" + (ahead + b"|" + SPACED_AHEAD if word in SPACED_WORDS else ahead) + b")()"
+            part += (
+                b"(?="
+                + goes_on
+                + b")(?="
+                + (ahead + b"|" + SPACED_AHEAD if word in SPACED_WORDS else ahead)
+                + b")()"
+            )
         else:
             part += b"()()"
         parts.append(part)
@@ -581,7 +697,9 @@ def stands_up(rule: Rule, secret: bytes) -> bool:
         return is_jwt(secret)
     if rule.id == "jwt-base64":
         return is_jwt(decoded(secret))
-    return not is_filled_in(secret) and (rule.id != "google-api-key" or hashlib.sha256(secret).hexdigest()[:12] not in PUBLISHED)
+    return not is_filled_in(secret) and (
+        rule.id != "google-api-key" or hashlib.sha256(secret).hexdigest()[:12] not in PUBLISHED
+    )
 
 
 def without_overlaps(candidates: list[Candidate]) -> list[Match]:
@@ -606,7 +724,12 @@ def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
     for candidate in sorted(crowd, key=lambda candidate: (candidate[0], candidate[1].start)):
         match = candidate[1]
         at = bisect.bisect_left(starts, match.secret_start)
-        if at < len(taken) and starts[at] < match.secret_end or at and taken[at - 1][1].secret_end > match.secret_start:
+        if (
+            at < len(taken)
+            and starts[at] < match.secret_end
+            or at
+            and taken[at - 1][1].secret_end > match.secret_start
+        ):
             continue
         starts.insert(at, match.secret_start)
         taken.insert(at, candidate)

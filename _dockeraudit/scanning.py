@@ -1,26 +1,33 @@
 """A stream's text to findings, beside the relay: lines are joined, scanned and reported, in bounded memory.
 
-    runs ─▶ StreamAuditor (queue, room) ─▶ TextScanner (lines, carry) ─▶ Scanner ─▶ StreamAudit
+runs ─▶ StreamAuditor (queue, room) ─▶ TextScanner (lines, carry) ─▶ Scanner ─▶ StreamAudit
 """
+
 from __future__ import annotations
 
 import re
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, NamedTuple, Union
 
-from _dockeraudit.streams import Decoded, Decoder, decode
 from _dockeraudit.rules import Match
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.streamrecords import StreamAudit
-
+from _dockeraudit.streams import Decoded, Decoder, decode
 
 CARRY_LIMIT = 64 << 10  # bytes of an unfinished line; a longer one is scanned window by window
-CARRY_KEPT = 4 << 10  # bytes of such a window that the next one begins with, so that no secret is cut
-CARRY_CONTEXT = 64  # bytes of those that are context only: a token that began before them must not look new
-KEY_BODY_LIMIT = 64 << 10  # bytes of a private key kept for its fingerprint; an RSA-16384 key has 13 KiB
+CARRY_KEPT = (
+    4 << 10
+)  # bytes of such a window that the next one begins with, so that no secret is cut
+CARRY_CONTEXT = (
+    64  # bytes of those that are context only: a token that began before them must not look new
+)
+KEY_BODY_LIMIT = (
+    64 << 10
+)  # bytes of a private key kept for its fingerprint; an RSA-16384 key has 13 KiB
 OWN_SHARE = 64 << 10  # bytes that each stream may queue for scanning whatever the others do
 STREAM_SHARE = 2 << 20  # bytes that one stream may queue
 TOTAL_SHARE = 16 << 20  # bytes that all streams may queue beyond their own shares
@@ -44,7 +51,7 @@ class KeyBody:
     def __init__(self, handle: Any, header: bytes) -> None:
         self.handle = handle
         self.header = header
-        self.text: Optional[bytearray] = bytearray()  # None: longer than KEY_BODY_LIMIT
+        self.text: bytearray | None = bytearray()  # None: longer than KEY_BODY_LIMIT
         self.lines = 0  # the rest of the header's line is the first
         self._full_line = False
 
@@ -105,8 +112,8 @@ class TextScanner:
         self.lines = 0  # complete lines so far
         self.carry = bytearray()
         self._decided = 0  # matches that start before this offset of the carry have been dealt with
-        self._open: Optional[OpenMatch] = None
-        self._key: Optional[KeyBody] = None
+        self._open: OpenMatch | None = None
+        self._key: KeyBody | None = None
 
     @property
     def held(self) -> int:
@@ -159,11 +166,17 @@ class TextScanner:
         """The beginning of a long line: decide all but its end, which the next window begins with."""
         kept = len(block) - CARRY_KEPT
         limit = kept + CARRY_CONTEXT
-        decided = self._report(block, [match for match in self.scan(block) if match.start < limit], final=False)
-        if self._open and self._open.start < kept:  # longer than what is kept: nobody will see its end
+        decided = self._report(
+            block, [match for match in self.scan(block) if match.start < limit], final=False
+        )
+        if (
+            self._open and self._open.start < kept
+        ):  # longer than what is kept: nobody will see its end
             self._withdraw()
         if self._open:
-            self._open = self._open._replace(start=self._open.start - kept, end=self._open.end - kept)
+            self._open = self._open._replace(
+                start=self._open.start - kept, end=self._open.end - kept
+            )
         self._decided = max(decided, self._decided, limit) - kept
         del self.carry[:kept]
 
@@ -178,7 +191,9 @@ class TextScanner:
             line += block.count(b"\n", counted, match.start)
             counted = match.start
             closed = final or (match.end < len(block) and not match.rule.multiline)
-            handle = before.handle if known and before else self._finding(block, match, line, closed)
+            handle = (
+                before.handle if known and before else self._finding(block, match, line, closed)
+            )
             self._open = None if closed else OpenMatch(match.start, match.end, handle)
             if known:
                 before = None
@@ -196,13 +211,15 @@ class TextScanner:
         """Record a first sight; a key's secret is its body, which has not come yet."""
         secret = None if match.rule.multiline else block[match.secret_start : match.secret_end]
         partial = match.rule.multiline or not closed
-        return self.audit.finding(self.stream_type, match.rule, block[match.start : match.end], secret, line, partial)
+        return self.audit.finding(
+            self.stream_type, match.rule, block[match.start : match.end], secret, line, partial
+        )
 
     def _update(self, block: bytes, match: Match, handle: Any) -> None:
         secret = block[match.secret_start : match.secret_end]
         self.audit.update(handle, secret, block[match.start : match.end], 1, True)
 
-    def _withdraw(self, gone: Optional[OpenMatch] = None) -> None:
+    def _withdraw(self, gone: OpenMatch | None = None) -> None:
         """An open match whose end cannot be told, or that is none now that more of its line has come."""
         gone = gone or self._open
         if gone:
@@ -232,7 +249,9 @@ class TextScanner:
         key, self._key = self._key, None
         if key:
             whole = complete and key.text is not None
-            self.audit.update(key.handle, bytes(key.text or b"") if whole else None, key.header, key.lines, whole)
+            self.audit.update(
+                key.handle, bytes(key.text or b"") if whole else None, key.header, key.lines, whole
+            )
 
 
 class ScanRoom:
@@ -300,7 +319,7 @@ class StreamAuditor:
         self._charged = 0  # bytes taken from the common room
         self._running = False
         self._slow = False  # the last scan took longer than QUICK_SCAN
-        self._closing: Optional[dict[str, Any]] = None
+        self._closing: dict[str, Any] | None = None
         self._room_made = threading.Condition()
         self._skipping = 0  # bytes passed unscanned in the current gap; its beginning
         self._skipping_since = 0.0
@@ -336,7 +355,12 @@ class StreamAuditor:
                 self._enqueue(stream_type, data)
         self._end_gap()
         frames = sum(decoder.frames for decoder in decoders)
-        self._closing = {"framing": framing, "nbytes": self.bytes, "frames": frames, "reason": reason}
+        self._closing = {
+            "framing": framing,
+            "nbytes": self.bytes,
+            "frames": frames,
+            "reason": reason,
+        }
         self._put(None, 0)
 
     def _enqueue(self, stream_type: str, data: bytes) -> None:
@@ -463,7 +487,9 @@ class StreamAuditor:
     def _start_afresh(self, item: Any) -> None:
         """Scanners without what the failed ones were holding; that, and the item they failed on, is counted."""
         stream_type, data = item if type(item) is tuple else ("", b"")
-        self.unscanned += max(self._held + len(data), sum(failed.held for failed in self._texts.values()))
+        self.unscanned += max(
+            self._held + len(data), sum(failed.held for failed in self._texts.values())
+        )
         for name, failed in self._texts.items():
             fresh = self._texts[name] = TextScanner(self._scanner, self.audit, name)
             fresh.lines = failed.lines + (data.count(b"\n") if name == stream_type else 0)

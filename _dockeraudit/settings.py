@@ -1,12 +1,13 @@
-"""What the options say, as values.
-"""
+"""What the options say, as values."""
+
 from __future__ import annotations
 
 import argparse
 import ipaddress
 import socket
 import ssl
-from typing import Any, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from _dockeraudit.policy import ClientFilter, Policy
 
@@ -39,8 +40,8 @@ class Listener(NamedTuple):
 
     name: str
     address: Address
-    policy: Optional[Policy] = None
-    clients: Optional[ClientFilter] = None
-    tls: Optional[ssl.SSLContext] = None
+    policy: Policy | None = None
+    clients: ClientFilter | None = None
+    tls: ssl.SSLContext | None = None
     socket_mode: int = 0o660
-    socket_group: Optional[int] = None
+    socket_group: int | None = None

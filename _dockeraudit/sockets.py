@@ -1,5 +1,5 @@
-"""System calls on sockets: reading, sending, half-closing, who the peer is, what systemd passed.
-"""
+"""System calls on sockets: reading, sending, half-closing, who the peer is, what systemd passed."""
+
 from __future__ import annotations
 
 import errno
@@ -12,22 +12,26 @@ import socket
 import ssl
 import stat
 import struct
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Union
 
-from _dockeraudit.settings import Address
 from _dockeraudit.engine import BLOCK
-
+from _dockeraudit.settings import Address
 
 SPLICE_SIZE = 256 << 10  # bytes of that pipe; more gains nothing
-HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end, against slow heads holding threads
+HEAD_TIMEOUT = (
+    10.0  # seconds from a head's first byte to its end, against slow heads holding threads
+)
 GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
-NO_WAIT = socket.MSG_DONTWAIT  # plain sockets block, so that a read alone can wait; reads and sends that must not say so
+NO_WAIT = (
+    socket.MSG_DONTWAIT
+)  # plain sockets block, so that a read alone can wait; reads and sends that must not say so
 
 
-def receive(sock: socket.socket, size: int = BLOCK) -> Optional[bytes]:
+def receive(sock: socket.socket, size: int = BLOCK) -> bytes | None:
     """What has come on a socket: b"" at its end, also a broken one's; None for nothing yet. TLS sockets must not block."""
     try:
         return sock.recv(size, NO_WAIT) if type(sock) is socket.socket else sock.recv(size)
@@ -52,7 +56,7 @@ class SplicePipe:
         except OSError:
             pass  # a user's pipes may be limited: then they are smaller
 
-    def move(self, source: socket.socket, sink: socket.socket, most: int) -> Optional[int]:
+    def move(self, source: socket.socket, sink: socket.socket, most: int) -> int | None:
         """Wait for what comes next and until it has been taken; how many bytes that were.
 
         0 at the source's end, None when nothing has come in its SO_RCVTIMEO; raises one of GONE when the sink is gone.
@@ -83,7 +87,11 @@ class SplicePipe:
         os.close(self._out)
 
 
-UNSPLICEABLE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # what sandboxes' kernels say of sockets
+UNSPLICEABLE = (
+    errno.EINVAL,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+)  # what sandboxes' kernels say of sockets
 F_SETPIPE_SZ = 1031  # Linux's fcntl.h; Python names it from 3.10 on
 Waiting = Union[bytes, memoryview]  # what a side has not taken yet
 
@@ -133,11 +141,19 @@ def peer_identity(sock: socket.socket, address: Any, listener: str) -> dict[str,
         ip = ipaddress.ip_address(address[0].partition("%")[0])
         mapped = getattr(ip, "ipv4_mapped", None)
         return {"listener": listener, "address": str(mapped or ip)}
-    pid, uid, gid = PEER_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size))
-    return {"listener": listener, "uid": uid, "gid": gid, "pid": pid or None, "command": command_of(pid)}
+    pid, uid, gid = PEER_CREDENTIALS.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
+    )
+    return {
+        "listener": listener,
+        "uid": uid,
+        "gid": gid,
+        "pid": pid or None,
+        "command": command_of(pid),
+    }
 
 
-def command_of(pid: int) -> Optional[str]:
+def command_of(pid: int) -> str | None:
     """A process's name; its command line may hold secrets. None where the pid is not visible (another namespace)."""
     if pid <= 0:
         return None
@@ -166,7 +182,10 @@ RDN_ESCAPE = r"\\\g<0>"
 
 def certificate_subject(certificate: Mapping[str, Any]) -> str:
     """A client certificate's subject as a string (RFC 4514): CN=ci,O=Example."""
-    names = [[f"{RDN_NAMES.get(key, key)}={RDN_SPECIAL.sub(RDN_ESCAPE, value)}" for key, value in part] for part in certificate.get("subject", ())]
+    names = [
+        [f"{RDN_NAMES.get(key, key)}={RDN_SPECIAL.sub(RDN_ESCAPE, value)}" for key, value in part]
+        for part in certificate.get("subject", ())
+    ]
     return ",".join("+".join(part) for part in reversed(names))
 
 
@@ -203,7 +222,9 @@ def inherited_sockets() -> list[socket.socket]:
     """The listening sockets that systemd passed (sd_listen_fds(3)); taken once, not to be inherited further."""
     if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
         return []
-    sockets = [socket.socket(fileno=3 + number) for number in range(int(os.environ.pop("LISTEN_FDS", "0")))]
+    sockets = [
+        socket.socket(fileno=3 + number) for number in range(int(os.environ.pop("LISTEN_FDS", "0")))
+    ]
     for sock in sockets:
         sock.set_inheritable(False)
     return sockets

@@ -1,12 +1,12 @@
-"""The records of one stream: its findings, their repeats, and what its container may still write.
-"""
+"""The records of one stream: its findings, their repeats, and what its container may still write."""
+
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Mapping, Optional
+from collections.abc import Mapping
+from typing import Any
 
 from _dockeraudit.records import COUNTED_NAME, Record, in_records, redact_bytes, rfc3339
-
 
 REPEAT_PERIOD = 60.0  # seconds between two records of the same repeated finding
 BUDGET_BURST = 10_000  # finding records that a container may cause at once
@@ -51,20 +51,22 @@ class StreamAudit:
 
     def __init__(self, log: Any, number: int, fields: dict[str, Any]) -> None:
         self.number = number
-        self.container_id: Optional[str] = fields["container_id"]
-        self.container_name: Optional[str] = None
+        self.container_id: str | None = fields["container_id"]
+        self.container_name: str | None = None
         self.opened = log.monotonic()
         self.spent = 0  # finding records so far, of the budget
         self.closed = False
         self._log = log
         self._fields = fields
-        self._waiting: Optional[list[Record]] = []  # None: they go straight to the queue
+        self._waiting: list[Record] | None = []  # None: they go straight to the queue
         self._known: dict[tuple[str, str, str], Known] = {}
         self._suppressed: Counter[str] = Counter()
         self._suppressed_since = 0.0
         self._findings = 0
 
-    def named(self, container_id: Optional[str], container_name: Optional[str], kind: Optional[str] = None) -> None:
+    def named(
+        self, container_id: str | None, container_name: str | None, kind: str | None = None
+    ) -> None:
         """The look-up is over, or has failed (None, None): what waited goes out."""
         with self._log.lock:
             if container_id is not None:
@@ -73,7 +75,15 @@ class StreamAudit:
                 self.container_id, self.container_name = container_id, container_name
             self._log.release(self)
 
-    def finding(self, stream_type: str, rule: Any, match: bytes, secret: Optional[bytes], line: int, partial: bool = False) -> Any:
+    def finding(
+        self,
+        stream_type: str,
+        rule: Any,
+        match: bytes,
+        secret: bytes | None,
+        line: int,
+        partial: bool = False,
+    ) -> Any:
         """Record a match of `rule` (id, name, severity). Returns a handle for `update`, None where there is nothing to update.
 
         `secret`: what the fingerprint is of; None if its end has not come, and then it is never merged with another.
@@ -107,7 +117,9 @@ class StreamAudit:
                 self._remember(key, {**fields, "at": where})
             return self._add("finding", lambda: self._finding_fields(fields, 1, where), 1)
 
-    def update(self, handle: Any, secret: Optional[bytes], match: bytes, lines: int, complete: bool) -> None:
+    def update(
+        self, handle: Any, secret: bytes | None, match: bytes, lines: int, complete: bool
+    ) -> None:
         """The end of a partial match, or of a private key, has come, or never will (`complete` False)."""
         if handle is None:
             return
@@ -138,11 +150,19 @@ class StreamAudit:
             self._log.totals["bytes"] += nbytes
             self._log.totals["frames"] += frames
 
-    def close(self, *, framing: str, nbytes: int, frames: int, lines: int, unscanned: int, reason: str) -> None:
+    def close(
+        self, *, framing: str, nbytes: int, frames: int, lines: int, unscanned: int, reason: str
+    ) -> None:
         """The stream has ended: its pending counts, what was suppressed, and then its `stream_close`."""
         log = self._log
         seconds = round(log.monotonic() - self.opened, 6)
-        totals = {"framing": framing, "bytes": nbytes, "frames": frames, "lines": lines, "findings": self._findings}
+        totals = {
+            "framing": framing,
+            "bytes": nbytes,
+            "frames": frames,
+            "lines": lines,
+            "findings": self._findings,
+        }
         totals.update(unscanned=unscanned, reason=reason, seconds=seconds)
         with log.lock:
             self.flush()
@@ -203,7 +223,9 @@ class StreamAudit:
     def _write_suppressed(self) -> None:
         if self._suppressed:
             for counts in in_records(self._suppressed):
-                self._add("suppressed", {"stream": self.number, "counts": counts}, sum(counts.values()))
+                self._add(
+                    "suppressed", {"stream": self.number, "counts": counts}, sum(counts.values())
+                )
             self._suppressed.clear()
 
     def _add(self, event: str, fields: Any, matches: int = 0) -> Record:
@@ -224,12 +246,22 @@ class StreamAudit:
         fields = {"container_id": self.container_id, "container_name": self.container_name}
         return {**fields, "kind": kind} if kind else fields
 
-    def _finding_fields(self, finding: Mapping[str, Any], count: int, where: Mapping[str, Any]) -> dict[str, Any]:
-        whose = {"endpoint": self._fields["endpoint"], "client": self._fields["client"], "stream": self.number}
+    def _finding_fields(
+        self, finding: Mapping[str, Any], count: int, where: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        whose = {
+            "endpoint": self._fields["endpoint"],
+            "client": self._fields["client"],
+            "stream": self.number,
+        }
         return {**self._container_fields(), **finding, "count": count, **whose, **where}
 
     def _stream_fields(self) -> dict[str, Any]:
-        fields = {"stream": self.number, "endpoint": self._fields["endpoint"], **self._container_fields()}
+        fields = {
+            "stream": self.number,
+            "endpoint": self._fields["endpoint"],
+            **self._container_fields(),
+        }
         return {**fields, **{name: self._fields[name] for name in ("client", "follow", "audited")}}
 
     def open(self) -> None:

@@ -1,26 +1,32 @@
 """Docker streams: frames and WebSocket messages to runs of bytes. Performs no I/O.
 
-    payload of a body ─▶ StreamDemuxer / WebSocketDecoder / RawDecoder ─▶ [(stream type, bytes), ...]
+payload of a body ─▶ StreamDemuxer / WebSocketDecoder / RawDecoder ─▶ [(stream type, bytes), ...]
 """
+
 from __future__ import annotations
 
 import re
 import struct
-from typing import Any, NamedTuple, Optional, Tuple, Union
+from typing import Any, NamedTuple, Union
 
 from _dockeraudit.http1 import CHUNK_LINE, ChunkedReader, ResponseHead
 from _dockeraudit.routes import Route
 
-
-WALK_LEAST = 1 << 10  # bytes of a block that may hold enough frames for walking over them to be worth its beginning
-HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as far as engines write them
+WALK_LEAST = (
+    1 << 10
+)  # bytes of a block that may hold enough frames for walking over them to be worth its beginning
+HEAD_OF_FRAME = (
+    32  # bytes that hold a chunk's size line and its frame's header, as far as engines write them
+)
 KNOWN_FRAMES = 4096  # heads of frames that FrameReader remembers; twice as many line lengths as are common, 1 MiB
 # Engine API, "Stream format": [type 0 0 0][big-endian uint32 size], 0 stdin, 1 stdout, 2 stderr, 3 the engine's errors
 FRAME_HEADER = struct.Struct(">II")
 FRAME_TYPES = {0: "stdin", 1 << 24: "stdout", 2 << 24: "stderr", 3 << 24: "stderr"}
-FRAMED_PREFIX = re.compile(rb"[\x00-\x03](?:\Z|\x00(?:\Z|\x00(?:\Z|\x00)))")  # as far as it has come
+FRAMED_PREFIX = re.compile(
+    rb"[\x00-\x03](?:\Z|\x00(?:\Z|\x00(?:\Z|\x00)))"
+)  # as far as it has come
 MULTIPLEXED = b"application/vnd.docker.multiplexed-stream"
-Run = Tuple[str, bytes]  # (stream type, bytes): stdin, stdout, stderr or tty
+Run = tuple[str, bytes]  # (stream type, bytes): stdin, stdout, stderr or tty
 
 
 class StreamDemuxer:
@@ -31,7 +37,7 @@ class StreamDemuxer:
     `prefixes`: how many space-ended words stand before each frame's text (timestamps, details); they are left out.
     """
 
-    def __init__(self, framing: Optional[str] = None, prefixes: int = 0) -> None:
+    def __init__(self, framing: str | None = None, prefixes: int = 0) -> None:
         self.framing = framing
         self.prefixes = prefixes
         self.frames = 0
@@ -162,9 +168,13 @@ class WebSocketDecoder:
         size = 2 + extended + masked
         if len(block) - pos < size:
             return 0
-        self._left = int.from_bytes(block[pos + 2 : pos + 2 + extended], "big") if extended else short
+        self._left = (
+            int.from_bytes(block[pos + 2 : pos + 2 + extended], "big") if extended else short
+        )
         self._mask = block[pos + 2 + extended : pos + size]
-        self._data = block[pos] & 0x0F <= 2  # continuation, text or binary; control frames are not container output
+        self._data = (
+            block[pos] & 0x0F <= 2
+        )  # continuation, text or binary; control frames are not container output
         self.frames += self._data
         return size
 
@@ -245,7 +255,12 @@ class FrameReader(ChunkedReader):
         """How many bytes of `block` are the body's, and their payload, Decoded if it could be; raises as ChunkedReader does."""
         pieces: dict[str, list[bytes]] = {}
         pos = 0
-        if len(block) >= WALK_LEAST and self.left in (0, 2) and not (self.line or self.trailer) and self.demuxer.between_frames:
+        if (
+            len(block) >= WALK_LEAST
+            and self.left in (0, 2)
+            and not (self.line or self.trailer)
+            and self.demuxer.between_frames
+        ):
             pos = self._whole_frames(block, pieces)
         if not pieces:
             return super().feed(block)
@@ -265,7 +280,7 @@ class FrameReader(ChunkedReader):
         known, end = self.heads.get, len(block)
         last, take = None, None
         pos = self.left - 2  # where the CR LF before the next chunk stands
-        head = self._learn(b"\r\n"[: -pos] + block[:HEAD_OF_FRAME], 0)
+        head = self._learn(b"\r\n"[:-pos] + block[:HEAD_OF_FRAME], 0)
         while head:
             kind, length, size = head
             start = pos + length
@@ -275,22 +290,32 @@ class FrameReader(ChunkedReader):
                 last, take = kind, pieces.setdefault(kind, []).append
             pos = start + size
             take(block[start:pos])
-            head = known(block[pos : pos + 14]) or known(block[pos : pos + 15]) or self._learn(block, pos)
+            head = (
+                known(block[pos : pos + 14])
+                or known(block[pos : pos + 15])
+                or self._learn(block, pos)
+            )
         if pieces:
             self.left = 2
         return max(0, pos)
 
-    def _learn(self, block: bytes, pos: int) -> Optional[tuple[str, int, int]]:
+    def _learn(self, block: bytes, pos: int) -> tuple[str, int, int] | None:
         """Read what stands at `pos`, if it is the head of a chunk that is one frame, and remember it."""
         line = CHUNK_LINE.match(block, pos + 2)
-        if line is None or block[pos : pos + 2] != b"\r\n" or len(block) - line.end() < FRAME_HEADER.size:
+        if (
+            line is None
+            or block[pos : pos + 2] != b"\r\n"
+            or len(block) - line.end() < FRAME_HEADER.size
+        ):
             return None
         word, size = FRAME_HEADER.unpack_from(block, line.end())
         kind = FRAME_TYPES.get(word)
         if kind is None or int(line.group(1), 16) != size + FRAME_HEADER.size:
             return None
         length = line.end() + FRAME_HEADER.size - pos
-        if length in (14, 15) and len(self.heads) < KNOWN_FRAMES:  # texts of 8 to 4,087 bytes; longer ones are worth reading
+        if (
+            length in (14, 15) and len(self.heads) < KNOWN_FRAMES
+        ):  # texts of 8 to 4,087 bytes; longer ones are worth reading
             self.heads[block[pos : pos + length]] = kind, length, size
         return kind, length, size
 

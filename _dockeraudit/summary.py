@@ -6,17 +6,18 @@ What a record holds is hostile text: names, paths and commands are escaped in ev
 grouped by container id, since a long name may be shortened differently from record to record; and by fingerprint, which
 is the same for the same credential wherever the fingerprint key is.
 """
+
 from __future__ import annotations
 
 import hashlib
 import json
 import re
 from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, NamedTuple
 
-from _dockeraudit.text import ReportError, SEVERITY_RANK
-
+from _dockeraudit.text import SEVERITY_RANK, ReportError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -25,20 +26,30 @@ def since_timestamp(text: str, now: float) -> str:
     """24h, 7d or a timestamp as RFC 3339 in UTC; raises ReportError."""
     match = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if match:
-        moment = datetime.fromtimestamp(max(0.0, now - int(match[1]) * UNITS[match[2]]), timezone.utc)
+        moment = datetime.fromtimestamp(
+            max(0.0, now - int(match[1]) * UNITS[match[2]]), timezone.utc
+        )
     else:
         try:
             moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
         except ValueError:
-            raise ReportError(f"--since {text!r} is neither a span such as 24h or 7d nor a timestamp such as 2025-01-31T08:00") from None
-        moment = moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+            raise ReportError(
+                f"--since {text!r} is neither a span such as 24h or 7d nor a timestamp such as 2025-01-31T08:00"
+            ) from None
+        moment = (
+            moment.replace(tzinfo=timezone.utc)
+            if moment.tzinfo is None
+            else moment.astimezone(timezone.utc)
+        )
     return moment.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def fingerprint_prefix(text: Optional[str]) -> str:
+def fingerprint_prefix(text: str | None) -> str:
     """What --secret gives, an empty one for none; raises ReportError."""
     if text is not None and not re.fullmatch(r"[0-9a-f]{4,16}", text.lower()):
-        raise ReportError(f"--secret {text!r} is not a fingerprint: 16 hexadecimal digits, or at least the first four of them")
+        raise ReportError(
+            f"--secret {text!r} is not a fingerprint: 16 hexadecimal digits, or at least the first four of them"
+        )
     return (text or "").lower()
 
 
@@ -67,11 +78,16 @@ class Choice(NamedTuple):
 
     def takes_finding(self, record: Mapping[str, Any]) -> bool:
         """Whether the finding counts, all but its time."""
-        if self.pattern and self.pattern.lower() not in (text_of(record.get("pattern")).lower(), text_of(record.get("rule")).lower()):
+        if self.pattern and self.pattern.lower() not in (
+            text_of(record.get("pattern")).lower(),
+            text_of(record.get("rule")).lower(),
+        ):
             return False
         if self.secret and not text_of(record.get("fingerprint")).startswith(self.secret):
             return False
-        return SEVERITY_RANK.get(text_of(record.get("severity")), 0) >= self.least and self.takes_container(record)
+        return SEVERITY_RANK.get(
+            text_of(record.get("severity")), 0
+        ) >= self.least and self.takes_container(record)
 
 
 DISTINCT_LIMIT = 20_000  # distinct secrets of each severity, containers, readers or refused requests; the rest is counted together
@@ -89,7 +105,9 @@ HOUR = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3])")
 HEAD_TEXT, HEAD_EVENT = b'{"timestamp": "', b'", "event": "'
 TIME_AT, EVENT_AT = len(HEAD_TEXT), len(HEAD_TEXT) + 27 + len(HEAD_EVENT)
 PARSE = json.JSONDecoder().decode
-UNREAD = frozenset((b"request", b"rotated", b"recreated", b"stats"))  # events of which only the time counts
+UNREAD = frozenset(
+    (b"request", b"rotated", b"recreated", b"stats")
+)  # events of which only the time counts
 
 
 class Tally:
@@ -124,7 +142,7 @@ class Sighting(Tally):
 
     __slots__ = ("place", "reader", "settled")
 
-    def __init__(self, place: Optional[Place], reader: Optional[Reader]) -> None:
+    def __init__(self, place: Place | None, reader: Reader | None) -> None:
         super().__init__()
         self.place, self.reader = place, reader
         self.settled = 0  # of the count
@@ -145,9 +163,17 @@ class Secret(Tally):
 
     __slots__ = ("fingerprint", "rule", "pattern", "severity", "redacted", "sightings")
 
-    def __init__(self, fingerprint: str, rule: str, pattern: str, severity: str, redacted: str) -> None:
+    def __init__(
+        self, fingerprint: str, rule: str, pattern: str, severity: str, redacted: str
+    ) -> None:
         super().__init__()
-        self.fingerprint, self.rule, self.pattern, self.severity, self.redacted = fingerprint, rule, pattern, severity, redacted
+        self.fingerprint, self.rule, self.pattern, self.severity, self.redacted = (
+            fingerprint,
+            rule,
+            pattern,
+            severity,
+            redacted,
+        )
         self.sightings: dict[tuple[str, str], Sighting] = {}
 
     def by(self, side: int) -> Counter[str]:
@@ -173,7 +199,11 @@ class Place(Tally):
     @property
     def label(self) -> str:
         """What people call it."""
-        return self.name or (self.container_id[:12] if re.fullmatch("[0-9a-f]{64}", self.container_id) else self.container_id)
+        return self.name or (
+            self.container_id[:12]
+            if re.fullmatch("[0-9a-f]{64}", self.container_id)
+            else self.container_id
+        )
 
 
 class Reader(Tally):
@@ -194,7 +224,9 @@ class OpenStream:
     __slots__ = ("reader", "unscanned")
 
     def __init__(self) -> None:
-        self.reader: Optional[Reader] = None  # None: the choice does not take its container, or it began too early
+        self.reader: Reader | None = (
+            None  # None: the choice does not take its container, or it began too early
+        )
         self.unscanned = 0
 
 
@@ -219,7 +251,7 @@ class AuditSummary:
         self._sightings = 0
         self._partial: dict[tuple[str, Any], Mapping[str, Any]] = {}
         self._streams: dict[tuple[str, Any], OpenStream] = {}
-        self._known_findings: dict[bytes, Optional[tuple[Secret, Place]]] = {}
+        self._known_findings: dict[bytes, tuple[Secret, Place] | None] = {}
         self._known_clients: dict[bytes, str] = {}
 
     # -- lines
@@ -270,16 +302,20 @@ class AuditSummary:
         if pid >= 0:  # each run of a client has another
             who = who[:pid] + who[who.find(b",", pid + 1) :]
         try:
-            targets = self._known_findings[what] if what in self._known_findings else self._learn_finding(what)
+            targets = (
+                self._known_findings[what]
+                if what in self._known_findings
+                else self._learn_finding(what)
+            )
             reader = self._known_clients.get(who) or self._learn_client(who)
         except (ValueError, RecursionError):
             return False
         self._finding(targets, reader, int(count), timestamp)
         return True
 
-    def _learn_finding(self, what: bytes) -> Optional[tuple[Secret, Place]]:
+    def _learn_finding(self, what: bytes) -> tuple[Secret, Place] | None:
         """Remember what is found where; raises ValueError for what is not whole or not known yet."""
-        record = PARSE("{%s}" % what.decode())
+        record = PARSE(f"{{{what.decode()}}}")
         if record["fingerprint"] is None:
             raise ValueError("its fingerprint comes later")
         if len(self._known_findings) >= MEMO_LIMIT:
@@ -325,22 +361,43 @@ class AuditSummary:
         if timestamp < self.choice.since:
             return
         if not record.get("partial") and record.get("fingerprint") is not None:
-            self._finding(self._targets(record), client_text(record.get("client")), number_of(record.get("count"), 1), timestamp)
+            self._finding(
+                self._targets(record),
+                client_text(record.get("client")),
+                number_of(record.get("count"), 1),
+                timestamp,
+            )
             return
         if len(self._partial) >= PARTIAL_LIMIT:
             self._settle(self._partial.pop(next(iter(self._partial))))
-        self._partial[text_of(record.get("run")), record.get("seq") if isinstance(record.get("seq"), int) else id(record)] = record
+        self._partial[
+            text_of(record.get("run")),
+            record.get("seq") if isinstance(record.get("seq"), int) else id(record),
+        ] = record
 
     def _complete(self, record: Mapping[str, Any]) -> None:
         """The end of a partial finding: what it is, or that nobody will know."""
         seq = record.get("finding")
-        waiting = self._partial.pop((text_of(record.get("run")), seq), None) if isinstance(seq, int) else None
+        waiting = (
+            self._partial.pop((text_of(record.get("run")), seq), None)
+            if isinstance(seq, int)
+            else None
+        )
         if waiting is not None:
-            complete = {name: record.get(name) for name in ("fingerprint", "redacted_match")} if record.get("complete") else {"fingerprint": None}
+            complete = (
+                {name: record.get(name) for name in ("fingerprint", "redacted_match")}
+                if record.get("complete")
+                else {"fingerprint": None}
+            )
             self._settle({**waiting, **complete})
 
     def _settle(self, record: Mapping[str, Any]) -> None:
-        self._finding(self._targets(record), client_text(record.get("client")), number_of(record.get("count"), 1), text_of(record.get("timestamp")))
+        self._finding(
+            self._targets(record),
+            client_text(record.get("client")),
+            number_of(record.get("count"), 1),
+            text_of(record.get("timestamp")),
+        )
 
     def settle(self) -> None:
         """All has been read: make the sums. Findings still waiting for an update count as they are, streams without an end as unfinished."""
@@ -356,55 +413,76 @@ class AuditSummary:
             if stream.reader:
                 stream.reader.unfinished += 1
 
-    def _targets(self, record: Mapping[str, Any]) -> Optional[tuple[Secret, Place]]:
+    def _targets(self, record: Mapping[str, Any]) -> tuple[Secret, Place] | None:
         """The secret and the container that a finding is of; None if it does not count."""
         if not self.choice.takes_finding(record):
             return None
-        fingerprint, rule, severity = text_of(record.get("fingerprint")), text_of(record.get("rule")), text_of(record.get("severity"))
+        fingerprint, rule, severity = (
+            text_of(record.get("fingerprint")),
+            text_of(record.get("rule")),
+            text_of(record.get("severity")),
+        )
         key = f"{fingerprint} {rule}"
         secret = self.secrets.get(key)
         if secret is None:
             what = (text_of(record.get("pattern")), severity, text_of(record.get("redacted_match")))
             kind = f"secrets {severity if severity in SEVERITY_RANK else OTHERS}"
             if self._distinct[kind] >= DISTINCT_LIMIT:
-                key, fingerprint, rule, what = f"{OTHERS} {kind}", OTHERS, OTHERS, (OTHERS, severity, "")
-            secret = self.secrets.get(key) or self.secrets.setdefault(key, Secret(fingerprint, rule, *what))
+                key, fingerprint, rule, what = (
+                    f"{OTHERS} {kind}",
+                    OTHERS,
+                    OTHERS,
+                    (OTHERS, severity, ""),
+                )
+            secret = self.secrets.get(key) or self.secrets.setdefault(
+                key, Secret(fingerprint, rule, *what)
+            )
             self._distinct[kind] += 1
         container = text_of(record.get("container_id")) or "unknown"
-        container = container if container in self.places or len(self.places) < DISTINCT_LIMIT else OTHERS
+        container = (
+            container if container in self.places or len(self.places) < DISTINCT_LIMIT else OTHERS
+        )
         place = self.places.get(container) or self.places.setdefault(container, Place(container))
         name = text_of(record.get("container_name"))
         if len(name) > len(place.name):
             place.name = name
         return secret, place
 
-    def _finding(self, targets: Optional[tuple[Secret, Place]], client: str, count: int, timestamp: str) -> None:
+    def _finding(
+        self, targets: tuple[Secret, Place] | None, client: str, count: int, timestamp: str
+    ) -> None:
         """Count a finding: in the sums of all, and in its sighting."""
         if targets is None or not self._seen(timestamp):
             return
         secret, place = targets
         severity = secret.severity
         self.findings[severity] += count
-        sighting = secret.sightings.get((place.container_id, client)) or self._sighting(secret, place, client, count, timestamp)
+        sighting = secret.sightings.get((place.container_id, client)) or self._sighting(
+            secret, place, client, count, timestamp
+        )
         sighting.add(count, timestamp)
         hour = self.hours.get(timestamp[:13]) or self._hour(timestamp[:13])
         if hour is not None:
             hour[severity] += count
         self.recent.append((timestamp, secret, place, client))
 
-    def _sighting(self, secret: Secret, place: Place, client: str, count: int, timestamp: str) -> Sighting:
+    def _sighting(
+        self, secret: Secret, place: Place, client: str, count: int, timestamp: str
+    ) -> Sighting:
         """A new sighting; beyond the limits the one of all others, while container and reader are counted at once."""
         reader = self._reader(client)
         if len(secret.sightings) < SIGHTING_LIMIT and self._sightings < SIGHTINGS_IN_ALL:
             self._sightings += 1
-            return secret.sightings.setdefault((place.container_id, client), Sighting(place, reader))
+            return secret.sightings.setdefault(
+                (place.container_id, client), Sighting(place, reader)
+            )
         place.add(count, timestamp)
         place.patterns[secret.pattern] += count
         place.severities[secret.severity] += count
         reader.add(count, timestamp)
         return secret.sightings.setdefault((OTHERS, OTHERS), Sighting(None, None))
 
-    def _hour(self, hour: str) -> Optional[Counter[str]]:
+    def _hour(self, hour: str) -> Counter[str] | None:
         """A new hour with findings; None if it is no hour, or one too many."""
         if hour not in self.hours and (len(self.hours) >= HOUR_LIMIT or not HOUR.fullmatch(hour)):
             return None
@@ -433,21 +511,36 @@ class AuditSummary:
             stream.reader.containers.add(text_of(record.get("container_id")))
         if closes:
             stream.reader.bytes += number_of(record.get("bytes"))
-            self._lose("bytes_not_scanned", number_of(record.get("unscanned")) - stream.unscanned, timestamp)
+            self._lose(
+                "bytes_not_scanned",
+                number_of(record.get("unscanned")) - stream.unscanned,
+                timestamp,
+            )
         if record.get("audited") is False:
-            self._lose("bytes_not_audited" if closes else "streams_not_audited", number_of(record.get("bytes"), 1), timestamp)
+            self._lose(
+                "bytes_not_audited" if closes else "streams_not_audited",
+                number_of(record.get("bytes"), 1),
+                timestamp,
+            )
 
     def _other(self, event: str, record: Mapping[str, Any], timestamp: str) -> None:
         """Refusals, losses, and the end of a run."""
         if event in ("denied", "would_deny"):
             self._refused(event, record, timestamp)
         elif event == "gap":
-            self._lose("records_lost", number_of(record.get("records")), timestamp, text_of(record.get("since")))
+            self._lose(
+                "records_lost",
+                number_of(record.get("records")),
+                timestamp,
+                text_of(record.get("since")),
+            )
             self._lose("findings_lost", number_of(record.get("matches")), timestamp)
         elif event in ("scan_gap", "scan_error", "suppressed"):
             self._stream_loss(event, record, timestamp)
         elif event in ("truncated", "recovered"):
-            self._lose({"truncated": "log_truncations", "recovered": "torn_lines"}[event], 1, timestamp)
+            self._lose(
+                {"truncated": "log_truncations", "recovered": "torn_lines"}[event], 1, timestamp
+            )
         elif event == "stop":
             for key in [key for key in self._streams if key[0] == record.get("run")]:
                 del self._streams[key]
@@ -466,13 +559,23 @@ class AuditSummary:
             self._lose("scan_errors", 1, timestamp)
         else:
             counts = record.get("counts")
-            self._lose("findings_suppressed", sum(map(number_of, counts.values())) if isinstance(counts, dict) else 0, timestamp)
+            self._lose(
+                "findings_suppressed",
+                sum(map(number_of, counts.values())) if isinstance(counts, dict) else 0,
+                timestamp,
+            )
 
     def _refused(self, event: str, record: Mapping[str, Any], timestamp: str) -> None:
         path = text_of(record.get("path"))
         if self.choice.container and f"/{self.choice.container}" not in path:
             return
-        key = (event, text_of(record.get("method")), path, text_of(record.get("rule")), client_text(record.get("client")))
+        key = (
+            event,
+            text_of(record.get("method")),
+            path,
+            text_of(record.get("rule")),
+            client_text(record.get("client")),
+        )
         if key not in self.denied and len(self.denied) >= DISTINCT_LIMIT:
             key = (event, "", OTHERS, "", "")
         self.denied.setdefault(key, Tally()).add(number_of(record.get("count"), 1), timestamp)
@@ -492,15 +595,33 @@ class AuditSummary:
 
     def worst_secrets(self) -> list[Secret]:
         """The distinct secrets, the gravest and the most frequent first."""
-        return sorted(self.secrets.values(), key=lambda secret: (-SEVERITY_RANK.get(secret.severity, 0), -secret.count, secret.fingerprint))
+        return sorted(
+            self.secrets.values(),
+            key=lambda secret: (
+                -SEVERITY_RANK.get(secret.severity, 0),
+                -secret.count,
+                secret.fingerprint,
+            ),
+        )
 
     def worst_places(self) -> list[Place]:
         """The containers that leak, the one with the gravest and most findings first."""
-        return sorted(self.places.values(), key=lambda place: ([-place.severities[name] for name in SEVERITY_RANK], -place.count, place.container_id))
+        return sorted(
+            self.places.values(),
+            key=lambda place: (
+                [-place.severities[name] for name in SEVERITY_RANK],
+                -place.count,
+                place.container_id,
+            ),
+        )
 
     def all_readers(self) -> list[Reader]:
         """Who read: all of them, or where only some findings count those that saw one; the one that saw most first."""
-        readers = [reader for reader in self.readers.values() if reader.count or not self.choice.of_findings]
+        readers = [
+            reader
+            for reader in self.readers.values()
+            if reader.count or not self.choice.of_findings
+        ]
         return sorted(readers, key=lambda reader: (-reader.bytes, -reader.count, reader.client))
 
     def refusals(self) -> list[tuple[tuple[str, ...], Tally]]:
@@ -509,26 +630,51 @@ class AuditSummary:
 
     def as_dict(self) -> dict[str, Any]:
         """`totals`, `secrets`, `containers`, `readers`, `losses`, `denied`: for programs."""
-        totals = {"records": self.records, "first": self.first, "last": self.last, "findings": dict(self.findings), "secrets": len(self.secrets)}
+        totals = {
+            "records": self.records,
+            "first": self.first,
+            "last": self.last,
+            "findings": dict(self.findings),
+            "secrets": len(self.secrets),
+        }
         return {
             "totals": totals,
             "secrets": [self._secret_dict(secret) for secret in self.worst_secrets()],
             "containers": [
-                {"container_id": place.container_id, "container_name": place.name, "patterns": dict(place.patterns.most_common()), **place.times()}
+                {
+                    "container_id": place.container_id,
+                    "container_name": place.name,
+                    "patterns": dict(place.patterns.most_common()),
+                    **place.times(),
+                }
                 for place in self.worst_places()
             ],
             "readers": [reader_dict(reader) for reader in self.all_readers()],
             "losses": dict(self.losses),
             "denied": [
-                {"event": event, "method": method, "path": path, "rule": rule, "client": client, **tally.times()}
+                {
+                    "event": event,
+                    "method": method,
+                    "path": path,
+                    "rule": rule,
+                    "client": client,
+                    **tally.times(),
+                }
                 for (event, method, path, rule, client), tally in self.refusals()
             ],
         }
 
     def _secret_dict(self, secret: Secret) -> dict[str, Any]:
-        what = {name: getattr(secret, name) for name in ("fingerprint", "rule", "pattern", "severity")}
+        what = {
+            name: getattr(secret, name) for name in ("fingerprint", "rule", "pattern", "severity")
+        }
         sightings = [
-            {"container_id": container, "container_name": self.name_of(container), "client": client, **tally.times()}
+            {
+                "container_id": container,
+                "container_name": self.name_of(container),
+                "client": client,
+                **tally.times(),
+            }
             for (container, client), tally in sorted(secret.sightings.items())
         ]
         return {
@@ -542,8 +688,15 @@ class AuditSummary:
 
     def news(self) -> set[str]:
         """What there is to tell, each as a digest: a secret in a container seen by a reader, a refused request, a loss."""
-        seen = {f"{s.fingerprint} {s.rule} {container} {client}" for s in self.secrets.values() for container, client in s.sightings}
-        return {hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16] for text in seen | self.told | {" ".join(key) for key in self.denied}}
+        seen = {
+            f"{s.fingerprint} {s.rule} {container} {client}"
+            for s in self.secrets.values()
+            for container, client in s.sightings
+        }
+        return {
+            hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+            for text in seen | self.told | {" ".join(key) for key in self.denied}
+        }
 
     def name_of(self, container: str) -> str:
         """The name of a container with findings."""
@@ -616,7 +769,11 @@ def text_of(value: Any) -> str:
 
 def number_of(value: Any, default: int = 0) -> int:
     """A field that should be a count."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63 else default
+    return (
+        value
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+        else default
+    )
 
 
 def client_text(client: Any) -> str:
@@ -628,4 +785,6 @@ def client_text(client: Any) -> str:
         return text_of(client["address"]) + (f" ({certificate})" if certificate else "")
     if client.get("listener") == "scan":
         return f"dockeraudit scan (uid {text_of(client.get('uid'))})"
-    return f"uid {text_of(client.get('uid'))} ({text_of(client.get('command')) or 'unknown command'})"
+    return (
+        f"uid {text_of(client.get('uid'))} ({text_of(client.get('command')) or 'unknown command'})"
+    )

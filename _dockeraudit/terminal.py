@@ -1,10 +1,12 @@
-"""The report as text: 80 columns, coloured on a terminal only.
-"""
+"""The report as text: 80 columns, coloured on a terminal only."""
+
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from _dockeraudit.summary import LOSSES, AuditSummary, Place, Reader, Secret, Tally
 from _dockeraudit.text import (
     NAMES,
     SEVERITY_RANK,
@@ -16,8 +18,6 @@ from _dockeraudit.text import (
     printable,
     size_text,
 )
-from _dockeraudit.summary import AuditSummary, LOSSES, Place, Reader, Secret, Tally
-
 
 COLOURS = {"HIGH": "31;1", "MEDIUM": "33", "LOW": "36", "loss": "31;1", "title": "1"}
 ROWS = 20  # rows of each table for people; --json has them all
@@ -39,22 +39,36 @@ def render_text(summary: AuditSummary, colour: bool) -> str:
     if len(secrets) > ROWS:
         lines.append(f"  and {len(secrets) - ROWS} more secrets; --json has them all")
     if not choice.secret:
-        lines += table(paint("Which containers leak most", "title"), map(place_line, summary.worst_places()))
+        lines += table(
+            paint("Which containers leak most", "title"), map(place_line, summary.worst_places())
+        )
         title = "Who read these streams" if not choice.of_findings else "Who saw these findings"
         lines += table(paint(title, "title"), map(reader_line, summary.all_readers()))
-        lines += table(paint("Refused requests", "title"), (refusal_line(*item) for item in summary.refusals()))
-    losses = [f"{summary.losses[what]:>11,}  {text}" for what, text in LOSSES.items() if summary.losses[what]]
+        lines += table(
+            paint("Refused requests", "title"), (refusal_line(*item) for item in summary.refusals())
+        )
+    losses = [
+        f"{summary.losses[what]:>11,}  {text}"
+        for what, text in LOSSES.items()
+        if summary.losses[what]
+    ]
     lines += table(paint("Not recorded or not scanned", "loss"), losses)
     if not losses:
         lines += ["", "Everything was scanned and recorded, as far as these records tell."]
     if secrets and not choice.secret:
-        lines.append(f"More of one secret: dockeraudit report --secret {secrets[0].fingerprint or 'FINGERPRINT'}")
+        lines.append(
+            f"More of one secret: dockeraudit report --secret {secrets[0].fingerprint or 'FINGERPRINT'}"
+        )
     return "\n".join(lines) + "\n"
 
 
 def period_text(summary: AuditSummary) -> str:
     """From when to when."""
-    return f"{minute(summary.first)} to {minute(summary.last)} UTC, {counted(summary.records, 'record')}" if summary.records else ""
+    return (
+        f"{minute(summary.first)} to {minute(summary.last)} UTC, {counted(summary.records, 'record')}"
+        if summary.records
+        else ""
+    )
 
 
 def headline(summary: AuditSummary) -> str:
@@ -79,10 +93,30 @@ def secret_lines(summary: AuditSummary, secret: Secret, paint: Any) -> list[str]
     lines.append(fit(f"         {minute(secret.first)} to {minute(secret.last)}", WIDTH))
     if summary.choice.secret:
         pairs = sorted(secret.sightings.items(), key=lambda item: (-item[1].count, item[0]))
-        rows = (f"{tally.count:>10,} x  {minute(tally.last)}  {pad(summary.label_of(container), 24)}  {client}" for (container, client), tally in pairs)
-        return lines + table("           times  last seen         container                 read by", rows, ALL_ROWS)[1:]
-    lines.append(named_line("in", [summary.label_of(container) for container, _ in secret.by(0).most_common(NAMES)], len(secret.by(0))))
-    lines.append(named_line("read by", [client for client, _ in secret.by(1).most_common(NAMES)], len(secret.by(1))))
+        rows = (
+            f"{tally.count:>10,} x  {minute(tally.last)}  {pad(summary.label_of(container), 24)}  {client}"
+            for (container, client), tally in pairs
+        )
+        return (
+            lines
+            + table(
+                "           times  last seen         container                 read by",
+                rows,
+                ALL_ROWS,
+            )[1:]
+        )
+    lines.append(
+        named_line(
+            "in",
+            [summary.label_of(container) for container, _ in secret.by(0).most_common(NAMES)],
+            len(secret.by(0)),
+        )
+    )
+    lines.append(
+        named_line(
+            "read by", [client for client, _ in secret.by(1).most_common(NAMES)], len(secret.by(1))
+        )
+    )
     return lines
 
 
@@ -101,7 +135,9 @@ def named_line(what: str, names: Sequence[str], total: int) -> str:
 
 def place_line(place: Place) -> str:
     """A container with its findings."""
-    graded = ", ".join(f"{place.severities[name]:,} {name}" for name in SEVERITY_RANK if place.severities[name])
+    graded = ", ".join(
+        f"{place.severities[name]:,} {name}" for name in SEVERITY_RANK if place.severities[name]
+    )
     return f"{place.count:>11,}  {pad(place.label, 30)}  {graded}"
 
 

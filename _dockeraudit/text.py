@@ -1,15 +1,15 @@
-"""Text for people: control characters escaped, plurals, sizes, columns.
-"""
+"""Text for people: control characters escaped, plurals, sizes, columns."""
+
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Optional
-
 
 #: What a terminal or a browser would obey, or not show: C0 and C1 controls, zero-width and bidirectional ones, line and
 #: paragraph separators, tags, and lone surrogates, which cannot be written at all.
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]")
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def printable(text: str) -> str:
@@ -24,7 +24,7 @@ class ReportError(ValueError):
     """An option that cannot be used; the message says which and what is legal."""
 
 
-def severity_rank(option: str, text: Optional[str]) -> int:
+def severity_rank(option: str, text: str | None) -> int:
     """A severity's rank, 0 for none; raises ReportError."""
     if text is None:
         return 0
@@ -64,7 +64,10 @@ def columns(text: str) -> int:
     """How many columns of a terminal a text takes: East Asian characters two, combining marks none."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
 
 
 def size_text(size: int) -> str:

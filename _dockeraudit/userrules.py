@@ -1,21 +1,23 @@
-"""Rules from a user's file: loading, checking, choosing; and the table as a document.
-"""
+"""Rules from a user's file: loading, checking, choosing; and the table as a document."""
+
 from __future__ import annotations
 
 import json
 import re
 import time
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from _dockeraudit.rules import Rule
 from _dockeraudit.plausibility import SERVICES
+from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import rule_problems
 from patterns import RULES
 
-
 SEVERITIES = ("HIGH", "MEDIUM", "LOW")
 PROBE_SIZES = (*range(8, 48), 56, 64, 80, 96, 200, 800, 3000, 8192, 16384, 24576, 32768, 65536)
-PROBE_LIMIT = 0.25  # CPU seconds for one probe of at most 64 KiB; an honest pattern takes a few milliseconds
+PROBE_LIMIT = (
+    0.25  # CPU seconds for one probe of at most 64 KiB; an honest pattern takes a few milliseconds
+)
 SHORT_PROBE = 100  # bytes: a text so short takes microseconds, so the pattern is told before a longer one would take minutes
 SHORT_PROBE_LIMIT = 0.02
 
@@ -36,7 +38,10 @@ def load_rules(path: str) -> list[Rule]:
         raise RuleError(f"rules file {path} cannot be read: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RuleError(f"rules file {path} must hold a JSON list of objects")
-    return [user_rule(row, f"{path}: rule {row.get('id', number)!r}") for number, row in enumerate(rows, 1)]
+    return [
+        user_rule(row, f"{path}: rule {row.get('id', number)!r}")
+        for number, row in enumerate(rows, 1)
+    ]
 
 
 def user_rule(row: dict[str, Any], where: str) -> Rule:
@@ -46,22 +51,55 @@ def user_rule(row: dict[str, Any], where: str) -> Rule:
         raise RuleError(f"{where} needs the texts id, name, severity and regex")
     rule_id, name, severity, regex = (str(text) for text in texts)
     keywords, examples, group = row.get("keywords"), row.get("examples", []), row.get("group", 0)
-    if not (isinstance(keywords, list) and keywords and all(isinstance(word, str) and len(word) > 1 for word in keywords)):
-        raise RuleError(f"{where} needs keywords: literals of two or more characters of which one is in every match")
-    if not (isinstance(examples, list) and examples and all(isinstance(example, str) for example in examples)):
-        raise RuleError(f"{where} needs examples: a list of one or more texts that it finds, each with one of the keywords")
+    if not (
+        isinstance(keywords, list)
+        and keywords
+        and all(isinstance(word, str) and len(word) > 1 for word in keywords)
+    ):
+        raise RuleError(
+            f"{where} needs keywords: literals of two or more characters of which one is in every match"
+        )
+    if not (
+        isinstance(examples, list)
+        and examples
+        and all(isinstance(example, str) for example in examples)
+    ):
+        raise RuleError(
+            f"{where} needs examples: a list of one or more texts that it finds, each with one of the keywords"
+        )
     if severity not in SEVERITIES or rule_id in {rule.id for rule in RULES}:
-        raise RuleError(f"{where}: severity must be HIGH, MEDIUM or LOW, and the id must not be one of ours")
+        raise RuleError(
+            f"{where}: severity must be HIGH, MEDIUM or LOW, and the id must not be one of ours"
+        )
     try:
         compiled = re.compile(regex.encode())
     except re.error as error:
         raise RuleError(f"{where}: the regex is wrong: {error}") from None
     if not isinstance(group, int) or not 0 <= group <= compiled.groups:
         raise RuleError(f"{where}: group {group!r} is none of the regex's {compiled.groups} groups")
-    rule = Rule(rule_id, name, severity, tuple(w.encode() for w in keywords), regex.encode(), group, tuple(examples), (), path_of(where), find="line", custom=True)
-    missed = [problem for problem in rule_problems(rule)]
+    rule = Rule(
+        rule_id,
+        name,
+        severity,
+        tuple(w.encode() for w in keywords),
+        regex.encode(),
+        group,
+        tuple(examples),
+        (),
+        path_of(where),
+        find="line",
+        custom=True,
+    )
+    missed = list(rule_problems(rule))
     if missed or slow_on(compiled, rule):
-        raise RuleError(f"{where}: " + (missed[0] if missed else "the regex is too slow on some inputs; write it without nested repetition"))
+        raise RuleError(
+            f"{where}: "
+            + (
+                missed[0]
+                if missed
+                else "the regex is too slow on some inputs; write it without nested repetition"
+            )
+        )
     return rule
 
 
@@ -72,19 +110,29 @@ def path_of(where: str) -> str:
 
 def slow_on(compiled: Any, rule: Rule) -> bool:
     """Whether the pattern takes too long on growing texts made to be nearly matched."""
-    seeds = {example.encode() for example in rule.examples} | {b"a", b"0", b" ", b"a1", *rule.keywords}
+    seeds = {example.encode() for example in rule.examples} | {
+        b"a",
+        b"0",
+        b" ",
+        b"a1",
+        *rule.keywords,
+    }
     for seed in sorted(seeds):
         for size in PROBE_SIZES:
             text = (seed * (size // len(seed) + 1))[:size] + b"\x00"
             began = time.thread_time()
             for _ in compiled.finditer(text):
                 pass
-            if time.thread_time() - began > (SHORT_PROBE_LIMIT if size < SHORT_PROBE else PROBE_LIMIT):
+            if time.thread_time() - began > (
+                SHORT_PROBE_LIMIT if size < SHORT_PROBE else PROBE_LIMIT
+            ):
                 return True
     return False
 
 
-def select_rules(rules: Sequence[Rule], *, only: Iterable[str] = (), disable: Iterable[str] = ()) -> list[Rule]:
+def select_rules(
+    rules: Sequence[Rule], *, only: Iterable[str] = (), disable: Iterable[str] = ()
+) -> list[Rule]:
     """The rules by id: all or those of `only`, without those of `disable`; raises RuleError for an unknown id."""
     known = {rule.id for rule in rules}
     wanted, unwanted = set(only), set(disable)
@@ -120,5 +168,7 @@ the table in `patterns.py` (`dockeraudit rules --markdown`); `dockeraudit rules`
 
 def rules_markdown(rules: Sequence[Rule]) -> str:
     """The table as a document."""
-    rows = "".join(f"| `{rule.id}` | {rule.name} | {rule.severity} | {rule.reference} |\n" for rule in rules)
+    rows = "".join(
+        f"| `{rule.id}` | {rule.name} | {rule.severity} | {rule.reference} |\n" for rule in rules
+    )
     return RULES_PAGE.format(count=len(rules), services=len(SERVICES)) + rows

@@ -1,5 +1,5 @@
-"""Reads audit logs, in any order, and names what is missing, changed or counted as lost.
-"""
+"""Reads audit logs, in any order, and names what is missing, changed or counted as lost."""
+
 from __future__ import annotations
 
 import gzip
@@ -10,13 +10,13 @@ import sys
 import time
 import zlib
 from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, IO, Iterable, Iterator, Mapping, Optional, Sequence, TextIO
+from typing import IO, Any, TextIO
 
 from _dockeraudit.errors import AuditLogError
-from _dockeraudit.text import printable
 from _dockeraudit.records import MAX_LINE, NO_LINE, line_hash
-
+from _dockeraudit.text import printable
 
 LINE_PIECE = 1 << 20  # bytes of a line that `verify` holds; no record has more than MAX_LINE
 
@@ -26,9 +26,9 @@ class Segment:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.first: Optional[dict[str, Any]] = None
+        self.first: dict[str, Any] | None = None
         self.first_line = 0
-        self.last: Optional[dict[str, Any]] = None
+        self.last: dict[str, Any] | None = None
         self.last_hash = NO_LINE  # of the last line
         self.record_hash = NO_LINE  # of the last record: behind a torn line of its own, the same run goes on from there
         self.lines = 0
@@ -84,46 +84,93 @@ class Verification:
             segment.first, segment.first_line = record, segment.lines
         else:
             if not segment.ends_with(record["prev"]):
-                self._wrong(segment, record, "its prev is not the hash of the line before: a line was changed, removed or put in")
+                self._wrong(
+                    segment,
+                    record,
+                    "its prev is not the hash of the line before: a line was changed, removed or put in",
+                )
             self._follows(segment.name, segment.lines, segment.last, record)
         self._count(segment, record)
         segment.last, segment.last_hash, segment.record_hash = record, digest, digest
 
-    def _record(self, segment: Segment, line: bytes, body: bytes) -> Optional[dict[str, Any]]:
+    def _record(self, segment: Segment, line: bytes, body: bytes) -> dict[str, Any] | None:
         if not line.endswith(b"\n"):
-            self.problem(segment.name, segment.lines, None, "the line has no end: it is torn, or longer than any record")
+            self.problem(
+                segment.name,
+                segment.lines,
+                None,
+                "the line has no end: it is torn, or longer than any record",
+            )
             return None
         if len(line) > MAX_LINE:
-            self.problem(segment.name, segment.lines, None, f"the line is longer than {MAX_LINE} bytes")
+            self.problem(
+                segment.name, segment.lines, None, f"the line is longer than {MAX_LINE} bytes"
+            )
         try:
             record = json.loads(body)
-            if isinstance(record["seq"], int) and isinstance(record["run"], str) and isinstance(record["prev"], str):
+            if (
+                isinstance(record["seq"], int)
+                and isinstance(record["run"], str)
+                and isinstance(record["prev"], str)
+            ):
                 str(record["event"])
                 return dict(record)
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
-        self.problem(segment.name, segment.lines, None, "the line is not a record (a torn one ends like this)")
+        self.problem(
+            segment.name,
+            segment.lines,
+            None,
+            "the line is not a record (a torn one ends like this)",
+        )
         return None
 
     def _wrong(self, segment: Segment, record: Mapping[str, Any], text: str) -> None:
         self.problem(segment.name, segment.lines, record["seq"], text)
 
-    def _follows(self, name: str, line: int, before: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    def _follows(
+        self, name: str, line: int, before: Mapping[str, Any], record: Mapping[str, Any]
+    ) -> None:
         """Whether a record may stand right behind another."""
         seq, last = record["seq"], before["seq"]
         if record["run"] != before["run"]:
             if before["event"] != "stop":
-                self.problem(name, line, seq, f"run {before['run']} has no stop, and run {record['run']} follows it: it was killed")
+                self.problem(
+                    name,
+                    line,
+                    seq,
+                    f"run {before['run']} has no stop, and run {record['run']} follows it: it was killed",
+                )
             if seq != 1:
-                self.problem(name, line, seq, f"run {record['run']} begins with seq {seq}, not 1: records are missing before it")
+                self.problem(
+                    name,
+                    line,
+                    seq,
+                    f"run {record['run']} begins with seq {seq}, not 1: records are missing before it",
+                )
         elif seq <= last:
-            self.problem(name, line, seq, f"seq {seq} stands behind seq {last}: the record is doubled or out of order")
+            self.problem(
+                name,
+                line,
+                seq,
+                f"seq {seq} stands behind seq {last}: the record is doubled or out of order",
+            )
         elif seq > last + 1 or record["event"] == "gap":
             named = (record.get("records"), record.get("first_seq"), record.get("last_seq"))
             if record["event"] != "gap":
-                self.problem(name, line, seq, f"seq {last + 1} to {seq - 1} are missing, without a gap that names them")
+                self.problem(
+                    name,
+                    line,
+                    seq,
+                    f"seq {last + 1} to {seq - 1} are missing, without a gap that names them",
+                )
             elif named != (seq - last - 1, last + 1, seq - 1):
-                self.problem(name, line, seq, f"the gap names other records than the {seq - last - 1} that are missing before it")
+                self.problem(
+                    name,
+                    line,
+                    seq,
+                    f"the gap names other records than the {seq - last - 1} that are missing before it",
+                )
 
     def _count(self, segment: Segment, record: Mapping[str, Any]) -> None:
         event = record["event"]
@@ -133,13 +180,23 @@ class Verification:
             self.totals["findings"] += as_count(record.get("count"))
         elif event == "suppressed":
             counts = record.get("counts")
-            self.totals["suppressed"] += sum(map(as_count, counts.values())) if isinstance(counts, dict) else 0
+            self.totals["suppressed"] += (
+                sum(map(as_count, counts.values())) if isinstance(counts, dict) else 0
+            )
         elif event == "gap":
             self.totals["lost_records"] += as_count(record.get("records"))
             self.totals["lost_matches"] += as_count(record.get("matches"))
-            self._wrong(segment, record, f"{record.get('records')} records were lost ({record.get('errno') or 'the queue was full'}), counted in this gap")
+            self._wrong(
+                segment,
+                record,
+                f"{record.get('records')} records were lost ({record.get('errno') or 'the queue was full'}), counted in this gap",
+            )
         elif event == "truncated":
-            self._wrong(segment, record, f"the file was truncated at {record.get('size_before')} bytes while it was written")
+            self._wrong(
+                segment,
+                record,
+                f"the file was truncated at {record.get('size_before')} bytes while it was written",
+            )
         elif event == "scan_gap":
             self.totals["unscanned_bytes"] += as_count(record.get("bytes"))
 
@@ -154,7 +211,11 @@ class Verification:
             self._follows(after.name, after.first_line, before.last, first)
             if before.ends_with(first["prev"]):
                 continue
-            if first["run"] != before.last["run"] and first["seq"] == 1 and first["prev"] == NO_LINE:
+            if (
+                first["run"] != before.last["run"]
+                and first["seq"] == 1
+                and first["prev"] == NO_LINE
+            ):
                 self.notes.append(f"{after.name}: run {first['run']} begins a fresh file")
             else:
                 text = f"its prev is not the last line of {before.name}: lines are missing between the files"
@@ -163,13 +224,17 @@ class Verification:
             self._ends(ordered)
         for anchor, found in self.anchors.items():
             if not found:
-                self.problem("-", 0, None, f"no line has the hash {anchor}, which was seen elsewhere")
+                self.problem(
+                    "-", 0, None, f"no line has the hash {anchor}, which was seen elsewhere"
+                )
 
     def _ends(self, ordered: Sequence[Segment]) -> None:
         first, last = ordered[0].first, ordered[-1].last
         assert first and last
         if first["seq"] != 1 or first["prev"] != NO_LINE:
-            self.notes.append(f"the history begins with seq {first['seq']} of run {first['run']}; what was before is not here")
+            self.notes.append(
+                f"the history begins with seq {first['seq']} of run {first['run']}; what was before is not here"
+            )
         if last["event"] != "stop":
             self.notes.append(f"run {last['run']} has not stopped: it lives, or was killed")
 
@@ -181,37 +246,55 @@ def as_count(value: Any) -> int:
 
 def in_order(segments: Sequence[Segment]) -> list[Segment]:
     """Chain files by prev, then by run and seq; chains without a link by their first timestamp."""
-    by_hash = {digest: segment for segment in segments for digest in (segment.record_hash, segment.last_hash)}
-    by_seq = {(segment.last["run"], segment.last["seq"]): segment for segment in segments if segment.last}
+    by_hash = {
+        digest: segment
+        for segment in segments
+        for digest in (segment.record_hash, segment.last_hash)
+    }
+    by_seq = {
+        (segment.last["run"], segment.last["seq"]): segment for segment in segments if segment.last
+    }
     successor: dict[int, Segment] = {}
     heads = []
     for segment in segments:
         assert segment.first
         run, seq = segment.first["run"], segment.first["seq"]
-        before = by_hash.get(segment.first["prev"]) or by_seq.get((run, seq - 1)) or nearest_before(segments, run, seq)
+        before = (
+            by_hash.get(segment.first["prev"])
+            or by_seq.get((run, seq - 1))
+            or nearest_before(segments, run, seq)
+        )
         if before is None or before is segment or id(before) in successor:
             heads.append(segment)
         else:
             successor[id(before)] = segment
     ordered: list[Segment] = []
-    for head in sorted(heads, key=lambda segment: str(segment.first and segment.first.get("timestamp"))):
-        current: Optional[Segment] = head
+    for head in sorted(
+        heads, key=lambda segment: str(segment.first and segment.first.get("timestamp"))
+    ):
+        current: Segment | None = head
         while current is not None and current not in ordered:
             ordered.append(current)
             current = successor.get(id(current))
     return ordered + [segment for segment in segments if segment not in ordered]
 
 
-def nearest_before(segments: Sequence[Segment], run: str, seq: int) -> Optional[Segment]:
+def nearest_before(segments: Sequence[Segment], run: str, seq: int) -> Segment | None:
     """The file of the same run that ends last before `seq`."""
-    earlier = [segment for segment in segments if segment.last and segment.last["run"] == run and segment.last["seq"] < seq]
-    return max(earlier, key=lambda segment: segment.last["seq"] if segment.last else 0, default=None)
+    earlier = [
+        segment
+        for segment in segments
+        if segment.last and segment.last["run"] == run and segment.last["seq"] < seq
+    ]
+    return max(
+        earlier, key=lambda segment: segment.last["seq"] if segment.last else 0, default=None
+    )
 
 
 def open_audit_log(path: str) -> IO[bytes]:
     """An audit log for reading: `-` is standard input, .gz is unpacked. Raises OSError."""
     if path == "-":
-        return io.open(sys.stdin.fileno(), "rb", closefd=False)
+        return open(sys.stdin.fileno(), "rb", closefd=False)
     return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 
 
@@ -238,7 +321,12 @@ def sizes_at_once(files: Sequence[IO[bytes]]) -> list[float]:
     """How far to read each: sizes that all files had at one moment, since a log lives and is rotated while it is read."""
     before: list[float] = []
     for _ in range(100):
-        sizes = [float(os.fstat(file.fileno()).st_size) if type(file) is io.BufferedReader and file.seekable() else float("inf") for file in files]
+        sizes = [
+            float(os.fstat(file.fileno()).st_size)
+            if type(file) is io.BufferedReader and file.seekable()
+            else float("inf")
+            for file in files
+        ]
         if sizes == before:
             break
         before = sizes
@@ -263,14 +351,23 @@ def verify_files(names: Sequence[str], anchors: Sequence[str] = ()) -> Verificat
     return verification
 
 
-def run_verify(files: Sequence[str], *, json_output: bool, anchors: Sequence[str], out: TextIO) -> int:
+def run_verify(
+    files: Sequence[str], *, json_output: bool, anchors: Sequence[str], out: TextIO
+) -> int:
     """The command `verify`: 0 if the history is whole, 1 if not. Raises AuditLogError."""
     found = verify_files(files, anchors)
     names = ("records", "findings", "suppressed", "lost_records", "lost_matches", "unscanned_bytes")
     totals = {name: found.totals[name] for name in names}
     if json_output:
-        document = {"sound": found.sound, "runs": len(found.runs), "totals": totals, "problems": found.problems}
-        json.dump({**document, "problems_omitted": found.omitted, "notes": found.notes}, out, indent=2)
+        document = {
+            "sound": found.sound,
+            "runs": len(found.runs),
+            "totals": totals,
+            "problems": found.problems,
+        }
+        json.dump(
+            {**document, "problems_omitted": found.omitted, "notes": found.notes}, out, indent=2
+        )
         out.write("\n")
         return 0 if found.sound else 1
     out.write(f"{len(files)} files, {len(found.runs)} runs\n")
@@ -279,9 +376,15 @@ def run_verify(files: Sequence[str], *, json_output: bool, anchors: Sequence[str
     for note in found.notes:
         out.write(f"note: {printable(note)}\n")
     for problem in found.problems:
-        where = f"{problem['file']}, line {problem['line']}" + (f", seq {problem['seq']}" if problem["seq"] is not None else "")
+        where = f"{problem['file']}, line {problem['line']}" + (
+            f", seq {problem['seq']}" if problem["seq"] is not None else ""
+        )
         out.write(f"{printable(where)}: {printable(problem['problem'])}\n")
     if found.omitted:
         out.write(f"and {found.omitted} more\n")
-    out.write("whole: nothing is missing, changed or lost\n" if found.sound else f"NOT WHOLE: {len(found.problems) + found.omitted} problems\n")
+    out.write(
+        "whole: nothing is missing, changed or lost\n"
+        if found.sound
+        else f"NOT WHOLE: {len(found.problems) + found.omitted} problems\n"
+    )
     return 0 if found.sound else 1

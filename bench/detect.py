@@ -4,6 +4,7 @@ DIR holds other scanners' test vectors with their scorer (vectors.jsonl.gz, scor
 (logs.tar.gz). Prints one table: each goal, what was measured, and peers beside it where they are installed. Speeds are
 medians of REPEATS runs in CPU time. Exits with 2 if something is missing or cannot run, with 1 if a goal is missed.
 """
+
 from __future__ import annotations
 
 import base64
@@ -21,16 +22,17 @@ import tarfile
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from _dockeraudit import scanning, streams  # noqa: E402
-from patterns import ORIGINAL_RULES, RULES
+from _dockeraudit import scanning, streams
 from _dockeraudit.rules import Rule, shape_sample, token
 from _dockeraudit.scanner import Scanner
+from patterns import ORIGINAL_RULES, RULES
 
 REPEATS = 5
 BLOCK = 64 << 10
@@ -61,14 +63,42 @@ def vectors(folder: Path) -> Iterator[Row]:
     """Recall and precision, as the folder's own scorer counts them."""
     with tempfile.TemporaryDirectory() as scratch:
         figures, providers = f"{scratch}/figures.json", f"{scratch}/providers.tsv"
-        command = [sys.executable, str(folder / "score.py"), "--json", figures, "--providers", providers, "--", sys.executable, str(folder / "adapter.py")]
+        command = [
+            sys.executable,
+            str(folder / "score.py"),
+            "--json",
+            figures,
+            "--providers",
+            providers,
+            "--",
+            sys.executable,
+            str(folder / "adapter.py"),
+        ]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         found = json.loads(Path(figures).read_text())
         weakest = [line.split("\t") for line in Path(providers).read_text().splitlines()]
     core, others, negatives = found["core"], found["not gitleaks kin"], found["negatives"]
-    yield Row("G1 core providers", ">= 126 of 132", f"{core[0]} of {core[1]} with vectors here", core[0] >= 126, "betterleaks 120, gitleaks 118")
-    yield Row("G2 recall, not gitleaks' kin", ">= 62 / 65 %", f"{others[1]:.1f} / {others[2]:.1f} %", others[1] >= 62 and others[2] >= 65, "betterleaks 53.5 / 57.0")
-    yield Row("G3 negatives flagged", "<= 1 / 0.3 %", f"{negatives[1]:.2f} / {negatives[2]:.2f} %", negatives[1] <= 1 and negatives[2] <= 0.3, "gitleaks 0.7, betterleaks 1.3")
+    yield Row(
+        "G1 core providers",
+        ">= 126 of 132",
+        f"{core[0]} of {core[1]} with vectors here",
+        core[0] >= 126,
+        "betterleaks 120, gitleaks 118",
+    )
+    yield Row(
+        "G2 recall, not gitleaks' kin",
+        ">= 62 / 65 %",
+        f"{others[1]:.1f} / {others[2]:.1f} %",
+        others[1] >= 62 and others[2] >= 65,
+        "betterleaks 53.5 / 57.0",
+    )
+    yield Row(
+        "G3 negatives flagged",
+        "<= 1 / 0.3 %",
+        f"{negatives[1]:.2f} / {negatives[2]:.2f} %",
+        negatives[1] <= 1 and negatives[2] <= 0.3,
+        "gitleaks 0.7, betterleaks 1.3",
+    )
     names = set((folder / "core.txt").read_text().split())
     core_weakest = [f"{name} {hit}/{total}" for name, hit, total in weakest if name in names][:20]
     yield Row("   weakest core providers", "", ", ".join(core_weakest), True)
@@ -92,17 +122,27 @@ def noise(logs: dict[str, bytes]) -> Iterator[Row]:
     lines = alerts = everything = 0
     for data in logs.values():
         lines += data.count(b"\n")
-        found = [match.rule for match in scanner.scan_lines(data) if match.rule.id not in ("email-address", "json-web-token")]
+        found = [
+            match.rule
+            for match in scanner.scan_lines(data)
+            if match.rule.id not in ("email-address", "json-web-token")
+        ]
         everything += len(found)
         alerts += sum(rule.severity != "LOW" for rule in found)
     per = 10_000 / lines
-    yield Row("G4 real logs, MEDIUM and above; all", "<= 0.3; <= 3 per 10,000", f"{alerts * per:.2f}; {everything * per:.2f}", alerts * per <= 0.3 and everything * per <= 3, "gitleaks 0.39")
+    yield Row(
+        "G4 real logs, MEDIUM and above; all",
+        "<= 0.3; <= 3 per 10,000",
+        f"{alerts * per:.2f}; {everything * per:.2f}",
+        alerts * per <= 0.3 and everything * per <= 3,
+        "gitleaks 0.39",
+    )
 
 
 def plants() -> list[tuple[str, str]]:
     """102 secrets as applications log them: (line, secret); made up anew, the same ones each time."""
     rng = random.Random(102)
-    words = "db redis smtp queue billing search media ledger".split()
+    words = ["db", "redis", "smtp", "queue", "billing", "search", "media", "ledger"]
 
     def made(shape: str) -> str:
         return shape_sample(shape, rng.randrange(1 << 30))
@@ -110,30 +150,61 @@ def plants() -> list[tuple[str, str]]:
     def password() -> str:
         return made("{U1}{L5}-{a6}{d2}!")
 
-    shapes = [rule for rule in RULES if rule.find == "token" and rule.severity == "HIGH" and not rule.examples[0].startswith(("1//", ":"))]
+    shapes = [
+        rule
+        for rule in RULES
+        if rule.find == "token"
+        and rule.severity == "HIGH"
+        and not rule.examples[0].startswith(("1//", ":"))
+    ]
     secrets = [(rule.examples[0], rng.choice(CARRIERS)) for rule in rng.sample(shapes, 40)]
     planted = [(carrier.replace("@", secret), secret) for secret, carrier in secrets]
     for number in range(8):
         word, secret = words[number], password()
-        planted.append((f'{{"level":"debug","msg":"config loaded","{word}":{{"user":"app","password":"{secret}"}}}}', secret))
+        planted.append(
+            (
+                f'{{"level":"debug","msg":"config loaded","{word}":{{"user":"app","password":"{secret}"}}}}',
+                secret,
+            )
+        )
         secret = password().replace("!", "")
         planted.append((f"DEBUG env {word.upper()}_PASSWORD={secret}", secret))
         secret = made("{a40}")
-        planted.append((f'level=info msg="client ready" service={word} client_secret={secret}', secret))
+        planted.append(
+            (f'level=info msg="client ready" service={word} client_secret={secret}', secret)
+        )
         secret = made("{a16}")
-        planted.append((f"ERROR could not connect to postgres://app:{secret}@{word}.internal:5432/app", secret))
+        planted.append(
+            (f"ERROR could not connect to postgres://app:{secret}@{word}.internal:5432/app", secret)
+        )
         secret = base64.b64encode(f"{word}:{password()}".encode()).decode()
-        planted.append((f'> GET /v1/{word} HTTP/1.1 | Authorization: Basic {secret} | Accept: */*', secret))
+        planted.append(
+            (f"> GET /v1/{word} HTTP/1.1 | Authorization: Basic {secret} | Accept: */*", secret)
+        )
     for secret in (made("{h32}"), made("{a32}"), made("{l40}"), made("{h64}")):
         planted.append((f'{{"event":"auth","api_key":"{secret}","ok":true}}', secret))
         planted.append((f'    "name": "SESSION_SECRET", "value": "{secret[::-1]}"', secret[::-1]))
-    header, body = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({"alg": "HS256", "typ": "JWT"}, {"sub": "7", "name": "made up"}))
+    header, body = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+        for part in ({"alg": "HS256", "typ": "JWT"}, {"sub": "7", "name": "made up"})
+    )
     for _ in range(6):
         secret = f"{header}.{body}.{made('{w43}')}"
-        planted.append((f'time=2026-01-02T03:04:05Z msg=request headers="map[Authorization:[Bearer {secret}]]"', secret))
+        planted.append(
+            (
+                f'time=2026-01-02T03:04:05Z msg=request headers="map[Authorization:[Bearer {secret}]]"',
+                secret,
+            )
+        )
     for kind in ("", "RSA ", "EC ", "OPENSSH "):
         secret = f"-----BEGIN {kind}PRIVATE " + "KEY-----"
-        planted.append((f'{{"msg":"key","pem":"{secret}\\n{made("{a64}")}\\n-----END {kind}PRIVATE ' + 'KEY-----\\n"}', secret))
+        planted.append(
+            (
+                f'{{"msg":"key","pem":"{secret}\\n{made("{a64}")}\\n-----END {kind}PRIVATE '
+                + 'KEY-----\\n"}',
+                secret,
+            )
+        )
     secret = "AK" + "IA" + made("{p16}")
     planted.append((f"AWS_ACCESS_KEY_ID={secret}", secret))
     secret = made("{b40}").replace("/", "x")
@@ -154,7 +225,9 @@ CARRIERS = (
 )  # fmt: skip
 
 
-def application_log(lines: int, planted: list[tuple[str, str]], seed: int = 7) -> Iterator[tuple[str, str]]:
+def application_log(
+    lines: int, planted: list[tuple[str, str]], seed: int = 7
+) -> Iterator[tuple[str, str]]:
     """Lines of an ordinary application, with the planted ones spread among them: (line, secret or nothing)."""
     rng = random.Random(seed)
     where = dict(zip(sorted(rng.sample(range(lines), len(planted))), planted))
@@ -226,7 +299,13 @@ def planted_log() -> Iterator[Row]:
         print(f"  off the plants: {rule}: {line[:150]}", file=sys.stderr)
     per = len(off) * 10_000 / len(lines)
     measured = f"{per:.2f}; {len(hit & wanted)} of {len(wanted)}"
-    yield Row("G4 generated log: off the plants; planted found", "<= 0.1 per 10,000; all", measured, per <= 0.1 and hit >= wanted, "gitleaks 358; 74 of 102")
+    yield Row(
+        "G4 generated log: off the plants; planted found",
+        "<= 0.1 per 10,000; all",
+        measured,
+        per <= 0.1 and hit >= wanted,
+        "gitleaks 358; 74 of 102",
+    )
     yield windows([secret for _, secret in planted], data)
 
 
@@ -235,15 +314,31 @@ def windows(secrets: list[str], data: bytes) -> Row:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "application.log")
         path.write_bytes(data)
-        run = subprocess.run([sys.executable, str(ROOT / "dockeraudit.py"), "scan", str(path)], capture_output=True, check=False, cwd=scratch)
+        run = subprocess.run(
+            [sys.executable, str(ROOT / "dockeraudit.py"), "scan", str(path)],
+            capture_output=True,
+            check=False,
+            cwd=scratch,
+        )
     public = b"".join(rule.name.encode() + rule.id.encode() for rule in RULES)
     leaked = 0
     for secret in secrets:
         raw = secret.encode()
         pieces = {raw[i : i + 6] for i in range(len(raw) - 5)}
-        leaked += sum(piece in run.stdout and piece not in public for piece in pieces) if not secret.startswith("-----BEGIN") else 0
-    ended = run.returncode == 1 and run.stdout.count(b'"event":"finding"') + run.stdout.count(b'"event": "finding"') >= len(secrets)
-    return Row("G9 six-byte windows of secrets in the audit log", "0", f"{leaked} in {len(run.stdout):,} bytes", ended and not leaked)
+        leaked += (
+            sum(piece in run.stdout and piece not in public for piece in pieces)
+            if not secret.startswith("-----BEGIN")
+            else 0
+        )
+    ended = run.returncode == 1 and run.stdout.count(b'"event":"finding"') + run.stdout.count(
+        b'"event": "finding"'
+    ) >= len(secrets)
+    return Row(
+        "G9 six-byte windows of secrets in the audit log",
+        "0",
+        f"{leaked} in {len(run.stdout):,} bytes",
+        ended and not leaked,
+    )
 
 
 # =====================================================================================================================
@@ -277,11 +372,28 @@ def speed(logs: dict[str, bytes]) -> Iterator[Row]:
     whole = median_seconds(lambda: [scanner.scan_lines(block) for block in blocks])
     single = median_seconds(lambda: [scanner.scan_lines(line) for line in lines])
     rate, line_rate = len(data) / whole / 1e6, sum(map(len, lines)) / single / 1e6
-    yield Row("G5 64 KiB blocks of mixed logs, all rules", ">= 70 MB/s", f"{rate:.0f} MB/s", rate >= 70, "; ".join(peer_speeds(data)))
-    yield Row("G5 one 190-byte line at a time", ">= 20 MB/s", f"{line_rate:.0f} MB/s", line_rate >= 20)
-    more = [token(f"more-{n}", "More", shape_sample("{l3}", n) + f"{n}_{{a36}}", "none") for n in range(100)]
+    yield Row(
+        "G5 64 KiB blocks of mixed logs, all rules",
+        ">= 70 MB/s",
+        f"{rate:.0f} MB/s",
+        rate >= 70,
+        "; ".join(peer_speeds(data)),
+    )
+    yield Row(
+        "G5 one 190-byte line at a time", ">= 20 MB/s", f"{line_rate:.0f} MB/s", line_rate >= 20
+    )
+    more = [
+        token(f"more-{n}", "More", shape_sample("{l3}", n) + f"{n}_{{a36}}", "none")
+        for n in range(100)
+    ]
     grown = Scanner([*RULES, *more])
-    pairs = [(median_seconds(lambda: [scanner.scan_lines(b) for b in blocks]), median_seconds(lambda: [grown.scan_lines(b) for b in blocks])) for _ in range(3)]
+    pairs = [
+        (
+            median_seconds(lambda: [scanner.scan_lines(b) for b in blocks]),
+            median_seconds(lambda: [grown.scan_lines(b) for b in blocks]),
+        )
+        for _ in range(3)
+    ]
     slower = 100 * (statistics.median(after / before for before, after in pairs) - 1)
     yield Row("G6 100 more prefixed rules", "< 10 % slower", f"{slower:+.1f} %", slower < 10)
 
@@ -304,7 +416,9 @@ def peer_speeds(data: bytes) -> Iterator[str]:
             text = data * times if times >= 1 else data[: int(len(data) * times)]
             Path(scratch, "large.log").write_bytes(text)
             Path(scratch, "small.log").write_bytes(data[: data.find(b"\n") + 1])
-            small, large = (seconds([name, *arguments, file], scratch) for file in ("small.log", "large.log"))
+            small, large = (
+                seconds([name, *arguments, file], scratch) for file in ("small.log", "large.log")
+            )
             yield f"{'ripgrep, the six' if name == 'rg' else name} {len(text) / max(0.001, large - small) / 1e6:.1f} MB/s"
 
 
@@ -313,7 +427,14 @@ def seconds(command: list[str], folder: str) -> float:
     taken = []
     for _ in range(3):
         began = time.perf_counter()
-        subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False, timeout=300)
+        subprocess.run(
+            command,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=300,
+        )
         taken.append(time.perf_counter() - began)
     return statistics.median(taken)
 
@@ -325,13 +446,67 @@ def seconds(command: list[str], folder: str) -> float:
 
 def storms() -> Iterator[bytes]:
     """Texts that rules match nearly, or again and again: their keywords, their examples, and these cut short."""
-    yield from (b"a", b"0", b" ", b"\n", b"A1", b"a.", b"a-", b"_", b"=", b":", b"'", b'"', b"\\", b"%41", b"\x1b[31m", b"key", b"key=", b"key:", b"token = '", b"a@", b"@a.bc", b"a@b.cd ")
-    yield from (b"://", b"://a:b@", b"://:", b"eyJ", b"eyJhbGciOiJIUzI1NiJ9.", b"$2a$10$", b"Q~", b"-----BEGIN", b"-----BEGIN RSA " + b"PRIVATE KEY-----", b"pass", b"password=", b"api_key=", b"bearer ", b"basic ")
-    yield from (b"secret key token ", b'"secret": "', b"<token>", b"todoist token ", b"curl -u a:", b"key=" + b"a1" * 40 + b" ", b"aws_secret_key=", b"AKIA", b"sk-proj-", b"_sk-proj-", b".")
+    yield from (
+        b"a",
+        b"0",
+        b" ",
+        b"\n",
+        b"A1",
+        b"a.",
+        b"a-",
+        b"_",
+        b"=",
+        b":",
+        b"'",
+        b'"',
+        b"\\",
+        b"%41",
+        b"\x1b[31m",
+        b"key",
+        b"key=",
+        b"key:",
+        b"token = '",
+        b"a@",
+        b"@a.bc",
+        b"a@b.cd ",
+    )
+    yield from (
+        b"://",
+        b"://a:b@",
+        b"://:",
+        b"eyJ",
+        b"eyJhbGciOiJIUzI1NiJ9.",
+        b"$2a$10$",
+        b"Q~",
+        b"-----BEGIN",
+        b"-----BEGIN RSA " + b"PRIVATE KEY-----",
+        b"pass",
+        b"password=",
+        b"api_key=",
+        b"bearer ",
+        b"basic ",
+    )
+    yield from (
+        b"secret key token ",
+        b'"secret": "',
+        b"<token>",
+        b"todoist token ",
+        b"curl -u a:",
+        b"key=" + b"a1" * 40 + b" ",
+        b"aws_secret_key=",
+        b"AKIA",
+        b"sk-proj-",
+        b"_sk-proj-",
+        b".",
+    )
     for rule in RULES:
         yield from rule.keywords[:2]
         for example in rule.examples[:2]:
-            yield from (example.encode(), example.encode() + b" ", example.encode()[: len(example) // 2])
+            yield from (
+                example.encode(),
+                example.encode() + b" ",
+                example.encode()[: len(example) // 2],
+            )
 
 
 def worst_input() -> Row:
@@ -342,20 +517,73 @@ def worst_input() -> Row:
         text = (seed * (size // len(seed) + 1))[:size]
         began = time.process_time()
         found = scanner.scan_lines(text)
-        return (time.process_time() - began) * MIB / size, len(found) * max(len(seed), 16) * 4 > size
+        return (time.process_time() - began) * MIB / size, len(found) * max(
+            len(seed), 16
+        ) * 4 > size
 
-    rough = sorted(((cost(seed, 64 << 10), seed) for seed in set(storms())), key=lambda item: item[0][0], reverse=True)
-    slowest = [item for item in rough if item[0][1]][:12] + [item for item in rough if not item[0][1]][:12]
+    rough = sorted(
+        ((cost(seed, 64 << 10), seed) for seed in set(storms())),
+        key=lambda item: item[0][0],
+        reverse=True,
+    )
+    slowest = [item for item in rough if item[0][1]][:12] + [
+        item for item in rough if not item[0][1]
+    ][:12]
     exact = [(min(cost(seed, MIB) for _ in range(2)), seed) for _, seed in slowest]
     plain = max((s for (s, full), _ in exact if not full), default=0.0)
     full = max((s for (s, full), _ in exact if full), default=0.0)
     for (s, is_full), seed in sorted(exact, key=lambda item: item[0][0], reverse=True)[:6]:
-        print(f"  slow: {s:.3f} s/MiB{' (matches)' if is_full else ''} {seed[:60]!r}", file=sys.stderr)
-    return Row("G7 worst input; where every token matches", "<= 0.2; 0.5 s/MiB", f"{plain:.2f}; {full:.2f} of {len(rough)} inputs", plain <= 0.2 and full <= 0.5, "the six by re: minutes")
+        print(
+            f"  slow: {s:.3f} s/MiB{' (matches)' if is_full else ''} {seed[:60]!r}", file=sys.stderr
+        )
+    return Row(
+        "G7 worst input; where every token matches",
+        "<= 0.2; 0.5 s/MiB",
+        f"{plain:.2f}; {full:.2f} of {len(rough)} inputs",
+        plain <= 0.2 and full <= 0.5,
+        "the six by re: minutes",
+    )
 
 
-PIECES = [b"AKIA", b"api", b"_key", b"=", b":", b" ", b'"', b"'", b"-----BEGIN", b" PRIVATE", b" KEY-----", b" RSA", b"@", b".", b"a", b"com", b"bearer", b"Password"]
-PIECES += [b"x" * 20, b"ABCDEFGHIJKLMNOP", b"\n", b"-", b"\t", b"key", b"api_key", b"API-KEY", b"password_", b"Bearer ", b"%", b"+", b"_", b"9", b"\r", b"\x0b", b"\xff"]
+PIECES = [
+    b"AKIA",
+    b"api",
+    b"_key",
+    b"=",
+    b":",
+    b" ",
+    b'"',
+    b"'",
+    b"-----BEGIN",
+    b" PRIVATE",
+    b" KEY-----",
+    b" RSA",
+    b"@",
+    b".",
+    b"a",
+    b"com",
+    b"bearer",
+    b"Password",
+]
+PIECES += [
+    b"x" * 20,
+    b"ABCDEFGHIJKLMNOP",
+    b"\n",
+    b"-",
+    b"\t",
+    b"key",
+    b"api_key",
+    b"API-KEY",
+    b"password_",
+    b"Bearer ",
+    b"%",
+    b"+",
+    b"_",
+    b"9",
+    b"\r",
+    b"\x0b",
+    b"\xff",
+]
 
 
 def differences() -> Row:
@@ -366,8 +594,15 @@ def differences() -> Row:
     for _ in range(STRINGS):
         text = b"".join(rng.choice(PIECES) for _ in range(rng.randint(2, 14)))
         for scanner, plain, group in pairs:
-            wrong += [m[1:] for m in scanner.scan(text)] != [m.span() + m.span(group) for m in plain.finditer(text)]
-    return Row("G7 the six against plain finditer", "0 different", f"{wrong} of {STRINGS:,} strings", wrong == 0)
+            wrong += [m[1:] for m in scanner.scan(text)] != [
+                m.span() + m.span(group) for m in plain.finditer(text)
+            ]
+    return Row(
+        "G7 the six against plain finditer",
+        "0 different",
+        f"{wrong} of {STRINGS:,} strings",
+        wrong == 0,
+    )
 
 
 class Heard:
@@ -376,7 +611,15 @@ class Heard:
     def __init__(self) -> None:
         self.findings: list[tuple[str, Any]] = []
 
-    def finding(self, stream_type: str, rule: Rule, match: bytes, secret: Any, line: int, partial: bool = False) -> int:
+    def finding(
+        self,
+        stream_type: str,
+        rule: Rule,
+        match: bytes,
+        secret: Any,
+        line: int,
+        partial: bool = False,
+    ) -> int:
         """A finding; its handle is its number."""
         self.findings.append((rule.id, match))
         return len(self.findings) - 1
@@ -411,7 +654,13 @@ def cuts() -> Row:
                 total += 1
                 lost += any(item not in got for item in expected)
                 doubled += len(got) > len(expected)
-    return Row("G8 a secret cut at every byte, also with timestamps", "100 %, 0 twice", f"{100 * (total - lost) / total:.2f} % of {total:,}, {doubled} twice", not lost and not doubled, "22 % found")
+    return Row(
+        "G8 a secret cut at every byte, also with timestamps",
+        "100 %, 0 twice",
+        f"{100 * (total - lost) / total:.2f} % of {total:,}, {doubled} twice",
+        not lost and not doubled,
+        "22 % found",
+    )
 
 
 # =====================================================================================================================
@@ -436,16 +685,27 @@ def main() -> int:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     folder = Path(sys.argv[1]).resolve()
-    missing = [name for name in ("vectors.jsonl.gz", "score.py", "adapter.py", "core.txt", "logs.tar.gz") if not (folder / name).exists()]
+    missing = [
+        name
+        for name in ("vectors.jsonl.gz", "score.py", "adapter.py", "core.txt", "logs.tar.gz")
+        if not (folder / name).exists()
+    ]
     if missing:
-        print(f"bench-detect: {folder} lacks {', '.join(missing)}; give the folder with the vectors", file=sys.stderr)
+        print(
+            f"bench-detect: {folder} lacks {', '.join(missing)}; give the folder with the vectors",
+            file=sys.stderr,
+        )
         return 2
     print(f"{len(RULES)} rules, Python {sys.version.split()[0]}, {os.cpu_count()} cores\n")
     missed = 0
     for row in rows(folder):
         missed += not row.met
         mark = "   " if not row.bar else "ok " if row.met else "NO "
-        print(f"{mark} {row.goal:52} {row.bar:26} {row.measured}" + (f"   [{row.peers}]" if row.peers else ""), flush=True)
+        print(
+            f"{mark} {row.goal:52} {row.bar:26} {row.measured}"
+            + (f"   [{row.peers}]" if row.peers else ""),
+            flush=True,
+        )
     return 1 if missed else 0
 
 

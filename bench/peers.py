@@ -8,6 +8,7 @@
 
 Processor time is read from /proc for a process and all its descendants, in clock ticks (10 ms).
 """
+
 from __future__ import annotations
 
 import json
@@ -18,8 +19,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -72,7 +74,9 @@ def listener_pid(path: str) -> int:
     """The process that listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
-        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder)
+        return int.from_bytes(
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder
+        )
 
 
 def get(address: str, target: str, timeout: float = 5.0) -> bytes:
@@ -102,11 +106,11 @@ class Peer:
         self.folder = folder / self.name
         self.engine = engine
         self.address = str(self.folder / "p.sock")
-        self.process: Optional[subprocess.Popen[bytes]] = None
-        self.planted: Optional[int] = 0  # secrets that have been sent through it; None: nobody knows
+        self.process: subprocess.Popen[bytes] | None = None
+        self.planted: int | None = 0  # secrets that have been sent through it; None: nobody knows
 
     @classmethod
-    def missing(cls) -> Optional[str]:
+    def missing(cls) -> str | None:
         """Why it cannot be measured here, or None."""
         return None if shutil.which(cls.program) else f"{cls.program} is not installed"
 
@@ -121,7 +125,14 @@ class Peer:
         command = self.command()
         begun = time.monotonic()
         with open(self.folder / "output", "wb") as output:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                start_new_session=True,
+            )
         while True:
             try:
                 if get(self.address, "/_ping") == b"OK":
@@ -129,7 +140,9 @@ class Peer:
             except OSError:
                 pass  # not yet
             if self.process.poll() is not None or time.monotonic() - begun > START_LIMIT:
-                raise BenchError(f"{self.name} does not start: {(self.folder / 'output').read_text()[-500:]}")
+                raise BenchError(
+                    f"{self.name} does not start: {(self.folder / 'output').read_text()[-500:]}"
+                )
             time.sleep(0.001)
 
     def stop(self) -> None:
@@ -158,7 +171,9 @@ class Peer:
 
     def _memory(self, field: str) -> int:
         pids = family(process_table(), {self.process.pid}) if self.process else set()
-        lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        lines = [
+            line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        ]
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
     def forget_peak(self) -> None:
@@ -184,7 +199,7 @@ class Direct(Peer):
         self.address = engine
 
     @classmethod
-    def missing(cls) -> Optional[str]:
+    def missing(cls) -> str | None:
         return None
 
     def start(self) -> float:
@@ -238,7 +253,9 @@ class HAProxy(Peer):
 
     def command(self) -> list[str]:
         self.tcp_address = f"127.0.0.1:{free_port()}"
-        config = HAPROXY.format(folder=self.folder, engine=self.engine, port=self.tcp_address.split(":")[1])
+        config = HAPROXY.format(
+            folder=self.folder, engine=self.engine, port=self.tcp_address.split(":")[1]
+        )
         (self.folder / "haproxy.cfg").write_text(config)
         return ["haproxy", "-db", "-f", str(self.folder / "haproxy.cfg")]
 
@@ -269,7 +286,9 @@ class Nginx(Peer):
     program = "nginx"
 
     def command(self) -> list[str]:
-        (self.folder / "nginx.conf").write_text(NGINX.format(folder=self.folder, engine=self.engine))
+        (self.folder / "nginx.conf").write_text(
+            NGINX.format(folder=self.folder, engine=self.engine)
+        )
         return ["nginx", "-c", str(self.folder / "nginx.conf"), "-e", str(self.folder / "errors")]
 
 
@@ -281,10 +300,16 @@ class Socat(Peer):
     program = "socat"
 
     def command(self) -> list[str]:
-        return ["socat", "-b", "65536", f"UNIX-LISTEN:{self.address},fork,backlog=1024,max-children=2000", f"UNIX-CONNECT:{self.engine}"]
+        return [
+            "socat",
+            "-b",
+            "65536",
+            f"UNIX-LISTEN:{self.address},fork,backlog=1024,max-children=2000",
+            f"UNIX-CONNECT:{self.engine}",
+        ]
 
 
-def go_program() -> Optional[str]:
+def go_program() -> str | None:
     """The Go that GO names, or else the system's."""
     return shutil.which(os.environ.get("GO", "go"))
 
@@ -294,18 +319,38 @@ class Go(Peer):
 
     name = "go"
     audits = True
-    built: Optional[Path] = None
+    built: Path | None = None
 
     @classmethod
-    def missing(cls) -> Optional[str]:
-        return None if go_program() else "there is no Go (GO=$(bench/fetch-go) or Debian's golang-go)"
+    def missing(cls) -> str | None:
+        return (
+            None if go_program() else "there is no Go (GO=$(bench/fetch-go) or Debian's golang-go)"
+        )
 
     def command(self) -> list[str]:
         program = self.folder.parent / "reference"
         if not program.exists():
-            environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"}
-            subprocess.run([str(go_program()), "build", "-o", str(program), "."], cwd=HERE / "reference", env=environment, check=True)
-        return [str(program), "-listen", self.address, "-upstream", self.engine, "-audit", str(self.folder / "audit.log")]
+            environment = {
+                **os.environ,
+                "CGO_ENABLED": "0",
+                "GOTOOLCHAIN": "local",
+                "GOFLAGS": "-mod=mod",
+            }
+            subprocess.run(
+                [str(go_program()), "build", "-o", str(program), "."],
+                cwd=HERE / "reference",
+                env=environment,
+                check=True,
+            )
+        return [
+            str(program),
+            "-listen",
+            self.address,
+            "-upstream",
+            self.engine,
+            "-audit",
+            str(self.folder / "audit.log"),
+        ]
 
     def start(self) -> float:
         self.seen = 0
@@ -331,7 +376,7 @@ class Dockeraudit(Peer):
     options: tuple[str, ...] = ()
 
     @classmethod
-    def missing(cls) -> Optional[str]:
+    def missing(cls) -> str | None:
         return None
 
     def command(self) -> list[str]:
@@ -341,9 +386,21 @@ class Dockeraudit(Peer):
             program.mkdir()
             shutil.copy(HERE.parent / "dist" / "dockeraudit.py", program)
         listen = f"unix://{self.address},tcp://{self.tcp_address}"
-        strange = [f"-u{name}" for name in os.environ if name.startswith(("DOCKER", "LOG_LEVEL", "PYTHON"))]
+        strange = [
+            f"-u{name}" for name in os.environ if name.startswith(("DOCKER", "LOG_LEVEL", "PYTHON"))
+        ]
         environment = ["env", *strange, f"DOCKERAUDIT_LISTEN={listen}", f"PYTHONPATH={program}"]
-        return [*environment, sys.executable, "-m", "dockeraudit", "--upstream", self.engine, "--audit-log", str(self.folder / "audit.log"), *self.options]
+        return [
+            *environment,
+            sys.executable,
+            "-m",
+            "dockeraudit",
+            "--upstream",
+            self.engine,
+            "--audit-log",
+            str(self.folder / "audit.log"),
+            *self.options,
+        ]
 
     def start(self) -> float:
         self._read = 0
@@ -365,7 +422,9 @@ class Dockeraudit(Peer):
             for record in self.records():
                 if record["event"] == "stream_close" and record["bytes"]:
                     if record["findings"] != secrets or record["unscanned"]:
-                        raise BenchError(f"{self.name} found {record['findings']} of {secrets} planted secrets, {record['unscanned']} bytes unscanned")
+                        raise BenchError(
+                            f"{self.name} found {record['findings']} of {secrets} planted secrets, {record['unscanned']} bytes unscanned"
+                        )
                     return
             time.sleep(0.01)
         raise BenchError(f"{self.name} did not finish its stream")
@@ -373,10 +432,18 @@ class Dockeraudit(Peer):
     def check_log(self) -> None:
         self._read = counted = 0
         for record in self.records():
-            counted += record.get("count", 0) if record["event"] == "finding" else record.get("matches", 0) if record["event"] == "gap" else 0
+            counted += (
+                record.get("count", 0)
+                if record["event"] == "finding"
+                else record.get("matches", 0)
+                if record["event"] == "gap"
+                else 0
+            )
             counted += sum(record["counts"].values()) if record["event"] == "suppressed" else 0
         if self.planted is not None and counted != self.planted:
-            raise BenchError(f"the log of {self.name} counts {counted} of {self.planted} planted secrets")
+            raise BenchError(
+                f"the log of {self.name} counts {counted} of {self.planted} planted secrets"
+            )
         self.planted = 0
 
 

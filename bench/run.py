@@ -11,6 +11,7 @@ absolute figures belong to a machine.
 Nothing is only measured: each byte that a peer delivers is compared, and on each audited run what was found is held against
 what was planted. If either differs, there are no figures and the exit status is 1.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,19 +26,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import peers as peers_module
-from peers import HERE, PEERS, BenchError, Direct, Dockeraudit, DockerauditSix, Go, HAProxy, Nginx, Peer, Socat
+from peers import (
+    HERE,
+    PEERS,
+    BenchError,
+    Direct,
+    Dockeraudit,
+    DockerauditSix,
+    Go,
+    HAProxy,
+    Nginx,
+    Peer,
+    Socat,
+)
 from shapes import SHAPES, Written, plain_line, secret, write_pattern, write_shape
 
 ROUNDS = 3  # a figure is the median of so many undisturbed ones
 MORE_ROUNDS = 3  # taken at most when some were disturbed
 OTHERS_LIMIT = 0.15  # share of the machine that others may take in an undisturbed round
 RUN_SECONDS = 1.0  # a run of a stream is made so long
-RUN_BYTES = 16 << 20  # and no shorter than this: 2 MiB of it may still wait to be scanned when the client has everything
+RUN_BYTES = (
+    16 << 20
+)  # and no shorter than this: 2 MiB of it may still wait to be scanned when the client has everything
 QUIET_STREAMS, QUIET_HZ, QUIET_SECONDS = 20, 20, 3
 FOLLOWERS = 1000
 GONE_LIMIT = 5.0  # seconds to wait for upstreams whose clients have vanished
@@ -78,19 +94,32 @@ class Bench:
         self.results: Results = {}
         self.missing = {peer.name: why for peer in PEERS if (why := peer.missing())}
         if options.peers:
-            self.missing.update({peer.name: "not asked for" for peer in PEERS if peer.name not in options.peers.split(",")})
+            self.missing.update(
+                {
+                    peer.name: "not asked for"
+                    for peer in PEERS
+                    if peer.name not in options.peers.split(",")
+                }
+            )
         if options.smoke:
-            self.missing.setdefault("go", "left out of the smoke run, since compiling it takes longer than the rest")
+            self.missing.setdefault(
+                "go", "left out of the smoke run, since compiling it takes longer than the rest"
+            )
         self.shapes: dict[str, Written] = {}
         self.engine = str(folder / "e.sock")
         self._own = {os.getpid()}  # processes that are ours, with their descendants
-        self._engine: Optional[subprocess.Popen[bytes]] = None
+        self._engine: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Bench:
         for name in ("engine", "load"):
-            subprocess.run(["cc", "-O2", "-pthread", "-o", str(self.folder / name), str(HERE / f"{name}.c")], check=True)
+            subprocess.run(
+                ["cc", "-O2", "-pthread", "-o", str(self.folder / name), str(HERE / f"{name}.c")],
+                check=True,
+            )
         write_pattern(self.folder)
-        self._engine = subprocess.Popen([str(self.folder / "engine"), self.engine, str(self.folder)])
+        self._engine = subprocess.Popen(
+            [str(self.folder / "engine"), self.engine, str(self.folder)]
+        )
         return self
 
     def __exit__(self, *unused: Any) -> None:
@@ -109,18 +138,33 @@ class Bench:
 
     def load(self, *arguments: object, timeout: float = 180) -> dict[str, float]:
         """One run of the load client; raises BenchError with what it complained about."""
-        run = subprocess.run([str(self.folder / "load"), *map(str, arguments)], capture_output=True, timeout=timeout)
+        run = subprocess.run(
+            [str(self.folder / "load"), *map(str, arguments)], capture_output=True, timeout=timeout
+        )
         if run.returncode:
-            raise BenchError(f"load {' '.join(map(str, arguments[:3]))}: {run.stderr.decode().strip()}")
+            raise BenchError(
+                f"load {' '.join(map(str, arguments[:3]))}: {run.stderr.decode().strip()}"
+            )
         return json.loads(run.stdout)
 
     def also_own(self, pid: int) -> None:
         """Another process that works for what is measured: its time is not the others'."""
         self._own.add(pid)
 
-    def compare(self, scenario: str, kinds: Sequence[type[Peer]], measure: Callable[[Peer], Metrics], engine: str = "", restart: bool = False) -> None:
+    def compare(
+        self,
+        scenario: str,
+        kinds: Sequence[type[Peer]],
+        measure: Callable[[Peer], Metrics],
+        engine: str = "",
+        restart: bool = False,
+    ) -> None:
         """Take the rounds of a scenario. `restart`: a fresh process each time."""
-        here = [kind(self.folder / "peers", engine or self.engine) for kind in kinds if kind.name not in self.missing]
+        here = [
+            kind(self.folder / "peers", engine or self.engine)
+            for kind in kinds
+            if kind.name not in self.missing
+        ]
         say(f"{scenario}: {', '.join(peer.name for peer in here)}")
         self.results[scenario] = {}
         try:
@@ -135,7 +179,9 @@ class Bench:
                         peer.check_log()
                         peer.start()
                     self._take(scenario, peer.name, measure, peer)
-                if number + 1 >= ROUNDS and not any(figure.doubtful for figure in self._figures(scenario)):
+                if number + 1 >= ROUNDS and not any(
+                    figure.doubtful for figure in self._figures(scenario)
+                ):
                     break
             for peer in here:
                 peer.stop()
@@ -148,14 +194,28 @@ class Bench:
         for metrics in self.results[scenario].values():
             yield from metrics.values()
 
-    def _take(self, scenario: str, name: str, measure: Callable[[Peer], Metrics], peer: Peer) -> None:
-        begun, machine, own = time.monotonic(), peers_module.machine_seconds(), peers_module.family_seconds(self._own)
+    def _take(
+        self, scenario: str, name: str, measure: Callable[[Peer], Metrics], peer: Peer
+    ) -> None:
+        begun, machine, own = (
+            time.monotonic(),
+            peers_module.machine_seconds(),
+            peers_module.family_seconds(self._own),
+        )
         metrics = measure(peer)
         seconds = time.monotonic() - begun
-        others = peers_module.machine_seconds() - machine - (peers_module.family_seconds(self._own) - own)
+        others = (
+            peers_module.machine_seconds()
+            - machine
+            - (peers_module.family_seconds(self._own) - own)
+        )
         share = others / seconds / (os.cpu_count() or 1)
         for metric, value in metrics.items():
-            figure = self.results.setdefault(scenario, {}).setdefault(name, {}).setdefault(metric, Figure([], []))
+            figure = (
+                self.results.setdefault(scenario, {})
+                .setdefault(name, {})
+                .setdefault(metric, Figure([], []))
+            )
             figure.values.append(value)
             figure.disturbed.append(share > OTHERS_LIMIT)
         told = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
@@ -170,8 +230,8 @@ def say(text: str) -> None:
 def check_planted(text: bytes, secrets: int) -> None:
     """Both rule sets must find what was planted and nothing else."""
     sys.path.insert(0, str(HERE.parent))
-    from patterns import ORIGINAL_RULES, RULES
     from _dockeraudit.scanner import Scanner
+    from patterns import ORIGINAL_RULES, RULES
 
     for rules in (RULES, ORIGINAL_RULES):
         found = len(Scanner(rules).scan_lines(text))
@@ -190,11 +250,24 @@ def stream(bench: Bench, name: str) -> Callable[[Peer], Metrics]:
     def measure(peer: Peer) -> Metrics:
         times = cycles.get(peer.name, 1)
         before = peer.seconds()
-        run = bench.load("stream", peer.address, f"/v1.43/containers/{name}.{times}/logs?stdout=1", times, written.wire if peer.exact else written.body, *["wire"] * peer.exact)
+        run = bench.load(
+            "stream",
+            peer.address,
+            f"/v1.43/containers/{name}.{times}/logs?stdout=1",
+            times,
+            written.wire if peer.exact else written.body,
+            *["wire"] * peer.exact,
+        )
         peer.await_found(written.secrets * times)
         frames = written.shape.frames * times
         if not bench.options.smoke:
-            cycles.setdefault(peer.name, max(math.ceil(RUN_BYTES / written.payload), round(times * RUN_SECONDS / run["seconds"])))
+            cycles.setdefault(
+                peer.name,
+                max(
+                    math.ceil(RUN_BYTES / written.payload),
+                    round(times * RUN_SECONDS / run["seconds"]),
+                ),
+            )
         return {
             "frames_per_second": frames / run["seconds"],
             "mb_per_second": written.payload * times / run["seconds"] / 1e6,
@@ -210,8 +283,13 @@ def opaque(bench: Bench, target: str) -> Callable[[Peer], Metrics]:
 
     def measure(peer: Peer) -> Metrics:
         before = peer.seconds()
-        run = bench.load("stream", peer.address, target.format(size), size // MIB, bench.folder / "pattern")
-        return {"mb_per_second": size / run["seconds"] / 1e6, "cpu_per_gb": (peer.seconds() - before) / size * 1e9}
+        run = bench.load(
+            "stream", peer.address, target.format(size), size // MIB, bench.folder / "pattern"
+        )
+        return {
+            "mb_per_second": size / run["seconds"] / 1e6,
+            "cpu_per_gb": (peer.seconds() - before) / size * 1e9,
+        }
 
     return measure
 
@@ -221,8 +299,13 @@ def requests(bench: Bench, clients: int) -> Callable[[Peer], Metrics]:
 
     def measure(peer: Peer) -> Metrics:
         before = peer.seconds()
-        run = bench.load("requests", peer.address, "/_ping", clients, 0.2 if bench.options.smoke else 2, "OK")
-        return {"per_second": run["requests"] / run["seconds"], "cpu_per_thousand": (peer.seconds() - before) / run["requests"] * 1e3}
+        run = bench.load(
+            "requests", peer.address, "/_ping", clients, 0.2 if bench.options.smoke else 2, "OK"
+        )
+        return {
+            "per_second": run["requests"] / run["seconds"],
+            "cpu_per_thousand": (peer.seconds() - before) / run["requests"] * 1e3,
+        }
 
     return measure
 
@@ -235,11 +318,20 @@ def quiet(bench: Bench, busy: int, tcp: bool = False) -> Callable[[Peer], Metric
         peer.planted = None
         address = getattr(peer, "tcp_address", peer.address) if tcp else peer.address
         seconds = 0.5 if bench.options.smoke else QUIET_SECONDS
-        target, other = f"/containers/quiet.{QUIET_HZ}/logs?follow=1", "/containers/each100.0/logs?follow=1"
+        target, other = (
+            f"/containers/quiet.{QUIET_HZ}/logs?follow=1",
+            "/containers/each100.0/logs?follow=1",
+        )
         run = bench.load("quiet", address, target, QUIET_STREAMS, seconds, other, busy)
         if run["samples"] < QUIET_STREAMS * QUIET_HZ * seconds * 0.5:
-            raise BenchError(f"{peer.name} delivered {run['samples']} quiet frames where many more were sent")
-        return {"p50_ms": run["p50"] * 1e3, "p99_ms": run["p99"] * 1e3, "busy_mb_per_second": run["bytes"] / seconds / 1e6}
+            raise BenchError(
+                f"{peer.name} delivered {run['samples']} quiet frames where many more were sent"
+            )
+        return {
+            "p50_ms": run["p50"] * 1e3,
+            "p99_ms": run["p99"] * 1e3,
+            "busy_mb_per_second": run["bytes"] / seconds / 1e6,
+        }
 
     return measure
 
@@ -251,7 +343,14 @@ def first_byte(bench: Bench) -> Callable[[Peer], Metrics]:
     def measure(peer: Peer) -> Metrics:
         peer.planted = None
         tries = 3 if bench.options.smoke else 25
-        run = bench.load("first", peer.address, "/containers/follow/logs?follow=1", tries, "/containers/each100.0/logs?follow=1", BUSY)
+        run = bench.load(
+            "first",
+            peer.address,
+            "/containers/follow/logs?follow=1",
+            tries,
+            "/containers/each100.0/logs?follow=1",
+            BUSY,
+        )
         return {"first_ms": run["p50"] * 1e3, "first_p99_ms": run["p99"] * 1e3}
 
     return measure
@@ -264,7 +363,15 @@ def followers(bench: Bench) -> Callable[[Peer], Metrics]:
     def measure(peer: Peer) -> Metrics:
         idle, others = peer.resident(), engine_state(bench)["open"]
         load = subprocess.Popen(
-            [str(bench.folder / "load"), "follow", peer.address, "/containers/follow/logs?follow=1", str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [
+                str(bench.folder / "load"),
+                "follow",
+                peer.address,
+                "/containers/follow/logs?follow=1",
+                str(count),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         try:
             if not load.stdout or not load.stdout.readline():
@@ -297,7 +404,9 @@ def await_none_open(bench: Bench, peer: Peer, others: int, since: float) -> floa
         if state["open"] <= others:
             return max(0.0, (state["closed_ns"] - since) / 1e9)
         if time.monotonic() > deadline:
-            say(f"  {peer.name} left {state['open'] - others} streams open although their clients are gone")
+            say(
+                f"  {peer.name} left {state['open'] - others} streams open although their clients are gone"
+            )
             return float("inf")
         time.sleep(0.02)
 
@@ -315,13 +424,26 @@ def memory(bench: Bench) -> Callable[[Peer], Metrics]:
         bench.load("slow", peer.address, "/containers/each1k.0/logs?follow=1", size, seconds)
         slow = peer.peak()
         peer.forget_peak()
-        bench.load("first", peer.address, "/containers/follow/logs?follow=1", 3 if bench.options.smoke else 60, "/containers/each100.0/logs?follow=1", BUSY)
-        return {"idle_mib": idle / MIB, "slow_reader_mib": (slow - idle) / MIB, "busy_peak_mib": peer.peak() / MIB}
+        bench.load(
+            "first",
+            peer.address,
+            "/containers/follow/logs?follow=1",
+            3 if bench.options.smoke else 60,
+            "/containers/each100.0/logs?follow=1",
+            BUSY,
+        )
+        return {
+            "idle_mib": idle / MIB,
+            "slow_reader_mib": (slow - idle) / MIB,
+            "busy_peak_mib": peer.peak() / MIB,
+        }
 
     return measure
 
 
-def docker_logs(bench: Bench, container: str, expected: Path, secrets: int) -> Callable[[Peer], Metrics]:
+def docker_logs(
+    bench: Bench, container: str, expected: Path, secrets: int
+) -> Callable[[Peer], Metrics]:
     """`docker logs` of a real container into a file, compared."""
     lines = expected.read_bytes().count(b"\n")
 
@@ -330,12 +452,19 @@ def docker_logs(bench: Bench, container: str, expected: Path, secrets: int) -> C
         got = bench.folder / "docker-logs"
         with open(got, "wb") as file:
             begun = time.monotonic()
-            subprocess.run(["docker", "-H", f"unix://{peer.address}", "logs", container], stdout=file, check=True)
+            subprocess.run(
+                ["docker", "-H", f"unix://{peer.address}", "logs", container],
+                stdout=file,
+                check=True,
+            )
             seconds = time.monotonic() - begun
         if subprocess.run(["cmp", "-s", str(got), str(expected)]).returncode:
             raise BenchError(f"`docker logs` through {peer.name} is not what the container wrote")
         peer.await_found(secrets if peer.audits else 0)
-        return {"lines_per_second": lines / seconds, "cpu_per_million": (peer.seconds() - before) / lines * 1e6}
+        return {
+            "lines_per_second": lines / seconds,
+            "cpu_per_million": (peer.seconds() - before) / lines * 1e6,
+        }
 
     return measure
 
@@ -354,9 +483,15 @@ def written_lines(bench: Bench, size: int, lines: int) -> tuple[Path, int]:
 def fill_container(engine: str, name: str, source: Path) -> None:
     """A container that has written what is in a file."""
     docker = ["docker", "-H", engine]
-    subprocess.run([*docker, "create", "-i", "--name", name, "--network", "none", "busybox", "cat"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*docker, "create", "-i", "--name", name, "--network", "none", "busybox", "cat"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     with open(source, "rb") as file:
-        subprocess.run([*docker, "start", "-ai", name], stdin=file, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            [*docker, "start", "-ai", name], stdin=file, stdout=subprocess.DEVNULL, check=True
+        )
 
 
 def real_engine(bench: Bench) -> None:
@@ -368,7 +503,9 @@ def real_engine(bench: Bench) -> None:
             raise OSError("only Unix sockets are measured")
         peers_module.get(path, "/_ping")
     except OSError:
-        bench.missing["real engine"] = f"no Docker Engine answers at {engine} (--engine unix:///PATH)"
+        bench.missing["real engine"] = (
+            f"no Docker Engine answers at {engine} (--engine unix:///PATH)"
+        )
         return
     bench.also_own(peers_module.listener_pid(path))
     for size, lines in ((100, 300_000), (1024, 60_000)):
@@ -377,16 +514,28 @@ def real_engine(bench: Bench) -> None:
         try:
             fill_container(engine, name, expected)
             kinds = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit)
-            bench.compare(f"docker logs, {size} B lines", kinds, docker_logs(bench, name, expected, secrets), engine=path)
+            bench.compare(
+                f"docker logs, {size} B lines",
+                kinds,
+                docker_logs(bench, name, expected, secrets),
+                engine=path,
+            )
         except subprocess.CalledProcessError as error:
             raise BenchError(f"the engine at {engine} refused: {error}") from None
         finally:
-            subprocess.run(["docker", "-H", engine, "rm", "-f", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            subprocess.run(
+                ["docker", "-H", engine, "rm", "-f", name],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
 
 
 def start_up(bench: Bench) -> None:
     """From the start of the process to its first answer."""
-    kinds = [kind for kind in (HAProxy, Nginx, Socat, Go, Dockeraudit) if kind.name not in bench.missing]
+    kinds = [
+        kind for kind in (HAProxy, Nginx, Socat, Go, Dockeraudit) if kind.name not in bench.missing
+    ]
 
     def measure(peer: Peer) -> Metrics:
         peer.stop()
@@ -405,14 +554,25 @@ def scenarios(bench: Bench) -> Iterator[tuple[str, Callable[[], None]]]:
         yield name, lambda name=name: bench.compare(name, few, stream(bench, name))
     yield "quiet", lambda: bench.compare("quiet", ours, quiet(bench, 0))
     yield "quiet-beside-busy", lambda: bench.compare("quiet-beside-busy", ours, quiet(bench, 1))
-    yield "quiet-tcp", lambda: bench.compare("quiet-tcp", (HAProxy, Dockeraudit), quiet(bench, 0, tcp=True))
+    yield (
+        "quiet-tcp",
+        lambda: bench.compare("quiet-tcp", (HAProxy, Dockeraudit), quiet(bench, 0, tcp=True)),
+    )
     yield "first-byte", lambda: bench.compare("first-byte", few[:-1], first_byte(bench))
     yield "requests-1", lambda: bench.compare("requests-1", ours, requests(bench, 1))
     yield "requests-32", lambda: bench.compare("requests-32", ours, requests(bench, 32))
     yield "length", lambda: bench.compare("length", ours, opaque(bench, "/images/{}/get"))
     yield "chunked", lambda: bench.compare("chunked", ours, opaque(bench, "/containers/{}/export"))
-    yield "followers", lambda: bench.compare("followers", (HAProxy, Nginx, Go, Dockeraudit), followers(bench), restart=True)
-    yield "memory", lambda: bench.compare("memory", (HAProxy, Go, Dockeraudit), memory(bench), restart=True)
+    yield (
+        "followers",
+        lambda: bench.compare(
+            "followers", (HAProxy, Nginx, Go, Dockeraudit), followers(bench), restart=True
+        ),
+    )
+    yield (
+        "memory",
+        lambda: bench.compare("memory", (HAProxy, Go, Dockeraudit), memory(bench), restart=True),
+    )
     yield "start", lambda: start_up(bench)
     yield "docker", lambda: real_engine(bench)
 
@@ -422,20 +582,46 @@ SMOKE = ("each100", "cut100", "secrets100", "quiet", "requests-1", "chunked", "f
 
 def main() -> int:
     """Measure, print, write; 1 if a byte differed or a secret was not counted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default="", help="names of scenarios, comma-separated")
     parser.add_argument("--peers", default="", help="names of peers, comma-separated")
-    parser.add_argument("--engine", default=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"), help="a real engine's socket, for `docker logs`")
+    parser.add_argument(
+        "--engine",
+        default=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
+        help="a real engine's socket, for `docker logs`",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures, for --compare")
-    parser.add_argument("--add", action="store_true", help="to those that FILE holds already: only what is measured now is replaced")
-    parser.add_argument("--more", type=int, default=MORE_ROUNDS, metavar="N", help="further rounds at most where some were disturbed")
-    parser.add_argument("--compare", metavar="FILE", help="an earlier run's --json, to show beside this one")
-    parser.add_argument("--document", metavar="FILE", help="put the tables between the marks of docs/performance.md")
-    parser.add_argument("--smoke", action="store_true", help="a few seconds, to see that all works; its figures mean nothing")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="to those that FILE holds already: only what is measured now is replaced",
+    )
+    parser.add_argument(
+        "--more",
+        type=int,
+        default=MORE_ROUNDS,
+        metavar="N",
+        help="further rounds at most where some were disturbed",
+    )
+    parser.add_argument(
+        "--compare", metavar="FILE", help="an earlier run's --json, to show beside this one"
+    )
+    parser.add_argument(
+        "--document", metavar="FILE", help="put the tables between the marks of docs/performance.md"
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="a few seconds, to see that all works; its figures mean nothing",
+    )
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else SMOKE if options.smoke else None
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))  # so that what was started is ended
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    folder = Path(
+        tempfile.mkdtemp(prefix="bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    )
     try:
         with Bench(folder, options) as bench:
             if options.add:
@@ -455,7 +641,10 @@ def main() -> int:
 def as_results(figures: dict[str, Any]) -> Results:
     """The figures of a --json file."""
     return {
-        scenario: {peer: {metric: Figure(f["values"], f["disturbed"]) for metric, f in metrics.items()} for peer, metrics in measured.items()}
+        scenario: {
+            peer: {metric: Figure(f["values"], f["disturbed"]) for metric, f in metrics.items()}
+            for peer, metrics in measured.items()
+        }
         for scenario, measured in figures["figures"].items()
     }
 
@@ -464,12 +653,20 @@ def finish(bench: Bench) -> None:
     """Tables for people, JSON for the next comparison."""
     from tables import as_json, compared, document, goals_table, machine, peers_table
 
-    lines = [*machine(bench.missing), "", *goals_table(bench.results), "", *peers_table(bench.results)]
+    lines = [
+        *machine(bench.missing),
+        "",
+        *goals_table(bench.results),
+        "",
+        *peers_table(bench.results),
+    ]
     if bench.options.compare:
         lines += ["", *compared(bench.results, json.loads(Path(bench.options.compare).read_text()))]
     print("\n".join(lines))
     if bench.options.json:
-        Path(bench.options.json).write_text(json.dumps(as_json(bench.results, bench.missing), indent=1) + "\n")
+        Path(bench.options.json).write_text(
+            json.dumps(as_json(bench.results, bench.missing), indent=1) + "\n"
+        )
     if bench.options.document:
         document(Path(bench.options.document), lines)
 

@@ -5,6 +5,7 @@
 A shape is one cycle, which the engine repeats: NAME.wire (the chunked body), NAME.cuts (the sizes of its sends) and
 NAME.body (what is in the chunks). Everything is drawn from seeds, so that two machines replay the same bytes.
 """
+
 from __future__ import annotations
 
 import array
@@ -12,15 +13,50 @@ import random
 import string
 import struct
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, NamedTuple
 
 ALNUM = string.ascii_letters + string.digits
 LETTERS = string.ascii_lowercase
-WORDS = (
-    "request served from cache in accepted connection worker started queue drained batch of rows written checkpoint reached retrying after "
-    "timeout upstream replied with status session resumed for tenant index rebuilt snapshot uploaded garbage collected heartbeat received"
-).split()
+WORDS = [
+    "request",
+    "served",
+    "from",
+    "cache",
+    "in",
+    "accepted",
+    "connection",
+    "worker",
+    "started",
+    "queue",
+    "drained",
+    "batch",
+    "of",
+    "rows",
+    "written",
+    "checkpoint",
+    "reached",
+    "retrying",
+    "after",
+    "timeout",
+    "upstream",
+    "replied",
+    "with",
+    "status",
+    "session",
+    "resumed",
+    "for",
+    "tenant",
+    "index",
+    "rebuilt",
+    "snapshot",
+    "uploaded",
+    "garbage",
+    "collected",
+    "heartbeat",
+    "received",
+]
 
 
 class Shape(NamedTuple):
@@ -52,7 +88,10 @@ def access(dice: random.Random) -> str:
 
 def pairs(dice: random.Random) -> str:
     """logfmt."""
-    return " ".join(f"{dice.choice(WORDS)}={dice.choice((dice.choice(WORDS), dice.randrange(10000)))}" for _ in range(6))
+    return " ".join(
+        f"{dice.choice(WORDS)}={dice.choice((dice.choice(WORDS), dice.randrange(10000)))}"
+        for _ in range(6)
+    )
 
 
 def structured(dice: random.Random) -> str:
@@ -172,7 +211,13 @@ def write_shape(shape: Shape, folder: Path, check: Callable[[bytes, int], None])
         cuts.extend(sends)
     if sys.byteorder == "big":
         cuts.byteswap()
-    written = Written(shape, folder / f"{shape.name}.body", folder / f"{shape.name}.wire", secrets, sum(map(len, lines)))
+    written = Written(
+        shape,
+        folder / f"{shape.name}.body",
+        folder / f"{shape.name}.wire",
+        secrets,
+        sum(map(len, lines)),
+    )
     written.body.write_bytes(b"".join(frames))
     written.wire.write_bytes(b"".join(wire))
     (folder / f"{shape.name}.cuts").write_bytes(cuts.tobytes())

@@ -2,15 +2,17 @@
 
 So one module, `dockeraudit`, lands in site-packages, and none of its rooms. PEP 517 calls the functions.
 """
+
 from __future__ import annotations
 
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -19,7 +21,9 @@ from stitch import stitched
 
 ROOT = Path(__file__).resolve().parent.parent
 TAKEN = ("setup.cfg", "README.md", "LICENSE")
-PYPROJECT = '[build-system]\nrequires = ["setuptools>=61"]\nbuild-backend = "setuptools.build_meta"\n'
+PYPROJECT = (
+    '[build-system]\nrequires = ["setuptools>=61"]\nbuild-backend = "setuptools.build_meta"\n'
+)
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def stitched_tree() -> Iterator[None]:
 
 
 def build_wheel(
-    wheel_directory: str, config_settings: Any = None, metadata_directory: Optional[str] = None
+    wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None
 ) -> str:
     """PEP 517: the wheel's file name."""
     target = os.path.abspath(wheel_directory)

@@ -5,6 +5,7 @@ between two banners; later imports of the same one are dropped. `__main__` block
 left out, `from __future__` lines are hoisted. Deterministic; fails if a top-level name is defined twice, since all
 modules then share one namespace.
 """
+
 from __future__ import annotations
 
 import ast
@@ -30,7 +31,11 @@ def is_sibling(module: str) -> bool:
 
 def path_of(module: str, root: Path) -> Path:
     """Where a module's text lies."""
-    return root / PACKAGE / "__init__.py" if module == PACKAGE else root / (module.replace(".", "/") + ".py")
+    return (
+        root / PACKAGE / "__init__.py"
+        if module == PACKAGE
+        else root / (module.replace(".", "/") + ".py")
+    )
 
 
 def defined_names(tree: ast.Module) -> list[str]:
@@ -44,7 +49,9 @@ def defined_names(tree: ast.Module) -> list[str]:
             targets = node.targets
         elif isinstance(node, ast.AnnAssign):
             targets = [node.target]
-        names += [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+        names += [
+            name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)
+        ]
     return sorted(set(names))
 
 
@@ -68,7 +75,9 @@ def expand(module: str, root: Path, done: set[str], owners: dict[str, str]) -> s
     tree = ast.parse(text)
     for defined in defined_names(tree):
         if owners.setdefault(defined, module) != module:
-            sys.exit(f"stitch: {defined} is defined in {owners[defined]} and in {module}; rename one")
+            sys.exit(
+                f"stitch: {defined} is defined in {owners[defined]} and in {module}; rename one"
+            )
     if module != "dockeraudit":
         text = without(text, [node for node in tree.body if is_main_block(node)])
         tree = ast.parse(text)

@@ -5,6 +5,7 @@
 SIGHUP reopens the log. The state file holds two 64-bit numbers, for those who kill it: accepted and written records.
 Ends with the log's own exit status, after one line of JSON on standard output.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -31,7 +32,9 @@ def main() -> int:
     """Open, feed, close."""
     parser = argparse.ArgumentParser()
     parser.add_argument("log")
-    parser.add_argument("--rate", type=int, default=1000, help="records a second and thread; 0: as fast as it goes")
+    parser.add_argument(
+        "--rate", type=int, default=1000, help="records a second and thread; 0: as fast as it goes"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--size", type=int, default=200, help="bytes of text in a record")
     parser.add_argument("--fsync", default="interval")
@@ -41,7 +44,14 @@ def main() -> int:
     signals = {signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        log = AuditLog(options.log, bytes(32), fsync=options.fsync, diagnose=lambda level, text: sys.stderr.write(f"{level}: {text}\n") and sys.stderr.flush())
+        log = AuditLog(
+            options.log,
+            bytes(32),
+            fsync=options.fsync,
+            diagnose=lambda level, text: (
+                sys.stderr.write(f"{level}: {text}\n") and sys.stderr.flush()
+            ),
+        )
         log.open(pid=os.getpid())
     except AuditLogError as error:
         sys.stderr.write(f"{error}\n")

@@ -1,9 +1,10 @@
 """A headless Chromium, driven over its debugging pipe (Chrome DevTools Protocol): no driver, no port, no packages.
 
-    with Browser() as browser:
-        browser.open("file:///x.html", width=360)
-        browser.run("document.title")
+with Browser() as browser:
+    browser.open("file:///x.html", width=360)
+    browser.run("document.title")
 """
+
 from __future__ import annotations
 
 import base64
@@ -16,13 +17,25 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Optional
+from typing import Any
 
-PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --disable-extensions --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
-).split()
+PROGRAM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]
 PATIENCE = 60.0  # seconds for one answer: starting takes two on an idle machine
 HIGH_DESCRIPTOR = 20  # from here on our ends are, so that 3 and 4 are free for the browser's
 
@@ -34,17 +47,35 @@ class Browser:
         self.profile = tempfile.mkdtemp(prefix="da-browser-")
         their_in, self._to = self._pipe()
         self._from, their_out = self._pipe()
-        command = ["bash", "-c", f'exec "$@" 3<&{their_in} 4>&{their_out} {their_in}<&- {their_out}>&-', "browser", str(PROGRAM), *FLAGS, f"--user-data-dir={self.profile}", "about:blank"]
+        command = [
+            "bash",
+            "-c",
+            f'exec "$@" 3<&{their_in} 4>&{their_out} {their_in}<&- {their_out}>&-',
+            "browser",
+            str(PROGRAM),
+            *FLAGS,
+            f"--user-data-dir={self.profile}",
+            "about:blank",
+        ]
         null = subprocess.DEVNULL
-        self._process = subprocess.Popen(command, stdin=null, stdout=null, stderr=null, pass_fds=(their_in, their_out), start_new_session=True)
+        self._process = subprocess.Popen(
+            command,
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            pass_fds=(their_in, their_out),
+            start_new_session=True,
+        )
         os.close(their_in)
         os.close(their_out)
         self._buffer = b""
         self._number = 0
-        self._session: Optional[str] = None
+        self._session: str | None = None
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
         return self
@@ -101,10 +132,22 @@ class Browser:
         """What the page has told of one kind since it was opened."""
         return [event["params"] for event in self.events if event["method"] == method]
 
-    def open(self, url: str, width: int, height: int = 800, dark: bool = False, media: str = "screen") -> None:
+    def open(
+        self, url: str, width: int, height: int = 800, dark: bool = False, media: str = "screen"
+    ) -> None:
         """Load a page at a width, and wait until it has been."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            media=media,
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self.events.clear()
         loader = self.call("Page.navigate", url=url)["loaderId"]
         while not self._loaded(loader):
@@ -112,7 +155,12 @@ class Browser:
 
     def _loaded(self, loader: str) -> bool:
         """Whether this page, and not the one before it, has been loaded."""
-        told = [event["params"]["frame"]["loaderId"] if event["method"] == "Page.frameNavigated" else event["method"] for event in self.events]
+        told = [
+            event["params"]["frame"]["loaderId"]
+            if event["method"] == "Page.frameNavigated"
+            else event["method"]
+            for event in self.events
+        ]
         return loader in told and "Page.loadEventFired" in told[told.index(loader) :]
 
     def run(self, expression: str) -> Any:
@@ -124,7 +172,13 @@ class Browser:
     def screenshot(self, path: str) -> None:
         """The whole page as a PNG."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 6000), "scale": 1}
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": size["width"],
+            "height": min(size["height"], 6000),
+            "scale": 1,
+        }
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         with open(path, "wb") as file:
             file.write(base64.b64decode(data))

@@ -1,8 +1,9 @@
 """Real clients and the ways they take to an engine: directly, or through dockeraudit over a Unix socket or TCP.
 
-    way.shell(SCRIPT)  runs a script with `docker`, `api` (curl) and $NAME set up for that way; gives its Outcome
-    same(ways, case)   runs a case on every way at once; the outcomes must be equal once ids, times and names are left out
+way.shell(SCRIPT)  runs a script with `docker`, `api` (curl) and $NAME set up for that way; gives its Outcome
+same(ways, case)   runs a case on every way at once; the outcomes must be equal once ids, times and names are left out
 """
+
 from __future__ import annotations
 
 import fcntl
@@ -15,8 +16,9 @@ import subprocess
 import termios
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple
 
 LIMIT = 110.0  # seconds for one run of a client: below the tests' own limit, so that it can say what hung
 PREFIX = f"da-clients-{os.getpid()}"  # of everything that these tests make on an engine
@@ -25,11 +27,21 @@ PREFIX = f"da-clients-{os.getpid()}"  # of everything that these tests make on a
 VOLATILE = (
     (re.compile(rb"(?:sha256:)?\b[0-9a-f]{64}\b"), b"<id>"),
     (re.compile(rb"\b[0-9a-f]{12}\b"), b"<id>"),
-    (re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?[-+]\d{4} UTC|Z| UTC|[-+]\d\d:\d\d)?"), b"<time>"),
+    (
+        re.compile(
+            rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?: ?[-+]\d{4} UTC|Z| UTC|[-+]\d\d:\d\d)?"
+        ),
+        b"<time>",
+    ),
     (re.compile(rb"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT"), b"<time>"),
     (re.compile(rb"(?:Less than a|About an?|\d+) (?:second|minute|hour)s?(?: ago)?"), b"<time>"),
     (re.compile(rb"\b\d+\.\d+s\b"), b"<time>"),
-    (re.compile(rb'time="[^"]*" level=error msg="error waiting for container: context canceled"\n'), b""),
+    (
+        re.compile(
+            rb'time="[^"]*" level=error msg="error waiting for container: context canceled"\n'
+        ),
+        b"",
+    ),
 )
 
 
@@ -47,7 +59,9 @@ def docker_clis() -> list[tuple[str, str]]:
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         path = os.path.join(folder, "docker")
         if os.access(path, os.X_OK):
-            said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=LIMIT, check=False).stdout
+            said = subprocess.run(
+                [path, "--version"], capture_output=True, text=True, timeout=LIMIT, check=False
+            ).stdout
             version = re.search(r"version (\d+\.\d+\.\d+)", said)
             if version:
                 found.setdefault(version[1], path)
@@ -66,7 +80,11 @@ class Way:
     @property
     def api(self) -> str:
         """A shell function: `api METHOD PATH [CURL OPTIONS]`."""
-        where = f"--unix-socket {self.host[len('unix://'):]}" if self.host.startswith("unix://") else ""
+        where = (
+            f"--unix-socket {self.host[len('unix://') :]}"
+            if self.host.startswith("unix://")
+            else ""
+        )
         base = "http://docker" if where else "http" + self.host[len("tcp") :]
         return f'api() {{ m=$1; p=$2; shift 2; curl -sS {where} -X "$m" "$@" "{base}$p"; }}\n'
 
@@ -88,26 +106,42 @@ class Way:
         environment = {**self.environment(cli), "NAME": name, "WORK": work, **more}
         command = ["bash", "-c", self.api + script]
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
         ) as process:
             try:
                 stdout, stderr = process.communicate(timeout=LIMIT)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 stdout, stderr = process.communicate()
-                raise AssertionError(f"{self.name} hung: {script!r} said {stdout[-2000:]!r} {stderr[-2000:]!r}") from None
+                raise AssertionError(
+                    f"{self.name} hung: {script!r} said {stdout[-2000:]!r} {stderr[-2000:]!r}"
+                ) from None
         shutil.rmtree(work)
         return self.plain(Outcome(process.returncode, stdout, stderr), name)
 
     def docker(self, *arguments: str) -> Outcome:
         """One run of the docker CLI that has to succeed."""
-        run = subprocess.run(["docker", *arguments], capture_output=True, stdin=subprocess.DEVNULL, timeout=LIMIT, env={**os.environ, "DOCKER_HOST": self.host}, check=False)
+        run = subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=LIMIT,
+            env={**os.environ, "DOCKER_HOST": self.host},
+            check=False,
+        )
         assert run.returncode == 0, (arguments, run.stderr)
         return Outcome(run.returncode, run.stdout, run.stderr)
 
     def plain(self, outcome: Outcome, name: str) -> Outcome:
         """An outcome without what differs anyway: names, ids, times, this way's address."""
-        return outcome._replace(stdout=self._plain(outcome.stdout, name), stderr=self._plain(outcome.stderr, name))
+        return outcome._replace(
+            stdout=self._plain(outcome.stdout, name), stderr=self._plain(outcome.stderr, name)
+        )
 
     def _plain(self, text: bytes, name: str) -> bytes:
         address = self.host.split("://", 1)[1]
@@ -134,12 +168,19 @@ IN_A_TERMINAL = ("setsid", "--ctty", "--wait", "env", "--default-signal=INT")
 class Terminal:
     """A program in a terminal of its own; what it writes is collected in `screen`."""
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str], rows: int = 24, columns: int = 80) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: dict[str, str], rows: int = 24, columns: int = 80
+    ) -> None:
         self.master, terminal = os.openpty()
         self.resize(rows, columns)
         self.screen = b""
         self.process = subprocess.Popen(
-            [*IN_A_TERMINAL, *command], stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=False
+            [*IN_A_TERMINAL, *command],
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            env=environment,
+            start_new_session=False,
         )
         os.close(terminal)
 
@@ -155,7 +196,9 @@ class Terminal:
         """Wait until the screen shows `mark`; returns what stood before it, and forgets both."""
         end = time.monotonic() + deadline
         while mark not in self.screen:
-            assert self._read(end - time.monotonic()), f"waited in vain for {mark!r}, the screen shows {self.screen!r}"
+            assert self._read(end - time.monotonic()), (
+                f"waited in vain for {mark!r}, the screen shows {self.screen!r}"
+            )
         before, _, self.screen = self.screen.partition(mark)
         return before
 
@@ -208,7 +251,10 @@ class Matrix:
             lines.append([client, case, *(cells.get(engine, "–") for engine in engines)])
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         lines.insert(1, ["-" * width for width in widths])
-        text = "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
+        text = "\n".join(
+            "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |"
+            for line in lines
+        )
         return text if self._rows else ""
 
 

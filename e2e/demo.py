@@ -3,6 +3,7 @@
 Shows what the client sees beside what the audit log says. Takes a real engine if DOCKER_HOST (a Unix socket) or the
 default socket answers and has busybox or alpine, else a scripted one, so that it needs no Docker.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -18,8 +19,9 @@ import tempfile
 import textwrap
 import time
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from scripted import CONTAINER_ID, ScriptedEngine, json_answer, logs_answer, stdcopy_frame
@@ -34,7 +36,7 @@ LINES = (
     "GET /invoices/1042 200 12ms",
     "database: postgres://billing:" + "kR8mQz2vTt" + "@db.internal:5432/billing",
     "github: authenticated with " + "gh" + "p_" + "Zk3Rw9TqLm5XvB2nHc7YpD4sJf8GaE1uQoW6",
-    "config: {\"smtp_password\": \"" + "vX9-tulip-Quay" + "\"}",
+    'config: {"smtp_password": "' + "vX9-tulip-Quay" + '"}',
     "invoice sent to ada.winter" + "@example.net",
     "-----BEGIN " + "EC PRIVATE KEY-----",
     "MHcCAQEEIB" + "q7Kz0dXw3Jm5nRt8yUe2vLp9sQaWc4fGh6Bk1xZo" + "oAoGCCqGSM49",
@@ -63,11 +65,13 @@ class UnixClient(http.client.HTTPConnection):
         data = answer.read()
         self.close()
         if answer.status >= 400:
-            raise OSError(f"{method} {path}: {answer.status} {data.decode('utf-8', 'replace').strip()}")
+            raise OSError(
+                f"{method} {path}: {answer.status} {data.decode('utf-8', 'replace').strip()}"
+            )
         return data
 
 
-def real_engine() -> Optional[tuple[str, str]]:
+def real_engine() -> tuple[str, str] | None:
     """The socket of an engine that answers here, and an image to run; None without either."""
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not host.startswith("unix://"):
@@ -86,8 +90,19 @@ def real_engine() -> Optional[tuple[str, str]]:
 def proxy(folder: str, upstream: str) -> Iterator[tuple[str, Path]]:
     """dockeraudit between a socket in the folder and the engine: the socket, and its audit log."""
     path, log = os.path.join(folder, "docker.sock"), Path(folder, "audit.log")
-    command = [sys.executable, str(PROGRAM), "--listen", f"unix://{path}", "--upstream", upstream, "--audit-log", str(log)]
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKERAUDIT_")}
+    command = [
+        sys.executable,
+        str(PROGRAM),
+        "--listen",
+        f"unix://{path}",
+        "--upstream",
+        upstream,
+        "--audit-log",
+        str(log),
+    ]
+    plain = {
+        name: value for name, value in os.environ.items() if not name.startswith("DOCKERAUDIT_")
+    }
     process = subprocess.Popen([*command, "--log-level", "warning"], env=plain)
     try:
         wait_until(lambda: answers(path) or process.poll() is not None)
@@ -138,9 +153,15 @@ def read_logs(client: UnixClient, name: str) -> list[str]:
 def script(engine: ScriptedEngine, name: str) -> None:
     """Have the scripted engine play the container's part."""
     engine.routes["/containers/create"] = json_answer({"Id": CONTAINER_ID}, b"201 Created")
-    engine.routes[f"/containers/{name}"] = engine.routes[f"/containers/{name}/start"] = json_answer({})
-    engine.routes[f"/containers/{name}/json"] = json_answer({"Id": CONTAINER_ID, "Name": f"/{name}"})
-    engine.routes[f"/containers/{name}/logs"] = logs_answer(*(stdcopy_frame(1, f"{line}\n".encode()) for line in LINES))
+    engine.routes[f"/containers/{name}"] = engine.routes[f"/containers/{name}/start"] = json_answer(
+        {}
+    )
+    engine.routes[f"/containers/{name}/json"] = json_answer(
+        {"Id": CONTAINER_ID, "Name": f"/{name}"}
+    )
+    engine.routes[f"/containers/{name}/logs"] = logs_answer(
+        *(stdcopy_frame(1, f"{line}\n".encode()) for line in LINES)
+    )
 
 
 def show(seen: list[str], log: Path) -> None:
@@ -149,27 +170,40 @@ def show(seen: list[str], log: Path) -> None:
     findings = [record for record in records if record["event"] == "finding"]
     width = max(100, min(160, shutil.get_terminal_size((100, 24)).columns))
     left = width * 11 // 20
-    print(f"\n{'what the client sees':{left}}what the audit log says\n{'─' * (left - 2)}  {'─' * (width - left)}")
+    print(
+        f"\n{'what the client sees':{left}}what the audit log says\n{'─' * (left - 2)}  {'─' * (width - left)}"
+    )
     for number, line in enumerate(seen, 1):
-        notes = [f"{r['severity']:6} {r['pattern']}  {r['redacted_match']}" for r in findings if r["line"] == number]
+        notes = [
+            f"{r['severity']:6} {r['pattern']}  {r['redacted_match']}"
+            for r in findings
+            if r["line"] == number
+        ]
         parts = textwrap.wrap(line, left - 2, break_long_words=True) or [""]
         for row in range(max(len(parts), len(notes))):
             part, note = (column[row] if row < len(column) else "" for column in (parts, notes))
             print(f"{part:{left}}{note}".rstrip())
-    print(f"\n{len(findings)} findings; the first one's line in the audit log:\n{json.dumps(findings[0])}")
+    print(
+        f"\n{len(findings)} findings; the first one's line in the audit log:\n{json.dumps(findings[0])}"
+    )
 
 
 def main() -> int:
     """Run it; 0 if the findings came."""
     found = real_engine()
-    with tempfile.TemporaryDirectory(prefix="dockeraudit-") as folder, contextlib.ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="dockeraudit-") as folder,
+        contextlib.ExitStack() as stack,
+    ):
         if found:
             upstream, image = found
             print(f"a container of {image} on the engine at {upstream}, read through dockeraudit")
         else:
             upstream = os.path.join(folder, "engine.sock")
             script(stack.enter_context(ScriptedEngine(upstream)), f"{NAME}-{os.getpid()}")
-            print("no Docker Engine with busybox or alpine here: a scripted engine, read through dockeraudit")
+            print(
+                "no Docker Engine with busybox or alpine here: a scripted engine, read through dockeraudit"
+            )
             image = "scripted"
         path, log = stack.enter_context(proxy(folder, upstream))
         client = UnixClient(path)

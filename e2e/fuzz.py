@@ -4,13 +4,15 @@ Head parser, chunk reader, stream demuxer, WebSocket decoder, route classifier: 
 cutting the bytes elsewhere must change nothing. With atheris (coverage-guided, where it installs) or else with seeded
 random mutations of the tests' own tables; prints the input that broke something, and exits 1.
 """
+
 from __future__ import annotations
 
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -67,10 +69,15 @@ def request_of(raw: bytes, rest: bytes) -> Any:
     route.flag("follow")
     framing = http1.request_framing(head)
     upgrade = routes.offered_protocols(head, route, False)
-    assert not any(protocol.lower().startswith(b"h2") for protocol in upgrade) or route.endpoint == "tunnel"
+    assert (
+        not any(protocol.lower().startswith(b"h2") for protocol in upgrade)
+        or route.endpoint == "tunnel"
+    )
     forwarded = http1.forwarded_request_head(head, upgrade, False)
     again = http1.parse_request_head(forwarded)
-    assert (again.method, again.target) == (head.method, head.target) and http1.request_framing(again) == framing
+    assert (again.method, again.target) == (head.method, head.target) and http1.request_framing(
+        again
+    ) == framing
     admission.browser_refusal(head, route, True, frozenset())
     return head.target, head.fields, framing, route, rest
 
@@ -90,7 +97,12 @@ def decoded(decoder: Any, parts: Sequence[bytes]) -> Any:
     texts: dict[str, bytes] = {}
     for name, data in [run for part in parts if part for run in decoder.feed(part)] + decoder.end():
         texts[name] = texts.get(name, b"") + data
-    return {name: text for name, text in texts.items() if text}, decoder.frames, decoder.inside_frame, decoder.framing
+    return (
+        {name: text for name, text in texts.items() if text},
+        decoder.frames,
+        decoder.inside_frame,
+        decoder.framing,
+    )
 
 
 def read_frames(parts: Sequence[bytes], one_walk: bool) -> Any:
@@ -101,7 +113,11 @@ def read_frames(parts: Sequence[bytes], one_walk: bool) -> Any:
     for part in parts:
         if part and not reader.done:
             payload = reader.feed(part)[1]
-            for name, data in (payload if isinstance(payload, streams.Decoded) else streams.decode(demuxer, payload)).runs:
+            for name, data in (
+                payload
+                if isinstance(payload, streams.Decoded)
+                else streams.decode(demuxer, payload)
+            ).runs:
                 texts[name] = texts.get(name, b"") + data
     return reader.done, {name: text for name, text in texts.items() if text}, demuxer.frames
 
@@ -119,7 +135,9 @@ def check(data: bytes) -> None:
         for framing in (None, "multiplexed"):
             whole = decoded(streams.StreamDemuxer(framing, seeds[0] % 3), [data])
             assert decoded(streams.StreamDemuxer(framing, seeds[0] % 3), parts) == whole
-        assert decoded(streams.WebSocketDecoder("tty"), parts) == decoded(streams.WebSocketDecoder("tty"), [data])
+        assert decoded(streams.WebSocketDecoder("tty"), parts) == decoded(
+            streams.WebSocketDecoder("tty"), [data]
+        )
     outcome(http1.parse_response_head, data)
     outcome(http1.parse_response_head, b"HTTP/1.1 200 OK\r\n" + data + b"\r\n\r\n")
     for method in (b"GET", b"POST"):
@@ -135,7 +153,21 @@ def mutate(rng: random.Random) -> bytes:
         if kind == 0:
             data[place : place + 1] = bytes([rng.randrange(256)])
         elif kind == 1:
-            data[place:place] = rng.choice([b"\r", b"\n", b"\r\n", b"\0", b" ", b":", b"%", b"0", b"chunked", b"\xff", b"Content-Length: 1\r\n"])
+            data[place:place] = rng.choice(
+                [
+                    b"\r",
+                    b"\n",
+                    b"\r\n",
+                    b"\0",
+                    b" ",
+                    b":",
+                    b"%",
+                    b"0",
+                    b"chunked",
+                    b"\xff",
+                    b"Content-Length: 1\r\n",
+                ]
+            )
         elif kind == 2:
             del data[place : place + rng.randrange(1, 9)]
         elif kind == 3:
@@ -170,7 +202,11 @@ def fuzz_by_coverage(seconds: float) -> None:
 
     def mutated(data: bytes, max_size: int, seed: int) -> bytes:
         """Every fourth input comes from the tables, the others from what has reached new code."""
-        return mutate(random.Random(seed))[:max_size] if seed % 4 == 0 else bytes(atheris.Mutate(data, max_size))
+        return (
+            mutate(random.Random(seed))[:max_size]
+            if seed % 4 == 0
+            else bytes(atheris.Mutate(data, max_size))
+        )
 
     options = [sys.argv[0], *limit, "-max_len=400", "-print_final_stats=1"]
     atheris.Setup(options, lambda data: check(bytes(data)), custom_mutator=mutated)

@@ -1,4 +1,5 @@
 """A pytest plugin: prints what the clients' tests compared, and writes it to the file that DOCKERAUDIT_MATRIX names."""
+
 from __future__ import annotations
 
 import os

@@ -1,9 +1,10 @@
 """Plain requests to an engine or a proxy, byte by byte as given: for comparing what the two make of them."""
+
 from __future__ import annotations
 
 import json
 import socket
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
@@ -41,7 +42,7 @@ def ask(path: str, data: bytes, timeout: float = 20.0) -> Answer:
     return Answer(int(head[9:12]) if head[9:12].isdigit() else 0, head, body, ended)
 
 
-def api(path: str, method: str, target: str, value: Optional[Any] = None) -> Any:
+def api(path: str, method: str, target: str, value: Any | None = None) -> Any:
     """One ordinary API request; the JSON of its answer."""
     body = json.dumps(value).encode() if value is not None else b""
     fields = f"Host: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"

@@ -1,8 +1,9 @@
 """A scripted engine on a Unix socket: answers like Docker's, bytes under the test's control.
 
-    with ScriptedEngine(path) as engine:
-        engine.routes["/containers/web/logs"] = lambda sock, head: sock.sendall(…)
+with ScriptedEngine(path) as engine:
+    engine.routes["/containers/web/logs"] = lambda sock, head: sock.sendall(…)
 """
+
 from __future__ import annotations
 
 import json
@@ -30,7 +31,10 @@ def chunk(data: bytes) -> bytes:
 def json_answer(value: Any, status: bytes = b"200 OK") -> Answer:
     """An answer with a JSON body."""
     body = json.dumps(value).encode()
-    head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+    head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (
+        status,
+        len(body),
+    )
     return lambda sock, request: sock.sendall(head if request.startswith(b"HEAD ") else head + body)
 
 
@@ -39,7 +43,9 @@ LOGS_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.multiplexe
 
 def logs_answer(*frames: bytes) -> Answer:
     """A multiplexed log stream, one chunk a frame."""
-    return lambda sock, request: sock.sendall(LOGS_HEAD + b"".join(map(chunk, frames)) + b"0\r\n\r\n")
+    return lambda sock, request: sock.sendall(
+        LOGS_HEAD + b"".join(map(chunk, frames)) + b"0\r\n\r\n"
+    )
 
 
 class ScriptedEngine:
@@ -50,8 +56,13 @@ class ScriptedEngine:
         self.requests: list[tuple[bytes, bytes]] = []
         inspect = {"Id": CONTAINER_ID, "Name": "/web", "Config": {"Tty": False}}
         self.routes: dict[str, Answer] = {
-            "/_ping": lambda sock, head: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + (b"" if head.startswith(b"HEAD") else b"OK")),
-            "/version": json_answer({"Version": "28.0", "ApiVersion": "1.48", "MinAPIVersion": "1.24"}),
+            "/_ping": lambda sock, head: sock.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+                + (b"" if head.startswith(b"HEAD") else b"OK")
+            ),
+            "/version": json_answer(
+                {"Version": "28.0", "ApiVersion": "1.48", "MinAPIVersion": "1.24"}
+            ),
             "/containers/web/json": json_answer(inspect),
             f"/containers/{CONTAINER_ID}/json": json_answer(inspect),
         }
@@ -120,6 +131,8 @@ class ScriptedEngine:
         self.requests.append((head, body))
         target = head.split(b" ")[1].decode()
         path = re.sub(r"^/v[\d.]+(?=/)", "", target.partition("?")[0])
-        answer = self.routes.get(path) or json_answer({"message": f"No such thing: {path}"}, b"404 Not Found")
+        answer = self.routes.get(path) or json_answer(
+            {"message": f"No such thing: {path}"}, b"404 Not Found"
+        )
         answer(sock, head)
         return b"\r\nupgrade:" not in head.lower() and sock.fileno() >= 0

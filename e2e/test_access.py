@@ -1,4 +1,5 @@
 """Access control beside what it replaces: HAProxy's own decisions, Tecnativa's acceptance cases, and real clients' requests."""
+
 from __future__ import annotations
 
 import itertools
@@ -16,46 +17,231 @@ import pytest
 from scripted import ScriptedEngine
 
 from _dockeraudit import policy
-from conftest import PROGRAM, ROOT, wait_for
 from _dockeraudit.engine import UnixHTTPConnection
 from _dockeraudit.routes import classify
+from conftest import PROGRAM, ROOT, wait_for
 
 # =====================================================================================================================
 # the truth table: HAProxy under a configuration written from the semantics
 # =====================================================================================================================
 
-CONTAINER = (
-    "json top logs changes export stats resize start stop restart kill update rename pause unpause attach attach/ws wait archive exec copy "
-    "checkpoints checkpoints/c"
-).split()
-LIBPOD = (
-    "_ping version info events containers/json containers/x/json containers/x/logs containers/x/start containers/x/stop containers/x/restart "
-    "containers/x/kill containers/x/pause containers/x/unpause containers/x/exec exec/x/start generate/x/systemd images/json images/pull "
-    "manifests/x/json networks/json play/kube pods/json pods/x/start pods/x/stop pods/x/restart pods/x/kill pods/x/pause pods/x/unpause "
-    "secrets/json system/df volumes/json"
-).split()
+CONTAINER = [
+    "json",
+    "top",
+    "logs",
+    "changes",
+    "export",
+    "stats",
+    "resize",
+    "start",
+    "stop",
+    "restart",
+    "kill",
+    "update",
+    "rename",
+    "pause",
+    "unpause",
+    "attach",
+    "attach/ws",
+    "wait",
+    "archive",
+    "exec",
+    "copy",
+    "checkpoints",
+    "checkpoints/c",
+]
+LIBPOD = [
+    "_ping",
+    "version",
+    "info",
+    "events",
+    "containers/json",
+    "containers/x/json",
+    "containers/x/logs",
+    "containers/x/start",
+    "containers/x/stop",
+    "containers/x/restart",
+    "containers/x/kill",
+    "containers/x/pause",
+    "containers/x/unpause",
+    "containers/x/exec",
+    "exec/x/start",
+    "generate/x/systemd",
+    "images/json",
+    "images/pull",
+    "manifests/x/json",
+    "networks/json",
+    "play/kube",
+    "pods/json",
+    "pods/x/start",
+    "pods/x/stop",
+    "pods/x/restart",
+    "pods/x/kill",
+    "pods/x/pause",
+    "pods/x/unpause",
+    "secrets/json",
+    "system/df",
+    "volumes/json",
+]
 ENDPOINTS = [
     *(f"/containers/x/{what}" for what in CONTAINER),
-    *"/containers/json /containers/create /containers/prune /containers/x /exec/x/start /exec/x/resize /exec/x/json".split(),
-    *"/images/json /images/create /images/search /images/prune /images/get /images/load /images/x /images/x/json /images/x/history".split(),
-    *"/images/x/push /images/x/tag /images/x/get /images/host:5000/a/b/json /build /build/prune /build/cancel /session /grpc /commit".split(),
-    *"/auth /info /version /_ping /events /system/df /networks /networks/x /networks/create /networks/x/connect /networks/x/disconnect".split(),
-    *"/networks/prune /volumes /volumes/x /volumes/create /volumes/prune /swarm /swarm/init /swarm/join /swarm/leave /swarm/update".split(),
-    *"/swarm/unlockkey /swarm/unlock /nodes /nodes/x /nodes/x/update /services /services/create /services/x /services/x/update".split(),
-    *"/services/x/logs /tasks /tasks/x /tasks/x/logs /secrets /secrets/create /secrets/x /secrets/x/update /configs /configs/create".split(),
-    *"/configs/x /configs/x/update /plugins /plugins/privileges /plugins/pull /plugins/x /plugins/x/json /plugins/x/enable".split(),
-    *"/plugins/x/disable /plugins/x/upgrade /plugins/create /plugins/x/push /plugins/x/set /distribution/x/json".split(),
+    *[
+        "/containers/json",
+        "/containers/create",
+        "/containers/prune",
+        "/containers/x",
+        "/exec/x/start",
+        "/exec/x/resize",
+        "/exec/x/json",
+    ],
+    *[
+        "/images/json",
+        "/images/create",
+        "/images/search",
+        "/images/prune",
+        "/images/get",
+        "/images/load",
+        "/images/x",
+        "/images/x/json",
+        "/images/x/history",
+    ],
+    *[
+        "/images/x/push",
+        "/images/x/tag",
+        "/images/x/get",
+        "/images/host:5000/a/b/json",
+        "/build",
+        "/build/prune",
+        "/build/cancel",
+        "/session",
+        "/grpc",
+        "/commit",
+    ],
+    *[
+        "/auth",
+        "/info",
+        "/version",
+        "/_ping",
+        "/events",
+        "/system/df",
+        "/networks",
+        "/networks/x",
+        "/networks/create",
+        "/networks/x/connect",
+        "/networks/x/disconnect",
+    ],
+    *[
+        "/networks/prune",
+        "/volumes",
+        "/volumes/x",
+        "/volumes/create",
+        "/volumes/prune",
+        "/swarm",
+        "/swarm/init",
+        "/swarm/join",
+        "/swarm/leave",
+        "/swarm/update",
+    ],
+    *[
+        "/swarm/unlockkey",
+        "/swarm/unlock",
+        "/nodes",
+        "/nodes/x",
+        "/nodes/x/update",
+        "/services",
+        "/services/create",
+        "/services/x",
+        "/services/x/update",
+    ],
+    *[
+        "/services/x/logs",
+        "/tasks",
+        "/tasks/x",
+        "/tasks/x/logs",
+        "/secrets",
+        "/secrets/create",
+        "/secrets/x",
+        "/secrets/x/update",
+        "/configs",
+        "/configs/create",
+    ],
+    *[
+        "/configs/x",
+        "/configs/x/update",
+        "/plugins",
+        "/plugins/privileges",
+        "/plugins/pull",
+        "/plugins/x",
+        "/plugins/x/json",
+        "/plugins/x/enable",
+    ],
+    *[
+        "/plugins/x/disable",
+        "/plugins/x/upgrade",
+        "/plugins/create",
+        "/plugins/x/push",
+        "/plugins/x/set",
+        "/distribution/x/json",
+    ],
     *(f"/libpod/{what}" for what in LIBPOD),
 ]
 #: the same things spelled otherwise, and what only looks like them
 SPELLINGS = [
-    *"/v1.41/containers/json /v1.51/containers/x/logs /v1%2e51/containers/x/logs /v01.51/containers/x/kill /v1.51.0/images/json".split(),
-    *"/%63ontainers/json /containers/x%2Flogs /containers/x/%6cogs /containers/parent/alias/logs /containers/parent/alias/start".split(),
-    *"/CONTAINERS/json /Containers/x/Start /containersx/json /infox /versions /v1.41/v1.41/containers/json /v1.41/containers/v1/stop".split(),
-    *"/containers/x/stop/attach /containers/x/start/json /containers/x/kill/archive /containers/x/pausex /containers/x/logsx".split(),
-    *"//containers/json /containers//json /containers/x//logs /version/../containers/json /events/%2e%2e/images/json /a/../containers/json".split(),
-    *"/ /post /unheard/of /images/containers/json http://docker/containers/x/logs http://docker/v1.41/version /v4.0.0-rc1/libpod/pods/json".split(),
-    *"/containers/a%20b/start /containers/a%2Fb/stop /libpod/containers/a/b/logs /containers/x/start/ /containers/x/start?t=1 /version?x=/containers".split(),
+    *[
+        "/v1.41/containers/json",
+        "/v1.51/containers/x/logs",
+        "/v1%2e51/containers/x/logs",
+        "/v01.51/containers/x/kill",
+        "/v1.51.0/images/json",
+    ],
+    *[
+        "/%63ontainers/json",
+        "/containers/x%2Flogs",
+        "/containers/x/%6cogs",
+        "/containers/parent/alias/logs",
+        "/containers/parent/alias/start",
+    ],
+    *[
+        "/CONTAINERS/json",
+        "/Containers/x/Start",
+        "/containersx/json",
+        "/infox",
+        "/versions",
+        "/v1.41/v1.41/containers/json",
+        "/v1.41/containers/v1/stop",
+    ],
+    *[
+        "/containers/x/stop/attach",
+        "/containers/x/start/json",
+        "/containers/x/kill/archive",
+        "/containers/x/pausex",
+        "/containers/x/logsx",
+    ],
+    *[
+        "//containers/json",
+        "/containers//json",
+        "/containers/x//logs",
+        "/version/../containers/json",
+        "/events/%2e%2e/images/json",
+        "/a/../containers/json",
+    ],
+    *[
+        "/",
+        "/post",
+        "/unheard/of",
+        "/images/containers/json",
+        "http://docker/containers/x/logs",
+        "http://docker/v1.41/version",
+        "/v4.0.0-rc1/libpod/pods/json",
+    ],
+    *[
+        "/containers/a%20b/start",
+        "/containers/a%2Fb/stop",
+        "/libpod/containers/a/b/logs",
+        "/containers/x/start/",
+        "/containers/x/start?t=1",
+        "/version?x=/containers",
+    ],
 ]
 TARGETS = ENDPOINTS + SPELLINGS
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
@@ -75,37 +261,75 @@ def haproxy_rules(mode, values):
     """The semantics of the variables, in the order of the mode's original."""
     gate = f"    http-request deny unless METH_GET or {{ str({values['POST']}) -m bool }}"
     actions = [
-        rule("allow", f"{base}/{NAME}/({'|'.join(verbs)})", values[name]) for name, (base, verbs) in policy.ACTIONS.items() if name in values
+        rule("allow", f"{base}/{NAME}/({'|'.join(verbs)})", values[name])
+        for name, (base, verbs) in policy.ACTIONS.items()
+        if name in values
     ]
-    sections = [rule("allow", policy.section_path(name), values[name]) for name in policy.SECTIONS + policy.LIBPOD_SECTIONS if name in values]
+    sections = [
+        rule("allow", policy.section_path(name), values[name])
+        for name in policy.SECTIONS + policy.LIBPOD_SECTIONS
+        if name in values
+    ]
     if mode == "tecnativa":
         return [gate, *actions, *sections]
-    readers = [rule("deny", f"/containers/{NAME}/{verbs[0]}", values[name], negated=True) for name, verbs in policy.READERS.items()]
+    readers = [
+        rule("deny", f"/containers/{NAME}/{verbs[0]}", values[name], negated=True)
+        for name, verbs in policy.READERS.items()
+    ]
     return [*readers, *actions, gate, *sections]
 
 
 def haproxy_configuration(folder, mode, combinations):
     """One frontend for each combination of values; what a frontend admits is answered with 200."""
-    lines = ["global", "    maxconn 4000", "    nbthread 1", "defaults", "    mode http", "    timeout client 60s", "    timeout connect 5s", "    timeout server 60s"]
+    lines = [
+        "global",
+        "    maxconn 4000",
+        "    nbthread 1",
+        "defaults",
+        "    mode http",
+        "    timeout client 60s",
+        "    timeout connect 5s",
+        "    timeout server 60s",
+    ]
     for number, on in enumerate(combinations):
         values = {name: int(name in on) for name in names_of(mode)}
-        lines += [f"frontend f{number}", f"    bind unix@{folder}/{number}.sock", *haproxy_rules(mode, values)]
+        lines += [
+            f"frontend f{number}",
+            f"    bind unix@{folder}/{number}.sock",
+            *haproxy_rules(mode, values),
+        ]
         lines += ["    http-request deny", "    default_backend engine"]
-    return "\n".join([*lines, "backend engine", "    http-request return status 200 content-type text/plain string ok", ""])
+    return "\n".join(
+        [
+            *lines,
+            "backend engine",
+            "    http-request return status 200 content-type text/plain string ok",
+            "",
+        ]
+    )
 
 
 def names_of(mode):
     """The variables that a mode has."""
-    return [name for name in policy.SWITCHES if mode == "linuxserver" or name not in policy.LINUXSERVER_ONLY]
+    return [
+        name
+        for name in policy.SWITCHES
+        if mode == "linuxserver" or name not in policy.LINUXSERVER_ONLY
+    ]
 
 
 def combinations_of(mode, samples, full=False):
     """None, all, each variable alone; seeded samples; in full also each with POST and all but one."""
     names, rng = names_of(mode), random.Random(2018)
     found = [frozenset(), frozenset(names), *(frozenset({name}) for name in names)]
-    found += [frozenset(rng.sample(names, rng.randrange(2, len(names)))) | {"POST"} for _ in range(samples)]
+    found += [
+        frozenset(rng.sample(names, rng.randrange(2, len(names)))) | {"POST"}
+        for _ in range(samples)
+    ]
     if full:
-        found += [frozenset({name, "POST"}) for name in names] + [frozenset(names) - {name} for name in names]
+        found += [frozenset({name, "POST"}) for name in names] + [
+            frozenset(names) - {name} for name in names
+        ]
     return list(dict.fromkeys(found))
 
 
@@ -137,27 +361,39 @@ def complete(data, batch):
     """Whether the last of the batch's answers has come with its body."""
     head, _, body = data[data.rindex(b"HTTP/1.1 ") :].partition(b"\r\n\r\n")
     length = re.search(rb"(?i)content-length: (\d+)", head)
-    return b"\r\n\r\n" in data and (batch[-1].startswith(b"HEAD") or length is not None and len(body) >= int(length[1]))
+    return b"\r\n\r\n" in data and (
+        batch[-1].startswith(b"HEAD") or length is not None and len(body) >= int(length[1])
+    )
 
 
 def request_bytes(method, target):
     return f"{method} {target} HTTP/1.1\r\nHost: docker\r\n\r\n".encode()
 
 
-ACTION = re.compile(r"(?:/libpod)?/(?:containers|pods)/[^/]+/(?:stop|restart|kill|start|pause|unpause)", re.I)
+ACTION = re.compile(
+    r"(?:/libpod)?/(?:containers|pods)/[^/]+/(?:stop|restart|kill|start|pause|unpause)", re.I
+)
 READER = re.compile(r"(?:/libpod)?/containers/.+/(archive|copy|changes|export|logs|top)", re.I)
 
 
 def by_an_action_alone(on, method, path):
     """HAProxy admits it because an action's variable is on, and it is not POST of exactly that action."""
-    return bool(ACTION.match(path)) and any("ALLOW" in name for name in on) and not (method == "POST" and ACTION.fullmatch(path))
+    return (
+        bool(ACTION.match(path))
+        and any("ALLOW" in name for name in on)
+        and not (method == "POST" and ACTION.fullmatch(path))
+    )
 
 
 def by_an_unguarded_reader(on, method, path):
     """HAProxy's pattern for a reader's variable, which is off, does not cover this spelling of the same thing."""
     reader = READER.match(policy.cleaned(path))
     word = reader[1].upper().replace("COPY", "ARCHIVE") if reader else ""
-    return bool(reader) and f"ALLOW_{word}" not in on and not re.match(rf"/containers/{NAME}/{word}", path, re.I)
+    return (
+        bool(reader)
+        and f"ALLOW_{word}" not in on
+        and not re.match(rf"/containers/{NAME}/{word}", path, re.I)
+    )
 
 
 #: why ours refuses what HAProxy admits. A cell that none explains fails the test, and so does a reason without a cell.
@@ -167,20 +403,31 @@ STRICTER = {
     "a WebSocket attach writes to the container, so it needs POST=1": lambda on, method, path: (
         method in ("GET", "HEAD") and path.endswith("/attach/ws") and "POST" not in on
     ),
-    "a path must be admitted as the engine's redirect cleans it, too": lambda on, method, path: policy.cleaned(path) != path,
+    "a path must be admitted as the engine's redirect cleans it, too": lambda on, method, path: (
+        policy.cleaned(path) != path
+    ),
 }
 #: why ours admits what HAProxy refuses
 LAXER = {
-    "Podman's versions such as v4.0.0-rc1 are versions": lambda on, method, target: target.startswith("/v4.0.0-rc1/"),
+    "Podman's versions such as v4.0.0-rc1 are versions": lambda on, method, target: (
+        target.startswith("/v4.0.0-rc1/")
+    ),
 }
 
 
 def compare(folder, mode, combinations):
     """HAProxy's decisions beside ours: (cells, cells by explanation), and what nothing explains."""
     (folder / "haproxy.cfg").write_text(haproxy_configuration(folder, mode, combinations))
-    process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["haproxy", "-db", "-q", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL
+    )
     try:
-        wait_for(lambda: (folder / f"{len(combinations) - 1}.sock").exists() or process.poll() is not None, "HAProxy")
+        wait_for(
+            lambda: (
+                (folder / f"{len(combinations) - 1}.sock").exists() or process.poll() is not None
+            ),
+            "HAProxy",
+        )
         assert process.poll() is None
         cells = list(itertools.product(METHODS, TARGETS))
         requests = [request_bytes(*cell) for cell in cells]
@@ -195,9 +442,18 @@ def compare(folder, mode, combinations):
                 if ours == (status == 200):
                     continue
                 reasons = STRICTER if not ours else LAXER
-                key = next((name for name, explains in reasons.items() if explains(on, method, target if ours else paths[target])), None)
+                key = next(
+                    (
+                        name
+                        for name, explains in reasons.items()
+                        if explains(on, method, target if ours else paths[target])
+                    ),
+                    None,
+                )
                 if key is None:
-                    unexplained.append((sorted(on), method, target, "ours admits" if ours else "ours refuses"))
+                    unexplained.append(
+                        (sorted(on), method, target, "ours admits" if ours else "ours refuses")
+                    )
                 else:
                     explained[key] += 1
         return len(cells) * len(combinations), explained, unexplained
@@ -208,12 +464,18 @@ def compare(folder, mode, combinations):
 
 def check_table(folder, mode, combinations, record):
     cells, explained, unexplained = compare(folder, mode, combinations)
-    print(f"{mode}: {len(combinations)} combinations, {cells} cells, {sum(explained.values())} differences")
+    print(
+        f"{mode}: {len(combinations)} combinations, {cells} cells, {sum(explained.values())} differences"
+    )
     for name, count in explained.items():
         print(f"  {count:7}  {name}")
     assert not unexplained, unexplained[:10]
     idle = [name for name, count in explained.items() if not count]
-    assert not idle or mode == "tecnativa" and all("reader" in name or "Podman" in name for name in idle), idle
+    assert (
+        not idle
+        or mode == "tecnativa"
+        and all("reader" in name or "Podman" in name for name in idle)
+    ), idle
     record("cells", cells)
 
 
@@ -242,14 +504,23 @@ def test_haproxy_decides_the_same_in_full(haproxy, folder, mode, record_property
 @pytest.mark.engine
 def test_haproxy_takes_words_for_zero(haproxy, folder):
     """The one difference that is announced: `true` and `yes` count here."""
-    values = {name: "true" for name in names_of("tecnativa")}
+    values = dict.fromkeys(names_of("tecnativa"), "true")
     text = haproxy_configuration(folder, "tecnativa", [frozenset()])
-    lines = text[: text.index("    http-request")].splitlines() + haproxy_rules("tecnativa", values) + text[text.index("    http-request deny\n") :].splitlines()
+    lines = (
+        text[: text.index("    http-request")].splitlines()
+        + haproxy_rules("tecnativa", values)
+        + text[text.index("    http-request deny\n") :].splitlines()
+    )
     (folder / "haproxy.cfg").write_text("\n".join([*lines, ""]))
-    process = subprocess.Popen(["haproxy", "-db", "-q", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["haproxy", "-db", "-q", "-f", str(folder / "haproxy.cfg")], stderr=subprocess.DEVNULL
+    )
     try:
         wait_for((folder / "0.sock").exists, "HAProxy")
-        assert statuses(str(folder / "0.sock"), [request_bytes("GET", "/_ping"), request_bytes("GET", "/containers/json")]) == [403, 403]
+        assert statuses(
+            str(folder / "0.sock"),
+            [request_bytes("GET", "/_ping"), request_bytes("GET", "/containers/json")],
+        ) == [403, 403]
     finally:
         process.terminate()
         process.wait()
@@ -266,26 +537,72 @@ ACCEPTANCE = {
     "default": (
         "",
         ["version"],
-        ["run --rm busybox", "pull busybox", "logs NAME", "wait NAME", "rm -f NAME", "restart NAME", "network ls", "config ls", "service ls"]
-        + ["stack ls", "secret ls", "plugin ls", "info", "system info", "build -", "swarm init", "exec NAME true", "images", "volume ls", "ps"],
+        [
+            "run --rm busybox",
+            "pull busybox",
+            "logs NAME",
+            "wait NAME",
+            "rm -f NAME",
+            "restart NAME",
+            "network ls",
+            "config ls",
+            "service ls",
+        ]
+        + [
+            "stack ls",
+            "secret ls",
+            "plugin ls",
+            "info",
+            "system info",
+            "build -",
+            "swarm init",
+            "exec NAME true",
+            "images",
+            "volume ls",
+            "ps",
+        ],
     ),
     "containers": (
         "CONTAINERS=1",
         ["version", "logs NAME", "inspect NAME", "ps"],
         ["wait NAME", "run --rm busybox", "rm -f NAME", "restart NAME", "exec NAME true", "images"],
     ),
-    "post": ("POST=1", [], ["rm -f NAME", "pull busybox", "run --rm busybox", "network create NAME-n", "restart NAME"]),
-    "networks": ("POST=1 NETWORKS=1", ["network create NAME-n", "network ls", "network rm NAME-n"], ["ps", "run --rm busybox"]),
-    "exec": ("CONTAINERS=1 EXEC=1 POST=1", ["exec NAME true", "restart -t 0 NAME"], ["pull busybox", "network ls"]),
-    "restarter": ("CONTAINERS=1 ALLOW_RESTARTS=1 ALLOW_LOGS=0", ["ps", "inspect NAME", "restart -t 0 NAME"], ["logs NAME", "rm -f NAME", "run --rm busybox"]),
+    "post": (
+        "POST=1",
+        [],
+        ["rm -f NAME", "pull busybox", "run --rm busybox", "network create NAME-n", "restart NAME"],
+    ),
+    "networks": (
+        "POST=1 NETWORKS=1",
+        ["network create NAME-n", "network ls", "network rm NAME-n"],
+        ["ps", "run --rm busybox"],
+    ),
+    "exec": (
+        "CONTAINERS=1 EXEC=1 POST=1",
+        ["exec NAME true", "restart -t 0 NAME"],
+        ["pull busybox", "network ls"],
+    ),
+    "restarter": (
+        "CONTAINERS=1 ALLOW_RESTARTS=1 ALLOW_LOGS=0",
+        ["ps", "inspect NAME", "restart -t 0 NAME"],
+        ["logs NAME", "rm -f NAME", "run --rm busybox"],
+    ),
 }
 
 
 def configuration(folder, sections, head=""):
     """An INI file with a Unix listener for each section: name → its lines."""
     path = folder / "access.ini"
-    text = [f"[dockeraudit]\n{head}", *(f"[listener {name}]\nlisten = unix://{folder}/{name}.sock\n{lines}" for name, lines in sections.items())]
-    path.write_text("\n".join(text) + f"\n[listener proxy]\nlisten = unix://{folder}/proxy.sock\npolicy = off\n")
+    text = [
+        f"[dockeraudit]\n{head}",
+        *(
+            f"[listener {name}]\nlisten = unix://{folder}/{name}.sock\n{lines}"
+            for name, lines in sections.items()
+        ),
+    ]
+    path.write_text(
+        "\n".join(text) + f"\n[listener proxy]\nlisten = unix://{folder}/proxy.sock\npolicy = off\n"
+    )
     return ("--config", str(path))
 
 
@@ -293,23 +610,48 @@ def configuration(folder, sections, head=""):
 def container(real_engine):
     """A running container of a name of its own."""
     name = f"access-{os.getpid()}"
-    real_engine.docker("run", "-d", "--network", "none", "--name", name, "busybox", "sh", "-c", "echo started; exec sleep 300")
+    real_engine.docker(
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        name,
+        "busybox",
+        "sh",
+        "-c",
+        "echo started; exec sleep 300",
+    )
     yield name
     real_engine.docker("rm", "-f", name)
 
 
 @pytest.mark.engine
 def test_acceptance(real_engine, container, start_proxy, folder):
-    sections = {name: f"policy = {'linuxserver' if name == 'restarter' else 'tecnativa'}\n" + words.replace(" ", "\n") for name, (words, _, _) in ACCEPTANCE.items()}
+    sections = {
+        name: f"policy = {'linuxserver' if name == 'restarter' else 'tecnativa'}\n"
+        + words.replace(" ", "\n")
+        for name, (words, _, _) in ACCEPTANCE.items()
+    }
     proxy = start_proxy(real_engine.host, *configuration(folder, sections))
     for name, (_, admitted, refused) in ACCEPTANCE.items():
-        for command, passes in [(command, True) for command in admitted] + [(command, False) for command in refused]:
-            run = real_engine.docker(*command.replace("NAME", container).split(), host=f"unix://{folder}/{name}.sock", check=False)
+        for command, passes in [(command, True) for command in admitted] + [
+            (command, False) for command in refused
+        ]:
+            run = real_engine.docker(
+                *command.replace("NAME", container).split(),
+                host=f"unix://{folder}/{name}.sock",
+                check=False,
+            )
             said = (run.stdout + run.stderr).decode()
-            assert ("dockeraudit: " in said and " is refused by " in said and "=1" in said) is not passes, (name, command, said)
+            assert (
+                "dockeraudit: " in said and " is refused by " in said and "=1" in said
+            ) is not passes, (name, command, said)
             assert run.returncode == 0 or not passes, (name, command, said)
     denied = proxy.records("denied")
-    assert {record["client"]["listener"] for record in denied} == set(ACCEPTANCE) and all(record["client"]["uid"] == 0 for record in denied)
+    assert {record["client"]["listener"] for record in denied} == set(ACCEPTANCE) and all(
+        record["client"]["uid"] == 0 for record in denied
+    )
     assert real_engine.docker("exec", container, "echo", "alive").stdout == b"alive\n"
 
 
@@ -356,7 +698,10 @@ REFUSED = {
 def requests_of(text, container):
     """(method, target) of a list of requests."""
     words = [request.split() for request in text.split(";")]
-    return [(method, re.sub(r"(?<=/)C(?=/|$)", container, re.sub(r"(?<=/)I(?=/)", "busybox", target))) for method, target in words]
+    return [
+        (method, re.sub(r"(?<=/)C(?=/|$)", container, re.sub(r"(?<=/)I(?=/)", "busybox", target)))
+        for method, target in words
+    ]
 
 
 def ask(path, method, target):
@@ -364,7 +709,12 @@ def ask(path, method, target):
     connection = UnixHTTPConnection(path, 60)
     try:
         reading = method in ("GET", "HEAD")
-        connection.request(method, target, None if reading else b"[", {} if reading else {"Content-Type": "application/json"})
+        connection.request(
+            method,
+            target,
+            None if reading else b"[",
+            {} if reading else {"Content-Type": "application/json"},
+        )
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -379,40 +729,76 @@ def refusals(folder, listener, requests):
         if status == 403 and (b"dockeraudit: " in body or method == "HEAD"):
             refused.append((method, target))
         else:
-            assert status < 300 if method in ("GET", "HEAD") and "/N/" not in target else status in (101, 200, 400, 404, 500), (target, status, body)
+            assert (
+                status < 300
+                if method in ("GET", "HEAD") and "/N/" not in target
+                else status in (101, 200, 400, 404, 500)
+            ), (target, status, body)
     return refused
 
 
 def compose_environment(client):
     """The environment that the Compose file of deploy/ gives to the proxy, as Compose itself reads it."""
-    command = ["docker", "compose", "-f", str(ROOT / "deploy" / f"docker-compose.{client}.yml"), "config", "--format", "json"]
-    run = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, "DOCKER_GID": "1"}, check=True)
+    command = [
+        "docker",
+        "compose",
+        "-f",
+        str(ROOT / "deploy" / f"docker-compose.{client}.yml"),
+        "config",
+        "--format",
+        "json",
+    ]
+    run = subprocess.run(
+        command, capture_output=True, timeout=60, env={**os.environ, "DOCKER_GID": "1"}, check=True
+    )
     return json.loads(run.stdout)["services"]["dockeraudit"]["environment"]
 
 
 def learned(*arguments):
     """What `dockeraudit learn` prints: variables, rules."""
-    run = subprocess.run([sys.executable, PROGRAM, "learn", *arguments], capture_output=True, timeout=60, check=True)
+    run = subprocess.run(
+        [sys.executable, PROGRAM, "learn", *arguments], capture_output=True, timeout=60, check=True
+    )
     lines = run.stdout.decode().splitlines()
-    return [line[:-2] for line in lines if line.endswith("=1")], [line for line in lines if line.startswith("allow = ")]
+    return [line[:-2] for line in lines if line.endswith("=1")], [
+        line for line in lines if line.startswith("allow = ")
+    ]
 
 
 @pytest.mark.engine
-def test_learned_settings_admit_each_client_and_nothing_can_be_left_out(real_engine, container, start_proxy, folder):
+def test_learned_settings_admit_each_client_and_nothing_can_be_left_out(
+    real_engine, container, start_proxy, folder
+):
     requests = {client: requests_of(text, container) for client, text in CLIENTS.items()}
-    learning = start_proxy(real_engine.host, *configuration(folder, dict.fromkeys(CLIENTS, ""), "mode = learn"))
+    learning = start_proxy(
+        real_engine.host, *configuration(folder, dict.fromkeys(CLIENTS, ""), "mode = learn")
+    )
     for client in CLIENTS:
         assert refusals(folder, client, requests[client]) == []
-    assert learning.stop() == 0 and not learning.records("denied") and learning.records("would_deny")
+    assert (
+        learning.stop() == 0 and not learning.records("denied") and learning.records("would_deny")
+    )
     sections = {}
     for client in CLIENTS:
         names, rules = learned("--listener", client, str(learning.log))
         assert names == LEARNED[client].split()
         sections[client] = "policy = linuxserver\n" + "\n".join(f"{name} = 1" for name in names)
         sections[f"{client}-rules"] = "\n".join(rules)
-        if client == "dozzle":  # each line is needed: shown on the wire for one client, in test_policy.py for much traffic
-            sections.update({f"{client}-no-{name}": sections[client].replace(f"{name} = 1", f"{name} = 0") for name in names})
-            sections.update({f"{client}-no-{n}": "\n".join(rules[:n] + rules[n + 1 :]) for n in range(len(rules))})
+        if (
+            client == "dozzle"
+        ):  # each line is needed: shown on the wire for one client, in test_policy.py for much traffic
+            sections.update(
+                {
+                    f"{client}-no-{name}": sections[client].replace(f"{name} = 1", f"{name} = 0")
+                    for name in names
+                }
+            )
+            sections.update(
+                {
+                    f"{client}-no-{n}": "\n".join(rules[:n] + rules[n + 1 :])
+                    for n in range(len(rules))
+                }
+            )
     start_proxy(real_engine.host, *configuration(folder, sections))
     for section in sections:
         client, _, without = section.partition("-")
@@ -422,7 +808,9 @@ def test_learned_settings_admit_each_client_and_nothing_can_be_left_out(real_eng
 
 @pytest.mark.engine
 @pytest.mark.parametrize("client", REFUSED)
-def test_the_compose_files_admit_their_clients_and_no_more(client, real_engine, container, start_proxy, folder):
+def test_the_compose_files_admit_their_clients_and_no_more(
+    client, real_engine, container, start_proxy, folder
+):
     environ = {name: str(value) for name, value in compose_environment(client).items()}
     start_proxy(real_engine.host, env=environ)
     assert refusals(folder, "proxy", requests_of(CLIENTS[client], container)) == []
@@ -444,7 +832,10 @@ def scripted(folder):
 def test_a_refused_body_is_not_taken_for_the_next_request(scripted, start_proxy, folder):
     start_proxy(scripted.path, env={"DOCKERAUDIT_POLICY": "tecnativa"})
     hidden = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
-    for framing in (b"Content-Length: %d\r\n\r\n%b" % (len(hidden), hidden), b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(hidden), hidden)):
+    for framing in (
+        b"Content-Length: %d\r\n\r\n%b" % (len(hidden), hidden),
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(hidden), hidden),
+    ):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(20)
             sock.connect(str(folder / "proxy.sock"))
@@ -452,7 +843,10 @@ def test_a_refused_body_is_not_taken_for_the_next_request(scripted, start_proxy,
             data = b"".join(iter(lambda: sock.recv(65536), b""))
         assert data.count(b"HTTP/1.1 ") == 1 and data.startswith(b"HTTP/1.1 403 ")
         message = json.loads(data.partition(b"\r\n\r\n")[2])["message"]
-        assert message == "dockeraudit: POST /containers/create is refused by POST=0; it takes POST=1 CONTAINERS=1"
+        assert (
+            message
+            == "dockeraudit: POST /containers/create is refused by POST=0; it takes POST=1 CONTAINERS=1"
+        )
     assert not any(head.startswith(b"GET /_ping") for head, _ in scripted.requests)
 
 
@@ -462,17 +856,27 @@ def test_denied_records_say_who_what_and_how_often(scripted, start_proxy, folder
     for _ in range(3):
         assert ask(f"{folder}/proxy.sock", "GET", "/v1.41/containers/json?all=1")[0] == 403
     denied = proxy.wait_records("denied")
-    assert [(r["method"], r["path"], r["rule"], r["count"]) for r in denied] == [("GET", "/containers/json", "CONTAINERS=0", 1)]
+    assert [(r["method"], r["path"], r["rule"], r["count"]) for r in denied] == [
+        ("GET", "/containers/json", "CONTAINERS=0", 1)
+    ]
     assert proxy.stop() == 0
-    assert [record["count"] for record in proxy.records("denied")] == [1, 2], "what was counted is written at the end"
+    assert [record["count"] for record in proxy.records("denied")] == [1, 2], (
+        "what was counted is written at the end"
+    )
     client = denied[0]["client"]
     assert (client["uid"], client["pid"]) == (os.getuid(), os.getpid()) and client["command"]
 
 
 @pytest.mark.engine
 def test_the_table_and_the_warnings_at_start(scripted, start_proxy):
-    said = start_proxy(scripted.path, env={"DOCKERAUDIT_POLICY": "auto", "CONTAINERS": "yes", "ALLOW_TOP": "0"}).errors.read_text()
-    assert "policy linuxserver: the first line that matches decides" in said and "CONTAINERS=1" in said and "ALLOW_TOP=0" in said
+    said = start_proxy(
+        scripted.path, env={"DOCKERAUDIT_POLICY": "auto", "CONTAINERS": "yes", "ALLOW_TOP": "0"}
+    ).errors.read_text()
+    assert (
+        "policy linuxserver: the first line that matches decides" in said
+        and "CONTAINERS=1" in said
+        and "ALLOW_TOP=0" in said
+    )
     assert said.count("CONTAINERS=yes counts as 1 here") == 1
 
 
@@ -504,9 +908,14 @@ def test_sighup_rereads_rules_and_holds_open_connections_to_them(scripted, start
 
     (folder / "access.ini").write_text("[listener a]\nlisten = unix:///x\nallow = get /x\n")
     proxy.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: "the rules in force stay as they are" in proxy.errors.read_text(), "the complaint")
+    wait_for(
+        lambda: "the rules in force stay as they are" in proxy.errors.read_text(), "the complaint"
+    )
     assert "'allow = get /x' is no rule" in proxy.errors.read_text()
-    assert ask(f"{folder}/a.sock", "GET", "/_ping")[0] == 200 and ask(f"{folder}/a.sock", "GET", "/version")[0] == 403
+    assert (
+        ask(f"{folder}/a.sock", "GET", "/_ping")[0] == 200
+        and ask(f"{folder}/a.sock", "GET", "/version")[0] == 403
+    )
     assert proxy.stop() == 0
 
 
@@ -534,6 +943,11 @@ def test_allow_from_on_tcp(scripted, start_proxy, folder):
             sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")
             return sock.recv(65536)
 
-    assert status("127.0.0.2").startswith(b"HTTP/1.1 200") and status("127.0.0.3").startswith(b"HTTP/1.1 403")
+    assert status("127.0.0.2").startswith(b"HTTP/1.1 200") and status("127.0.0.3").startswith(
+        b"HTTP/1.1 403"
+    )
     denied = proxy.wait_records("denied")[0]
-    assert denied["client"] == {"listener": "tcp", "address": "127.0.0.3"} and denied["rule"] == "allow-from"
+    assert (
+        denied["client"] == {"listener": "tcp", "address": "127.0.0.3"}
+        and denied["rule"] == "allow-from"
+    )

@@ -4,6 +4,7 @@ Chromium, headless, opens a page of another origin that tries what pages can: fe
 a name that resolves to 127.0.0.1 it asks for the API itself. With --allow-browser the same page does reach the engine,
 so the browser really sends what is refused here.
 """
+
 from __future__ import annotations
 
 import base64
@@ -28,10 +29,19 @@ from conftest import DEADLINE, ProxyProcess, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # installing a browser may take long
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --disable-dev-shm-usage --disable-extensions --no-default-browser-check"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--no-default-browser-check",
+]
 RULES = "--host-resolver-rules=MAP evil.example 127.0.0.1, MAP rebound.example 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 PAGE = """<!doctype html><title>a page</title><body><script>
 const proxy = "http://127.0.0.1:PORT", seen = {};
@@ -55,7 +65,14 @@ Promise.all([
 ]).then(() => fetch("/report", {method: "POST", body: JSON.stringify(seen)}));
 </script>"""
 #: what a page's attempts look like in the log of refusals
-ATTEMPTS = {("GET", "/containers/json"), ("GET", "/images/json"), ("POST", "/containers/web/kill"), ("POST", "/containers/create"), ("GET", "/containers/image/json"), ("GET", "/containers/web/attach/ws")}
+ATTEMPTS = {
+    ("GET", "/containers/json"),
+    ("GET", "/images/json"),
+    ("POST", "/containers/web/kill"),
+    ("POST", "/containers/create"),
+    ("GET", "/containers/image/json"),
+    ("GET", "/containers/web/attach/ws"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +80,13 @@ def chromium() -> str:
     """Debian's Chromium, installed where it is missing."""
     if not shutil.which("chromium") and os.geteuid() == 0 and shutil.which("apt-get"):
         for attempt in range(5):
-            done = subprocess.run("apt-get update -qq; apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends chromium", shell=True, capture_output=True, timeout=900, check=False)
+            done = subprocess.run(
+                "apt-get update -qq; apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends chromium",
+                shell=True,
+                capture_output=True,
+                timeout=900,
+                check=False,
+            )
             if done.returncode == 0:
                 break
             time.sleep(0.4 * attempt)
@@ -107,7 +130,11 @@ def attach_websocket(sock: socket.socket, head: bytes) -> None:
     key = head.lower().partition(b"sec-websocket-key:")[2].split()[0]
     key = head[head.lower().index(key) :][: len(key)]
     accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-    sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+    sock.sendall(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        + accept
+        + b"\r\n\r\n"
+    )
     sock.sendall(b"\x82\x05hello\x88\x02\x03\xe8")
     read_all(sock)
 
@@ -121,11 +148,15 @@ class Stage:
     def __enter__(self) -> Stage:
         self.folder = tempfile.mkdtemp(prefix="da-")
         self.engine = ScriptedEngine(f"{self.folder}/engine.sock")
-        self.engine.routes["/containers/json"] = self.engine.routes["/images/json"] = json_answer([])
+        self.engine.routes["/containers/json"] = self.engine.routes["/images/json"] = json_answer(
+            []
+        )
         self.engine.routes["/containers/web/attach/ws"] = attach_websocket
         self.engine.__enter__()
         self.port = free_port()
-        self.proxy = ProxyProcess(self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options).ready()
+        self.proxy = ProxyProcess(
+            self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options
+        ).ready()
         self.page = Page(self.port)
         self._server = threading.Thread(target=self.page.serve_forever)
         self._server.start()
@@ -148,7 +179,11 @@ class Stage:
 
     def denied(self) -> set[tuple[str, str]]:
         """Method and path of what was refused as a web page's."""
-        return {(record["method"], record["path"]) for record in self.proxy.records("denied") if record["rule"] == "browser"}
+        return {
+            (record["method"], record["path"])
+            for record in self.proxy.records("denied")
+            if record["rule"] == "browser"
+        }
 
 
 class Browser:
@@ -157,8 +192,20 @@ class Browser:
     def __init__(self, program: str, *arguments: str) -> None:
         self.profile = tempfile.mkdtemp(prefix="da-profile-")
         command = [program, *FLAGS, RULES, f"--user-data-dir={self.profile}", *arguments]
-        home = {**os.environ, "HOME": self.profile, "XDG_CONFIG_HOME": self.profile, "XDG_CACHE_HOME": self.profile}
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, env=home)
+        home = {
+            **os.environ,
+            "HOME": self.profile,
+            "XDG_CONFIG_HOME": self.profile,
+            "XDG_CACHE_HOME": self.profile,
+        }
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=home,
+        )
 
     def __enter__(self) -> Browser:
         return self
@@ -171,7 +218,12 @@ class Browser:
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
-        wait_for(lambda: shutil.rmtree(self.profile, ignore_errors=True) or not os.path.exists(self.profile), "the profile to be removed")
+        wait_for(
+            lambda: (
+                shutil.rmtree(self.profile, ignore_errors=True) or not os.path.exists(self.profile)
+            ),
+            "the profile to be removed",
+        )
 
 
 def open_page(stage: Stage, program: str, host: str) -> Any:
@@ -181,23 +233,35 @@ def open_page(stage: Stage, program: str, host: str) -> Any:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1"])
-def test_a_page_of_another_origin_reaches_nothing(chromium: str, host: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_of_another_origin_reaches_nothing(
+    chromium: str, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Of another site, and of the same host on another port."""
     with Stage() as stage:
         report = open_page(stage, chromium, host)
         assert stage.reached() == set()
         assert report["websocket"] == "failed" and report["fetch"] == "failed"
         wait_for(lambda: ("GET", "/containers/json") in stage.denied(), "the refusals' records")
-        assert stage.denied() >= {("POST", "/containers/create"), ("GET", "/containers/web/attach/ws"), ("POST", "/containers/web/kill")}
+        assert stage.denied() >= {
+            ("POST", "/containers/create"),
+            ("GET", "/containers/web/attach/ws"),
+            ("POST", "/containers/web/kill"),
+        }
         with capsys.disabled():
-            print(f"\na page of http://{host}:{stage.page.server_port}: tried {len(ATTEMPTS)}, reached the engine 0, refused {sorted(stage.denied())}")
+            print(
+                f"\na page of http://{host}:{stage.page.server_port}: tried {len(ATTEMPTS)}, reached the engine 0, refused {sorted(stage.denied())}"
+            )
 
 
 def test_the_same_page_reaches_the_engine_where_browsers_are_allowed(chromium: str) -> None:
     """The control: what is refused above is really sent."""
     with Stage("--allow-browser") as stage:
         open_page(stage, chromium, "127.0.0.1")
-        assert stage.reached() >= {("POST", "/containers/create"), ("GET", "/containers/json"), ("GET", "/containers/web/attach/ws")}
+        assert stage.reached() >= {
+            ("POST", "/containers/create"),
+            ("GET", "/containers/json"),
+            ("GET", "/containers/web/attach/ws"),
+        }
         assert stage.denied() == set()
 
 
@@ -209,7 +273,9 @@ def dumped(program: str, url: str) -> str:
 
 def test_a_rebound_name_reaches_nothing_unless_it_is_allowed(chromium: str) -> None:
     with Stage() as stage:
-        assert "its Host 'rebound.example' is a public-looking name" in dumped(chromium, f"http://rebound.example:{stage.port}/containers/json")
+        assert "its Host 'rebound.example' is a public-looking name" in dumped(
+            chromium, f"http://rebound.example:{stage.port}/containers/json"
+        )
         assert stage.reached() == set()
     with Stage("--allow-host", "rebound.example") as stage:
         dumped(chromium, f"http://rebound.example:{stage.port}/containers/json")
@@ -220,15 +286,23 @@ def test_docker_s_own_websocket_clients_reach_the_engine() -> None:
     docker = pytest.importorskip("docker", reason="docker-py comes with the e2e extra")
     websocket = pytest.importorskip("websocket", reason="websocket-client comes with the e2e extra")
     with Stage() as stage:
-        plain = websocket.create_connection(f"ws://127.0.0.1:{stage.port}/containers/web/attach/ws?stream=1&stdout=1", timeout=DEADLINE)
+        plain = websocket.create_connection(
+            f"ws://127.0.0.1:{stage.port}/containers/web/attach/ws?stream=1&stdout=1",
+            timeout=DEADLINE,
+        )
         assert plain.recv() == b"hello"
         plain.close()
-        client = docker.APIClient(base_url=f"tcp://127.0.0.1:{stage.port}", version="1.43", timeout=DEADLINE)
+        client = docker.APIClient(
+            base_url=f"tcp://127.0.0.1:{stage.port}", version="1.43", timeout=DEADLINE
+        )
         attached = client.attach_socket("web", {"stream": 1, "stdout": 1}, ws=True)
         assert attached.recv() == b"hello"
         attached.close()
         client.close()
-        assert stage.reached() == {("GET", "/containers/web/attach/ws"), ("GET", "/v1.43/containers/web/attach/ws")}
+        assert stage.reached() == {
+            ("GET", "/containers/web/attach/ws"),
+            ("GET", "/v1.43/containers/web/attach/ws"),
+        }
         assert stage.denied() == set()
         assert any(b"\r\nOrigin: http://127.0.0.1" in head for head, _ in stage.engine.requests)
         assert len(stage.proxy.wait_records("stream_close", 2)) == 2

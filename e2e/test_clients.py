@@ -3,6 +3,7 @@
 A case is what a user would type. Its exit code and its output must be the same on every way, but for ids, times and the
 names that keep the ways apart. No case needs a network but the loopback one: engine 20 of e2e/engine has no bridge.
 """
+
 from __future__ import annotations
 
 import asyncio
@@ -256,7 +257,7 @@ SCRIPTS = [
         docker cp $NAME:/tmp/d e
         diff -r d e && echo equal
         docker cp $NAME:/tmp/d/a - | tar -xO
-        docker cp $NAME:/nope . 
+        docker cp $NAME:/nope .
         echo $?
         tar -c d | docker cp - $NAME:/root
         docker cp $NAME:/root/d/b - | tar -xO | sha256sum
@@ -455,7 +456,8 @@ SCRIPTS = [
     ),
     (
         "-H ssh://, by way of system dial-stdio",
-        FAKE_SSH + """
+        FAKE_SSH
+        + """
         docker version --format '{{.Server.Version}}'
         echo ok | docker run -i --rm --network none busybox cat
         docker run -d --name $NAME --network none busybox sh -c 'echo logged; sleep 1000'
@@ -630,22 +632,34 @@ def proxy(real_engine, place):
     folder = os.path.join(place, os.path.basename(os.path.dirname(real_engine.socket)))
     os.mkdir(folder)
     port = free_port()
-    proxy = ProxyProcess(folder, real_engine.socket, "--listen", f"tcp://127.0.0.1:{port}", "--log-level", "debug")
+    proxy = ProxyProcess(
+        folder, real_engine.socket, "--listen", f"tcp://127.0.0.1:{port}", "--log-level", "debug"
+    )
     proxy.tcp = f"tcp://127.0.0.1:{port}"
     proxy.ready()
     yield proxy
     sweep(real_engine)
     assert proxy.stop() == 0
-    complaints = [line for line in proxy.errors.read_text().splitlines() if "info:" not in line and "debug:" not in line]
+    complaints = [
+        line
+        for line in proxy.errors.read_text().splitlines()
+        if "info:" not in line and "debug:" not in line
+    ]
     assert not complaints
     assert not proxy.records("scan_error") + proxy.records("gap") + proxy.records("scan_gap")
-    verified = subprocess.run([*proxy.process.args[:2], "verify", str(proxy.log)], capture_output=True, check=False)
+    verified = subprocess.run(
+        [*proxy.process.args[:2], "verify", str(proxy.log)], capture_output=True, check=False
+    )
     assert verified.returncode == 0, verified.stdout
 
 
 def sweep(engine):
     """Remove what failed cases left on the engine."""
-    for kind, remove in (("ps -aq", "rm -fv"), ("volume ls -q", "volume rm"), ("images -q", "rmi -f")):
+    for kind, remove in (
+        ("ps -aq", "rm -fv"),
+        ("volume ls -q", "volume rm"),
+        ("images -q", "rmi -f"),
+    ):
         name = f"reference={PREFIX}*" if kind.startswith("images") else f"name={PREFIX}"
         left = engine.docker(*kind.split(), "--filter", name).stdout.decode().split()
         if left:
@@ -654,7 +668,11 @@ def sweep(engine):
 
 @pytest.fixture(scope="module")
 def ways(real_engine, proxy, place):
-    return [Way("direct", real_engine.host, place), Way("unix", f"unix://{proxy.socket}", place), Way("tcp", proxy.tcp, place)]
+    return [
+        Way("direct", real_engine.host, place),
+        Way("unix", f"unix://{proxy.socket}", place),
+        Way("tcp", proxy.tcp, place),
+    ]
 
 
 #: the docker CLI that a shell takes, and in the long form every other one
@@ -679,7 +697,13 @@ def run_script(cli, case, script, holds, engine, ways, place, data="data", clien
     version, path = cli
     slug = re.sub(r"[^a-z0-9]+", "-", case.lower()).strip("-")
     more = {"DATA": os.path.join(place, data), "COMPOSE_FILE": os.path.join(place, "compose.yml")}
-    outcome = compared(f"{client} {version}".strip(), case, engine, ways, lambda way: way.shell(script, f"{PREFIX}-{slug}-{way.letter}", path, **more))
+    outcome = compared(
+        f"{client} {version}".strip(),
+        case,
+        engine,
+        ways,
+        lambda way: way.shell(script, f"{PREFIX}-{slug}-{way.letter}", path, **more),
+    )
     assert re.search(holds, outcome.stdout, re.M), outcome
     return outcome
 
@@ -688,7 +712,16 @@ def run_script(cli, case, script, holds, engine, ways, place, data="data", clien
 @pytest.mark.parametrize("case, script, holds", SCRIPTS, ids=[case for case, _, _ in SCRIPTS])
 def test_docker(real_engine, ways, place, cli, case, script, holds):
     client = "curl" if case.startswith("curl") else "docker"
-    run_script(("", cli[1]) if client == "curl" else cli, case.replace("curl, ", ""), script, holds, real_engine, ways, place, client=client)
+    run_script(
+        ("", cli[1]) if client == "curl" else cli,
+        case.replace("curl, ", ""),
+        script,
+        holds,
+        real_engine,
+        ways,
+        place,
+        client=client,
+    )
 
 
 #: the same again with much more data; they take a minute
@@ -771,7 +804,9 @@ def test_large_bodies(real_engine, ways, place, large, case, script, holds):
 
 
 def plugin_version(name):
-    said = subprocess.run(["docker", name, "version"], capture_output=True, text=True, timeout=LIMIT, check=False).stdout
+    said = subprocess.run(
+        ["docker", name, "version"], capture_output=True, text=True, timeout=LIMIT, check=False
+    ).stdout
     version = re.search(r"\d+\.\d+\.\d+", said)
     if not version:
         pytest.skip(f"this docker CLI has no {name} plugin")
@@ -781,14 +816,32 @@ def plugin_version(name):
 @pytest.mark.parametrize("case, script, holds", BUILDX, ids=[case for case, _, _ in BUILDX])
 def test_buildx(real_engine, ways, proxy, place, case, script, holds):
     tunnels = len(proxy.records("stream_open"))
-    run_script((plugin_version("buildx"), CLIS[0][1]), case, script, holds, real_engine, ways, place, client="buildx")
+    run_script(
+        (plugin_version("buildx"), CLIS[0][1]),
+        case,
+        script,
+        holds,
+        real_engine,
+        ways,
+        place,
+        client="buildx",
+    )
     opened = proxy.records("stream_open")[tunnels:]
     assert "tunnel" in {record["endpoint"] for record in opened if not record["audited"]}
 
 
 @pytest.mark.parametrize("case, script, holds", COMPOSE, ids=[case for case, _, _ in COMPOSE])
 def test_compose(real_engine, ways, place, case, script, holds):
-    run_script((plugin_version("compose"), CLIS[0][1]), case, script, holds, real_engine, ways, place, client="compose")
+    run_script(
+        (plugin_version("compose"), CLIS[0][1]),
+        case,
+        script,
+        holds,
+        real_engine,
+        ways,
+        place,
+        client="compose",
+    )
 
 
 # -- programs in a terminal
@@ -824,13 +877,25 @@ def await_size(terminal, rows, columns):
 
 def started(way, name, *command, options="-di"):
     """A container in the background."""
-    way.docker("run", options, "--name", name, "--network", "none", "busybox", *(command or ("sleep", "1000")))
+    way.docker(
+        "run",
+        options,
+        "--name",
+        name,
+        "--network",
+        "none",
+        "busybox",
+        *(command or ("sleep", "1000")),
+    )
     return name
 
 
 def run_in_a_terminal(way):
     name = f"{PREFIX}-run-it-{way.letter}"
-    return told_two_sizes(way, ["docker", "run", "-it", "--rm", "--name", name, "--network", "none", "busybox", *SIZES])
+    return told_two_sizes(
+        way,
+        ["docker", "run", "-it", "--rm", "--name", name, "--network", "none", "busybox", *SIZES],
+    )
 
 
 def exec_in_a_terminal(way):
@@ -840,14 +905,30 @@ def exec_in_a_terminal(way):
 
 def exec_in_a_terminal_without_input(way):
     name = started(way, f"{PREFIX}-exec-t-{way.letter}")
-    with Terminal(["docker", "exec", "-t", name, "sh", "-c", "echo one; tty; exit 5"], way.environment(CLIS[0][1])) as terminal:
+    with Terminal(
+        ["docker", "exec", "-t", name, "sh", "-c", "echo one; tty; exit 5"],
+        way.environment(CLIS[0][1]),
+    ) as terminal:
         return terminal.end()
 
 
 def interrupt_in_a_terminal(way):
     name = f"{PREFIX}-interrupt-{way.letter}"
     script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.05; done"
-    command = ["docker", "run", "-it", "--rm", "--name", name, "--network", "none", "busybox", "sh", "-c", script]
+    command = [
+        "docker",
+        "run",
+        "-it",
+        "--rm",
+        "--name",
+        name,
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]
     with Terminal(command, way.environment(CLIS[0][1])) as terminal:
         terminal.expect(b"ready")
         terminal.type(b"\x03")
@@ -860,7 +941,9 @@ def follow_logs_in_a_terminal(way):
         terminal.expect(b"shown\r\n")
         terminal.type(b"\x03")
         code, screen = terminal.end()
-    return code, screen.replace(b"^C", b"")  # the kernel's echo, which comes or not: the client may be gone before it
+    return code, screen.replace(
+        b"^C", b""
+    )  # the kernel's echo, which comes or not: the client may be gone before it
 
 
 def detach(way, command, name, keys):
@@ -870,22 +953,38 @@ def detach(way, command, name, keys):
         for key in keys:
             terminal.type(key)
         code, screen = terminal.end(20)
-    return code, re.sub(rb"tick\r+\n", b"", screen), way.docker("inspect", "-f", "{{.State.Running}}", name).stdout
+    return (
+        code,
+        re.sub(rb"tick\r+\n", b"", screen),
+        way.docker("inspect", "-f", "{{.State.Running}}", name).stdout,
+    )
 
 
 def detach_from_run(way):
     name = f"{PREFIX}-detach-run-{way.letter}"
-    return detach(way, ["docker", "run", "-it", "--name", name, "--network", "none", "busybox", *TICKS], name, [b"\x10", b"\x11"])
+    return detach(
+        way,
+        ["docker", "run", "-it", "--name", name, "--network", "none", "busybox", *TICKS],
+        name,
+        [b"\x10", b"\x11"],
+    )
 
 
 def detach_from_attach(way):
     name = started(way, f"{PREFIX}-detach-attach-{way.letter}", *TICKS, options="-dit")
-    return detach(way, ["docker", "attach", "--detach-keys", "ctrl-x,y", name], name, [b"\x18", b"y"])
+    return detach(
+        way, ["docker", "attach", "--detach-keys", "ctrl-x,y", name], name, [b"\x18", b"y"]
+    )
 
 
 def detach_from_exec(way):
     name = started(way, f"{PREFIX}-detach-exec-{way.letter}")
-    return detach(way, ["docker", "exec", "-it", "--detach-keys", "ctrl-x,y", name, *TICKS], name, [b"\x18", b"y"])
+    return detach(
+        way,
+        ["docker", "exec", "-it", "--detach-keys", "ctrl-x,y", name, *TICKS],
+        name,
+        [b"\x18", b"y"],
+    )
 
 
 TERMINALS = [
@@ -919,29 +1018,53 @@ def py_client(way):
 def py_look_around(client, name):
     with pytest.raises(Exception, match="No such container"):
         client.containers.get(name)
-    return client.ping(), client.version()["ApiVersion"], client.info()["OperatingSystem"], client.images.get("busybox").tags
+    return (
+        client.ping(),
+        client.version()["ApiVersion"],
+        client.info()["OperatingSystem"],
+        client.images.get("busybox").tags,
+    )
 
 
 def py_run(client, name):
-    output = client.containers.run("busybox", ["sh", "-c", "echo out; echo err >&2"], name=name, network_mode="none", stderr=True, remove=True)
+    output = client.containers.run(
+        "busybox",
+        ["sh", "-c", "echo out; echo err >&2"],
+        name=name,
+        network_mode="none",
+        stderr=True,
+        remove=True,
+    )
     try:
-        client.containers.run("busybox", ["sh", "-c", "exit 3"], name=name, network_mode="none", remove=True)
+        client.containers.run(
+            "busybox", ["sh", "-c", "exit 3"], name=name, network_mode="none", remove=True
+        )
     except Exception as error:
         return sorted(output.split(b"\n")), error.exit_status
     return output
 
 
 def py_logs(client, name):
-    container = client.containers.run("busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done"], name=name, network_mode="none", detach=True)
+    container = client.containers.run(
+        "busybox",
+        ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done"],
+        name=name,
+        network_mode="none",
+        detach=True,
+    )
     followed = b"".join(container.logs(stream=True, follow=True))
     status = container.wait()["StatusCode"]
     return followed, status, container.logs(tail=1), container.logs(since=1), container.remove()
 
 
 def py_exec(client, name):
-    container = client.containers.run("busybox", ["sleep", "1000"], name=name, network_mode="none", detach=True)
+    container = client.containers.run(
+        "busybox", ["sleep", "1000"], name=name, network_mode="none", detach=True
+    )
     both = container.exec_run(["sh", "-c", "echo out; echo err >&2; exit 4"], demux=True)
-    streamed = b"".join(container.exec_run(["sh", "-c", "echo 1; sleep 0.1; echo 2"], stream=True).output)
+    streamed = b"".join(
+        container.exec_run(["sh", "-c", "echo 1; sleep 0.1; echo 2"], stream=True).output
+    )
     made = client.api.exec_create(container.id, ["cat"], stdin=True)
     sock = client.api.exec_start(made["Id"], socket=True)
     sock._sock.sendall(b"typed\n")
@@ -952,7 +1075,13 @@ def py_exec(client, name):
 
 
 def py_attach(client, name):
-    container = client.containers.create("busybox", ["sh", "-c", "read x; echo got $x"], name=name, network_mode="none", stdin_open=True)
+    container = client.containers.create(
+        "busybox",
+        ["sh", "-c", "read x; echo got $x"],
+        name=name,
+        network_mode="none",
+        stdin_open=True,
+    )
     sock = container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
     container.start()
     sock._sock.sendall(b"typed\n")
@@ -961,7 +1090,12 @@ def py_attach(client, name):
     container.wait()
     container.remove()
     # Not with logs=True: what comes in one packet with the answer's head is lost in docker-py, whoever sends it.
-    container = client.containers.create("busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done; exit 3"], name=name, network_mode="none")
+    container = client.containers.create(
+        "busybox",
+        ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done; exit 3"],
+        name=name,
+        network_mode="none",
+    )
     attached = container.attach(stream=True)
     container.start()
     return answer, b"".join(attached), container.wait()["StatusCode"], container.remove()
@@ -985,15 +1119,23 @@ def py_archive(client, name):
 def py_images(client, name):
     saved = b"".join(client.images.get("busybox").save(named=True))
     loaded = [image.tags for image in client.images.load(saved)]
-    built, log = client.images.build(fileobj=io.BytesIO(b"FROM busybox\nLABEL n=%b\n" % name.encode()), tag=name, rm=True)
+    built, log = client.images.build(
+        fileobj=io.BytesIO(b"FROM busybox\nLABEL n=%b\n" % name.encode()), tag=name, rm=True
+    )
     steps = [line["stream"] for line in log if line.get("stream", "").startswith("Step")]
     client.images.remove(name)
-    return loaded, [tag.replace(name, "") for tag in built.tags], [step.replace(name, "") for step in steps]
+    return (
+        loaded,
+        [tag.replace(name, "") for tag in built.tags],
+        [step.replace(name, "") for step in steps],
+    )
 
 
 def py_events_and_stats(client, name):
     events = client.events(decode=True, filters={"container": name})
-    container = client.containers.run("busybox", ["sleep", "1000"], name=name, network_mode="none", detach=True)
+    container = client.containers.run(
+        "busybox", ["sleep", "1000"], name=name, network_mode="none", detach=True
+    )
     seen = [next(events)["Action"] for _ in range(2)]
     events.close()
     samples = container.stats(stream=True, decode=True)
@@ -1001,7 +1143,16 @@ def py_events_and_stats(client, name):
     return seen, name_seen, container.top()["Titles"], container.remove(force=True)
 
 
-DOCKER_PY = [py_look_around, py_run, py_logs, py_exec, py_attach, py_archive, py_images, py_events_and_stats]
+DOCKER_PY = [
+    py_look_around,
+    py_run,
+    py_logs,
+    py_exec,
+    py_attach,
+    py_archive,
+    py_images,
+    py_events_and_stats,
+]
 
 
 @pytest.mark.parametrize("case", DOCKER_PY, ids=lambda case: case.__name__[3:])
@@ -1013,7 +1164,13 @@ def test_docker_py(real_engine, ways, case):
         finally:
             client.close()
 
-    compared("docker-py " + pytest.importorskip("docker").__version__, case.__name__[3:].replace("_", " "), real_engine, ways, run)
+    compared(
+        "docker-py " + pytest.importorskip("docker").__version__,
+        case.__name__[3:].replace("_", " "),
+        real_engine,
+        ways,
+        run,
+    )
 
 
 def test_requests(real_engine, ways):
@@ -1021,10 +1178,18 @@ def test_requests(real_engine, ways):
     requests_unixsocket = pytest.importorskip("requests_unixsocket")
 
     def run(way):
-        base = "http+unix://" + urllib.parse.quote(way.host[7:], safe="") if way.host.startswith("unix") else way.host.replace("tcp", "http")
+        base = (
+            "http+unix://" + urllib.parse.quote(way.host[7:], safe="")
+            if way.host.startswith("unix")
+            else way.host.replace("tcp", "http")
+        )
         name = f"{PREFIX}-requests-{way.letter}"
         with requests_unixsocket.Session() as session:
-            body = {"Image": "busybox", "Cmd": ["echo", "hi"], "HostConfig": {"NetworkMode": "none"}}
+            body = {
+                "Image": "busybox",
+                "Cmd": ["echo", "hi"],
+                "HostConfig": {"NetworkMode": "none"},
+            }
             made = session.post(f"{base}/containers/create?name={name}", json=body)
             path = f"{base}/v1.41/containers/{made.json()['Id']}"
             started = session.post(path + "/start").status_code
@@ -1033,7 +1198,15 @@ def test_requests(real_engine, ways):
             logs = b"".join(followed.iter_content(None))
             headers = sorted(set(followed.headers) - {"Date", "Connection"})
             gone = session.delete(path).status_code, session.get(path + "/json").status_code
-            return made.status_code, started, code, logs, headers, gone, session.get(base + "/_ping").text
+            return (
+                made.status_code,
+                started,
+                code,
+                logs,
+                headers,
+                gone,
+                session.get(base + "/_ping").text,
+            )
 
     outcome = compared("requests", "create, start, wait, logs, delete", real_engine, ways, run)
     assert outcome[:4] == (201, 204, 0, b"\x01\0\0\0\0\0\0\x03hi\n")
@@ -1043,7 +1216,9 @@ def test_requests(real_engine, ways):
 
 
 async def aio_program(host, name):
-    aiodocker = pytest.importorskip("aiodocker", reason="aiodocker is not installed: e2e/run does it")
+    aiodocker = pytest.importorskip(
+        "aiodocker", reason="aiodocker is not installed: e2e/run does it"
+    )
     config = {"Image": "busybox", "HostConfig": {"NetworkMode": "none"}}
     seen = []
     async with aiodocker.Docker(url=host) as docker:
@@ -1053,7 +1228,10 @@ async def aio_program(host, name):
         seen.append([line async for line in container.log(stdout=True, stderr=True, follow=True)])
         seen.append((await container.wait())["StatusCode"])
         await container.delete()
-        container = await docker.containers.create({**config, "Cmd": ["cat"], "OpenStdin": True, "StdinOnce": True, "AttachStdin": True}, name=name)
+        container = await docker.containers.create(
+            {**config, "Cmd": ["cat"], "OpenStdin": True, "StdinOnce": True, "AttachStdin": True},
+            name=name,
+        )
         async with container.attach(stdin=True, stdout=True, stderr=True) as stream:
             await container.start()
             await stream.write_in(b"typed\n")
@@ -1066,7 +1244,9 @@ async def aio_program(host, name):
             seen.append((await stream.read_out())[:2])
             await stream.read_out()
         seen.append((await execution.inspect())["ExitCode"])
-        seen.append([sample["name"].replace(name, "") for sample in await container.stats(stream=False)])
+        seen.append(
+            [sample["name"].replace(name, "") for sample in await container.stats(stream=False)]
+        )
         await container.delete(force=True)
     return seen
 
@@ -1076,24 +1256,39 @@ def test_aiodocker(real_engine, ways):
         return asyncio.run(aio_program(way.host, f"{PREFIX}-aio-{way.letter}"))
 
     outcome = compared("aiodocker", "run, log, attach, exec, stats", real_engine, ways, run)
-    assert outcome[1:] == [["1\n", "2\n", "3\n", "err\n"], 3, (1, b"typed\n"), (1, b"got typed\n"), 4, ["/"]]
+    assert outcome[1:] == [
+        ["1\n", "2\n", "3\n", "err\n"],
+        3,
+        (1, b"typed\n"),
+        (1, b"got typed\n"),
+        4,
+        ["/"],
+    ]
 
 
 def test_testcontainers(real_engine, ways, monkeypatch):
-    monkeypatch.setenv("TESTCONTAINERS_RYUK_DISABLED", "true")  # its reaper is an image of a public registry
-    core = pytest.importorskip("testcontainers.core.container", reason="testcontainers is not installed: e2e/run does it")
+    monkeypatch.setenv(
+        "TESTCONTAINERS_RYUK_DISABLED", "true"
+    )  # its reaper is an image of a public registry
+    core = pytest.importorskip(
+        "testcontainers.core.container", reason="testcontainers is not installed: e2e/run does it"
+    )
 
     def run(way):
         script = "sleep 0.2; echo ready; echo err >&2; sleep 1000"
         where = {"environment": {"DOCKER_HOST": way.host}}
-        container = core.DockerContainer("busybox", docker_client_kw=where, network_mode="none", command=["sh", "-c", script])
+        container = core.DockerContainer(
+            "busybox", docker_client_kw=where, network_mode="none", command=["sh", "-c", script]
+        )
         with container.with_name(f"{PREFIX}-testcontainers-{way.letter}") as started:
             wait_for(lambda: started.get_logs()[0], "the log line")
             done = started.exec(["sh", "-c", "echo inside; exit 4"])
             wait_for(lambda: started.get_logs()[1], "the error line")
             return done.exit_code, done.output, started.get_logs()
 
-    outcome = compared("testcontainers", "start, wait for a log line, exec, stop", real_engine, ways, run)
+    outcome = compared(
+        "testcontainers", "start, wait for a log line, exec, stop", real_engine, ways, run
+    )
     assert outcome == (4, b"inside\n", (b"ready\n", b"err\n"))
 
 
@@ -1104,7 +1299,12 @@ def test_dockerode(real_engine, ways):
     program = os.path.join(os.path.dirname(__file__), "dockerode.js")
 
     def run(way):
-        return way.shell(f"node {program} $NAME", f"{PREFIX}-dockerode-{way.letter}", CLIS[0][1], NODE_PATH=modules)
+        return way.shell(
+            f"node {program} $NAME",
+            f"{PREFIX}-dockerode-{way.letter}",
+            CLIS[0][1],
+            NODE_PATH=modules,
+        )
 
     outcome = compared("dockerode", "run, attach, exec, logs, stats", real_engine, ways, run)
     assert outcome.code == 0, outcome

@@ -2,6 +2,7 @@
 
 Each test adds its rows to the table of docs/reliability.md: with DOCKERAUDIT_FAULT_TABLE=FILE they are appended to FILE.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -60,7 +61,9 @@ class Writer:
         self._state.chmod(0o666)
         command = [*prefix, sys.executable, WRITER, str(log), "--state", str(self._state), *options]
         with open(self.errors, "ab") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, **popen)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, **popen
+            )
 
     def ready(self):
         line = self.process.stdout.readline()
@@ -75,7 +78,10 @@ class Writer:
         return STATE.unpack(self._state.read_bytes())
 
     def hears(self, text, count=1):
-        wait_for(lambda: self.said().count(text) >= count or self.process.poll() is not None, f"{text!r} on stderr")
+        wait_for(
+            lambda: self.said().count(text) >= count or self.process.poll() is not None,
+            f"{text!r} on stderr",
+        )
         assert self.process.poll() is None, self.said()
 
     def stop(self):
@@ -116,22 +122,38 @@ def needs(program):
     """Skip without a program, but never in CI."""
     if not shutil.which(program):
         assert not os.environ.get("CI"), f"there is no {program}: `make e2e` installs it"
-        pytest.skip(f"there is no {program} here: `make e2e` installs it; test_auditlog.py has the same fault by injection")
+        pytest.skip(
+            f"there is no {program} here: `make e2e` installs it; test_auditlog.py has the same fault by injection"
+        )
 
 
 @contextlib.contextmanager
 def mounted(path, *arguments):
     """A mount, or a printed reason why there is none."""
     path.mkdir(exist_ok=True)
-    run = subprocess.run(["mount", *arguments, str(path)], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        ["mount", *arguments, str(path)], capture_output=True, text=True, check=False
+    )
     if run.returncode:
-        pytest.skip(f"this machine mounts nothing here ({run.stderr.strip()}); test_auditlog.py has the same fault by an injected write")
+        pytest.skip(
+            f"this machine mounts nothing here ({run.stderr.strip()}); test_auditlog.py has the same fault by an injected write"
+        )
     try:
         yield path
     except BaseException:
-        subprocess.run(["umount", "--lazy", str(path)], capture_output=True, check=False)  # its processes end later
+        subprocess.run(
+            ["umount", "--lazy", str(path)], capture_output=True, check=False
+        )  # its processes end later
         raise
-    wait_for(lambda: not os.path.ismount(path) or not subprocess.run(["umount", str(path)], capture_output=True, check=False).returncode, f"{path} to be unmounted")
+    wait_for(
+        lambda: (
+            not os.path.ismount(path)
+            or not subprocess.run(
+                ["umount", str(path)], capture_output=True, check=False
+            ).returncode
+        ),
+        f"{path} to be unmounted",
+    )
 
 
 def fill(path):
@@ -157,7 +179,9 @@ def needs_strace():
     needs("strace")
     run = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False)
     if run.returncode:
-        pytest.skip(f"strace may not trace here ({run.stderr.decode().strip()}); test_auditlog.py has the same fault by an injected write")
+        pytest.skip(
+            f"strace may not trace here ({run.stderr.decode().strip()}); test_auditlog.py has the same fault by an injected write"
+        )
 
 
 def lines_of(*paths):
@@ -188,8 +212,14 @@ def problems(*paths):
 def balance(records, accepted, runs=1):
     """Of `accepted` requests: how many are in the log, how many are not, how many of those the gaps name. None is there twice."""
     requests = of(records, "request")
-    assert len({(record["run"], record["thread"], record["number"]) for record in requests}) == len(requests)
-    return len(requests), accepted - len(requests), sum(record["records"] for record in of(records, "gap"))
+    assert len({(record["run"], record["thread"], record["number"]) for record in requests}) == len(
+        requests
+    )
+    return (
+        len(requests),
+        accepted - len(requests),
+        sum(record["records"] for record in of(records, "gap")),
+    )
 
 
 def named_missing(*paths):
@@ -224,14 +254,28 @@ def test_a_kill_at_any_byte_leaves_every_complete_line_readable(write, folder, k
     runs = {}
     for record in records:
         runs.setdefault(record["run"], []).append(record["seq"])
-    assert len(runs) == kills + 1 and all(seqs == list(range(1, len(seqs) + 1)) for seqs in runs.values())
+    assert len(runs) == kills + 1 and all(
+        seqs == list(range(1, len(seqs) + 1)) for seqs in runs.values()
+    )
     torn, recovered = len(lines) - len(records), of(records, "recovered")
-    whole_but_no_end = len(recovered) - torn  # the kill came between a record's last byte and its newline
+    whole_but_no_end = (
+        len(recovered) - torn
+    )  # the kill came between a record's last byte and its newline
     assert torn <= len(recovered) and whole_but_no_end <= 2, (torn, len(recovered))
-    assert sorted({re.sub("run .*", "run", text) for text in problems(log)}) in (["run"], ["run", "the line is not a record (a torn one ends like this)"])
+    assert sorted({re.sub("run .*", "run", text) for text in problems(log)}) in (
+        ["run"],
+        ["run", "the line is not a record (a torn one ends like this)"],
+    )
     assert len(problems(log)) == kills + torn
     written = len(of(records, "request"))
-    row("SIGKILL in a tight write loop", f"kill -9 within 10 ms, 3.6 kB records; {torn} torn lines, all isolated", kills, written, "what was queued", "`verify` names each run")
+    row(
+        "SIGKILL in a tight write loop",
+        f"kill -9 within 10 ms, 3.6 kB records; {torn} torn lines, all isolated",
+        kills,
+        written,
+        "what was queued",
+        "`verify` names each run",
+    )
 
 
 # =====================================================================================================================
@@ -240,9 +284,13 @@ def test_a_kill_at_any_byte_leaves_every_complete_line_readable(write, folder, k
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.full)])
-def test_a_full_disk_loses_only_what_is_counted_and_is_left_within_two_seconds(write, folder, rounds):
+def test_a_full_disk_loses_only_what_is_counted_and_is_left_within_two_seconds(
+    write, folder, rounds
+):
     worst = 0.0
-    with mounted(folder / "disk", "-t", "tmpfs", "-o", f"size={16 + 10 * rounds}m", "tmpfs") as disk:
+    with mounted(
+        folder / "disk", "-t", "tmpfs", "-o", f"size={16 + 10 * rounds}m", "tmpfs"
+    ) as disk:
         log = disk / "audit.log"
         writer = write(log, "--rate", "8000", "--size", "100")
         for number in range(1, rounds + 1):
@@ -250,7 +298,10 @@ def test_a_full_disk_loses_only_what_is_counted_and_is_left_within_two_seconds(w
             fill(filler)
             writer.hears("cannot be written: No space left on device", number)
             accepted = writer.state()[0]
-            wait_for(lambda accepted=accepted: writer.state()[0] > accepted + 11_000, "more than can be held")
+            wait_for(
+                lambda accepted=accepted: writer.state()[0] > accepted + 11_000,
+                "more than can be held",
+            )
             filler.unlink()
             began = time.monotonic()
             writer.hears("can be written again", number)
@@ -261,7 +312,15 @@ def test_a_full_disk_loses_only_what_is_counted_and_is_left_within_two_seconds(w
         assert only_gaps(log) and len(lines_of(log)) == len(records)
         assert "ENOSPC" in {record["errno"] for record in of(records, "gap")}
     written, lost, counted = balance(records, result["accepted"])
-    row("disk full (ENOSPC, short writes)", "a tmpfs filled up, then freed", rounds, written, lost, counted, worst)
+    row(
+        "disk full (ENOSPC, short writes)",
+        "a tmpfs filled up, then freed",
+        rounds,
+        written,
+        lost,
+        counted,
+        worst,
+    )
     assert lost == counted > 0 and status == 74 and worst <= 2.0
 
 
@@ -270,16 +329,28 @@ def test_a_file_size_limit_is_a_full_disk(write, folder):
     writer = write(log, "--rate", "500")
     wait_for(lambda: log.stat().st_size > 20_000, "some records")
     limit = log.stat().st_size + 5_000
-    subprocess.run(["prlimit", "--pid", str(writer.process.pid), f"--fsize={limit}:unlimited"], check=True)
+    subprocess.run(
+        ["prlimit", "--pid", str(writer.process.pid), f"--fsize={limit}:unlimited"], check=True
+    )
     writer.hears("cannot be written: File too large")
     assert log.read_bytes().endswith(b"}\n")  # the short write at the limit was taken back
-    subprocess.run(["prlimit", "--pid", str(writer.process.pid), "--fsize=unlimited:unlimited"], check=True)
+    subprocess.run(
+        ["prlimit", "--pid", str(writer.process.pid), "--fsize=unlimited:unlimited"], check=True
+    )
     began = time.monotonic()
     writer.hears("can be written again")
     seconds = time.monotonic() - began
     status, result = writer.stop()
     written, lost, counted = balance(records_of(log), result["accepted"])
-    row("file size limit (EFBIG, short write)", "`prlimit --fsize`", 1, written, lost, counted, seconds)
+    row(
+        "file size limit (EFBIG, short write)",
+        "`prlimit --fsize`",
+        1,
+        written,
+        lost,
+        counted,
+        seconds,
+    )
     assert (lost, counted, status, problems(log)) == (0, 0, 0, []) and seconds <= 2.0
 
 
@@ -295,19 +366,40 @@ def test_a_file_size_limit_is_a_full_disk(write, folder):
 def test_a_system_call_fails(write, folder, call, error, when, text):
     needs_strace()
     log = folder / "audit.log"
-    inject = ["-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={when}", "-P", str(log)]
-    writer = write(log, "--rate", "200", prefix=["strace", "-f", "-qq", "-o", str(folder / "trace"), *inject])
+    inject = [
+        "-e",
+        f"trace={call}",
+        "-e",
+        f"inject={call}:error={error}:when={when}",
+        "-P",
+        str(log),
+    ]
+    writer = write(
+        log, "--rate", "200", prefix=["strace", "-f", "-qq", "-o", str(folder / "trace"), *inject]
+    )
     writer.hears(text)
     began = time.monotonic()
-    writer.hears("again", 2 if call == "write" else 1)  # "it is tried again" is said of the failure itself
+    writer.hears(
+        "again", 2 if call == "write" else 1
+    )  # "it is tried again" is said of the failure itself
     seconds = time.monotonic() - began
     os.kill(of(records_of(log), "start")[0]["pid"], signal.SIGTERM)  # strace's child
     result = json.loads(writer.process.stdout.read())
     status = writer.process.wait(20)
     written, lost, counted = balance(records_of(log), result["accepted"])
-    row(f"{call} fails: {error}", f"`strace -e inject={call}:error={error}:when={when}`", 1, written, lost, counted, seconds)
+    row(
+        f"{call} fails: {error}",
+        f"`strace -e inject={call}:error={error}:when={when}`",
+        1,
+        written,
+        lost,
+        counted,
+        seconds,
+    )
     assert (lost, counted, status, problems(log)) == (0, 0, 0, [])
-    assert len(re.findall(text, writer.said())) == 1  # one line a change of state, though it failed twice
+    assert (
+        len(re.findall(text, writer.said())) == 1
+    )  # one line a change of state, though it failed twice
 
 
 @pytest.mark.parametrize("fault", ["EROFS", "EIO"])
@@ -318,15 +410,21 @@ def test_a_file_system_turns_read_only_or_dies_and_another_takes_its_place(write
         writer = write(log, "--rate", "500")
         wait_for(lambda: writer.state()[1] > 200, "some records")
         if fault == "EROFS":
-            subprocess.run(["mount", "-o", "remount,abort", str(disk)], capture_output=True, check=False)
+            subprocess.run(
+                ["mount", "-o", "remount,abort", str(disk)], capture_output=True, check=False
+            )
         else:
             fd = os.open(disk, os.O_RDONLY)
-            fcntl.ioctl(fd, EXT4_SHUTDOWN, struct.pack("I", 0))  # 0: what is written is flushed first
+            fcntl.ioctl(
+                fd, EXT4_SHUTDOWN, struct.pack("I", 0)
+            )  # 0: what is written is flushed first
             os.close(fd)
         writer.hears("cannot be written")
         said = {"EROFS": "Read-only file system", "EIO": "Input/output error"}[fault]
         assert f"cannot be written: {said}" in writer.said()
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # the path is now the folder below the mount
+        subprocess.run(
+            ["umount", "--lazy", str(disk)], check=True
+        )  # the path is now the folder below the mount
         began = time.monotonic()
         writer.hears("can be written again")
         seconds = time.monotonic() - began
@@ -335,19 +433,34 @@ def test_a_file_system_turns_read_only_or_dies_and_another_takes_its_place(write
             shutil.copy(after / "audit.log", folder / "old.log")
         written, lost, counted = balance(records_of(folder / "old.log", log), result["accepted"])
         missing = named_missing(folder / "old.log", log)
-    how = {"EROFS": "`mount -o remount,abort`", "EIO": "EXT4_IOC_SHUTDOWN"}[fault] + " of ext4 on a loop device, then another disk in its place"
-    row({"EROFS": "file system turns read-only (EROFS)", "EIO": "disk dies (EIO)"}[fault], how, 1, written, f"{lost} not synced yet", f"`verify` names {missing}", seconds)
+    how = {"EROFS": "`mount -o remount,abort`", "EIO": "EXT4_IOC_SHUTDOWN"}[
+        fault
+    ] + " of ext4 on a loop device, then another disk in its place"
+    row(
+        {"EROFS": "file system turns read-only (EROFS)", "EIO": "disk dies (EIO)"}[fault],
+        how,
+        1,
+        written,
+        f"{lost} not synced yet",
+        f"`verify` names {missing}",
+        seconds,
+    )
     assert (missing, counted, status) == (lost, 0, 0) and seconds <= 2.0
-    assert lost < 1000 and (fault == "EROFS" or not lost)  # up to an interval of syncing: what the disk never got
+    assert lost < 1000 and (
+        fault == "EROFS" or not lost
+    )  # up to an interval of syncing: what the disk never got
 
 
-@pytest.mark.parametrize("fsync, cuts", [("always", 3), ("interval", 3), pytest.param("always", 30, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "fsync, cuts",
+    [("always", 3), ("interval", 3), pytest.param("always", 30, marks=pytest.mark.full)],
+)
 def test_a_power_cut_takes_nothing_that_was_acknowledged(write, folder, fsync, cuts):
     """The image as it is on the disk at one moment, with the writer stopped, and nothing flushed for it."""
     worst, total, kept = 0, 0, 0
     with loop_disk(folder, "commit=600") as (disk, image):
         log = disk / "audit.log"
-        for cut in range(cuts):
+        for _cut in range(cuts):
             writer = write(log, "--rate", "300", "--fsync", fsync)
             began = time.time()
             wait_for(lambda writer=writer: writer.state()[1] > 300, "some records")
@@ -371,13 +484,27 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(write, folder, fsync, c
                 acknowledged = done - 1
             else:
                 limit = rfc3339(now - 2.0)
-                acknowledged = max((record["seq"] for record in records_of(log) if record["run"] == last_run and record["timestamp"] < limit), default=0)
+                acknowledged = max(
+                    (
+                        record["seq"]
+                        for record in records_of(log)
+                        if record["run"] == last_run and record["timestamp"] < limit
+                    ),
+                    default=0,
+                )
             assert len(seqs) >= acknowledged > 0, (len(seqs), acknowledged)
             worst = max(worst, full - len(of(records, "request")))
             total, kept = total + full, kept + len(of(records, "request"))
             log.unlink()
     how = f"copy of the loop device's image mid-run, `--fsync {fsync}`"
-    row("power cut", how, cuts, kept, f"{worst} at most, none acknowledged", "`verify` names each run")
+    row(
+        "power cut",
+        how,
+        cuts,
+        kept,
+        f"{worst} at most, none acknowledged",
+        "`verify` names each run",
+    )
 
 
 # =====================================================================================================================
@@ -459,8 +586,12 @@ def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
         follow(proxy.socket, 4)
         wait_for(lambda: len(of(records_of(log), "finding")) > 100, "findings")
         before = ping_times(proxy.socket, 1.0)
-        if subprocess.run(["fsfreeze", "-f", str(disk)], capture_output=True, check=False).returncode:
-            pytest.skip("this machine freezes no file system; test_auditlog.py has the same fault by a write that does not return")
+        if subprocess.run(
+            ["fsfreeze", "-f", str(disk)], capture_output=True, check=False
+        ).returncode:
+            pytest.skip(
+                "this machine freezes no file system; test_auditlog.py has the same fault by a write that does not return"
+            )
         try:
             frozen_at = time.monotonic()
             lines = chatter.lines
@@ -472,7 +603,10 @@ def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
             growth = memory(proxy.process.pid) - resident
             began = time.monotonic()
             proxy.process.send_signal(signal.SIGTERM)
-            wait_for(lambda: "could not be finished in time" in proxy.errors.read_text(), "the end of all else")
+            wait_for(
+                lambda: "could not be finished in time" in proxy.errors.read_text(),
+                "the end of all else",
+            )
             wait_for(lambda: not os.path.exists(proxy.socket), "the listener's end")
             ended = time.monotonic() - began
             assert proxy.process.poll() is None  # the stuck write is the kernel's
@@ -485,7 +619,15 @@ def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
         p99 = [percentile(times, 0.99) * 1000 for times in (before, during)]
         how = f"`fsfreeze` for 10 s under four streams: p99 of pings {p99[1]:.1f} ms ({p99[0]:.1f} before), memory +{growth >> 10} KiB in 3 s, SIGTERM: all else ended after {ended:.1f} s, status 74 at the thaw"
         found = records_of(log)
-        row("hung disk", how, 1, len(of(found, "finding")), "what was held at SIGTERM", "(status 74)", seconds)
+        row(
+            "hung disk",
+            how,
+            1,
+            len(of(found, "finding")),
+            "what was held at SIGTERM",
+            "(status 74)",
+            seconds,
+        )
         assert p99[1] < max(50.0, 4 * p99[0]) and growth < 8 << 20 and ended < 4
         assert not [text for text in problems(log) if "torn" not in text]
 
@@ -496,7 +638,9 @@ def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
 
 
 @pytest.mark.parametrize("rotations, hup", [(50, False), (50, True)])
-def test_rename_and_create_under_four_writers_loses_and_doubles_nothing(write, folder, rotations, hup):
+def test_rename_and_create_under_four_writers_loses_and_doubles_nothing(
+    write, folder, rotations, hup
+):
     log = folder / "audit.log"
     writer = write(log, "--rate", "1000", "--threads", "4")
     files = []
@@ -513,7 +657,14 @@ def test_rename_and_create_under_four_writers_loses_and_doubles_nothing(write, f
     records = records_of(*files, log)
     assert len(of(records, "rotated")) == rotations
     written, lost, counted = balance(records, result["accepted"])
-    row("rename + create", f"four writers at 1 kHz each, {'with' if hup else 'without'} SIGHUP", rotations, written, lost, counted)
+    row(
+        "rename + create",
+        f"four writers at 1 kHz each, {'with' if hup else 'without'} SIGHUP",
+        rotations,
+        written,
+        lost,
+        counted,
+    )
     assert (lost, counted) == (0, 0)
 
 
@@ -527,7 +678,10 @@ def test_copytruncate_shows_its_loss(write, folder):
         shutil.copy(log, files[-1])
         if number % 2:  # a copy that takes its time
             size = log.stat().st_size
-            wait_for(lambda size=size: log.stat().st_size > size, "records between the copy and the truncation")
+            wait_for(
+                lambda size=size: log.stat().st_size > size,
+                "records between the copy and the truncation",
+            )
         os.truncate(log, 0)
     status, result = writer.stop()
     text = b"".join(path.read_bytes() for path in (*files, log))
@@ -536,7 +690,14 @@ def test_copytruncate_shows_its_loss(write, folder):
     written, lost, counted = balance(records, result["accepted"])
     seen = named_missing(*files, log)
     truncated = len(of(records, "truncated"))
-    row("copytruncate", f"four writers at 1 kHz each; {truncated} `truncated` records, `verify` names {seen} lines lost", 10, written, lost, counted)
+    row(
+        "copytruncate",
+        f"four writers at 1 kHz each; {truncated} `truncated` records, `verify` names {seen} lines lost",
+        10,
+        written,
+        lost,
+        counted,
+    )
     assert truncated == 10 and seen >= lost > 0
 
 
@@ -558,7 +719,15 @@ def test_a_deleted_file_and_a_deleted_directory_are_made_anew(write, folder):
     status, result = writer.stop()
     records = records_of(log)
     kept = len(of(records, "request"))
-    row("file or directory deleted", "`rm`, `rm -r`", 10, kept, f"{result['accepted'] - kept} (they were deleted)", "named by `verify`", worst)
+    row(
+        "file or directory deleted",
+        "`rm`, `rm -r`",
+        10,
+        kept,
+        f"{result['accepted'] - kept} (they were deleted)",
+        "named by `verify`",
+        worst,
+    )
     assert status == 0 and records[0]["event"] in ("recreated", "rotated") and worst < 2.0
     assert {path.name for path in home.iterdir()} >= {".audit.log.lock"} and problems(log) == []
 
@@ -569,7 +738,9 @@ def test_a_lost_permission_is_a_full_disk(write, folder):
     os.chmod(folder, 0o755)
     os.chown(home, 65534, 65534)
     log = home / "audit.log"
-    writer = write(log, "--rate", "500", prefix=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+    writer = write(
+        log, "--rate", "500", prefix=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    )
     wait_for(lambda: writer.state()[1] > 100, "some records")
     os.chmod(home, 0)
     writer.hears("cannot be written: Permission denied")
@@ -579,7 +750,15 @@ def test_a_lost_permission_is_a_full_disk(write, folder):
     seconds = time.monotonic() - began
     status, result = writer.stop()
     written, lost, counted = balance(records_of(log), result["accepted"])
-    row("permission lost (EACCES)", "`chmod 0` of the directory, the writer being no root", 1, written, lost, counted, seconds)
+    row(
+        "permission lost (EACCES)",
+        "`chmod 0` of the directory, the writer being no root",
+        1,
+        written,
+        lost,
+        counted,
+        seconds,
+    )
     assert (lost, counted, status, problems(log)) == (0, 0, 0, []) and seconds <= 2.0
 
 
@@ -593,7 +772,13 @@ def logrotate_in_its_own_world(folder, configuration, systemctl):
     os.chmod(world / "logrotate.conf", 0o644)
     script = f"mount -t tmpfs tmpfs /var/log && mkdir /var/log/dockeraudit && mount --bind {folder / 'logs'} /var/log/dockeraudit && "
     script += f"PATH={world / 'bin'}:$PATH logrotate --force --state {world / 'state'} {world / 'logrotate.conf'}"
-    return subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("recipe", ["logrotate.conf", "logrotate-copytruncate.conf"])
@@ -604,9 +789,13 @@ def test_logrotate_with_our_configuration_as_it_stands(engine, start_proxy, fold
     log = folder / "logs" / "audit.log"
     proxy = start_proxy(engine.path, "--audit-log", str(log))
     follow(proxy.socket, 4)
-    for number in range(1, 4):
+    for _number in range(1, 4):
         wait_for(lambda: len(of(records_of(log), "finding")) > 50, "findings")
-        run = logrotate_in_its_own_world(folder, ROOT / "deploy" / recipe, f'[ "$*" = "reload dockeraudit.service" ] && kill -HUP {proxy.process.pid}')
+        run = logrotate_in_its_own_world(
+            folder,
+            ROOT / "deploy" / recipe,
+            f'[ "$*" = "reload dockeraudit.service" ] && kill -HUP {proxy.process.pid}',
+        )
         if "mount" in run.stderr:
             pytest.skip(f"no mount namespace of its own here: {run.stderr.strip()}")
         assert (run.returncode, run.stderr) == (0, "")
@@ -615,14 +804,30 @@ def test_logrotate_with_our_configuration_as_it_stands(engine, start_proxy, fold
     chatter.over.set()
     assert proxy.stop() == 0
     files = sorted((folder / "logs").glob("audit.log*"))
-    assert [path.name for path in files] == ["audit.log", "audit.log.1", "audit.log.2.gz", "audit.log.3.gz"]
+    assert [path.name for path in files] == [
+        "audit.log",
+        "audit.log.1",
+        "audit.log.2.gz",
+        "audit.log.3.gz",
+    ]
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     found = verify_files([str(path) for path in files])
-    shown = {"truncated": "the file was truncated at|are missing|lines are missing between"}.get(event, "^$")
+    shown = {"truncated": "the file was truncated at|are missing|lines are missing between"}.get(
+        event, "^$"
+    )
     assert all(re.search(shown, item["problem"]) for item in found.problems)
     lost = chatter.lines - found.totals["findings"]
-    row(f"logrotate, {recipe}", "Debian's logrotate under four streams", 3, found.totals["findings"], lost if event == "truncated" else 0, 0)
-    assert event == "truncated" or lost <= 4  # a stream's last line may not have been relayed any more
+    row(
+        f"logrotate, {recipe}",
+        "Debian's logrotate under four streams",
+        3,
+        found.totals["findings"],
+        lost if event == "truncated" else 0,
+        0,
+    )
+    assert (
+        event == "truncated" or lost <= 4
+    )  # a stream's last line may not have been relayed any more
 
 
 def recipe_of(document, first_word):
@@ -638,8 +843,14 @@ def test_plain_mv_by_cron_as_it_stands(write, folder):
     writer = write(log, "--rate", "1000")
     wait_for(lambda: writer.state()[1] > 100, "some records")
     recipe = recipe_of("docs/reliability.md", "cd /var/log/dockeraudit")
-    for number in range(3):
-        run = subprocess.run(["sh", "-ec", recipe.replace("/var/log/dockeraudit", str(home))], capture_output=True, text=True, timeout=60, check=False)
+    for _number in range(3):
+        run = subprocess.run(
+            ["sh", "-ec", recipe.replace("/var/log/dockeraudit", str(home))],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert (run.returncode, run.stderr) == (0, "")
         wait_for(log.exists, "the new file")
     status, result = writer.stop()
@@ -695,7 +906,14 @@ def test_a_thousand_hups_in_a_second(engine, start_proxy, folder):
     chatter.over.set()
     assert proxy.stop() == 0
     assert problems(proxy.log) == [] and not proxy.records("rotated")
-    row("1,000 SIGHUP in a second", "`kill -HUP` under two streams", 1, len(proxy.records("finding")), 0, 0)
+    row(
+        "1,000 SIGHUP in a second",
+        "`kill -HUP` under two streams",
+        1,
+        len(proxy.records("finding")),
+        0,
+        0,
+    )
 
 
 def test_sigterm_with_twenty_followers_closes_each_stream_in_the_log(engine, start_proxy, folder):
@@ -709,10 +927,22 @@ def test_sigterm_with_twenty_followers_closes_each_stream_in_the_log(engine, sta
     seconds = time.monotonic() - began
     chatter.over.set()
     closes = proxy.records("stream_close")
-    assert len(closes) == 20 and {record["reason"] for record in closes} == {"shutdown"} and seconds < 10
+    assert (
+        len(closes) == 20
+        and {record["reason"] for record in closes} == {"shutdown"}
+        and seconds < 10
+    )
     told = sum(record["count"] for record in proxy.records("finding"))
     assert sum(record["findings"] for record in closes) == told and problems(proxy.log) == []
-    row("SIGTERM with 20 open `logs -f`", "each has its `stream_close`; `stop` is last", 1, told, 0, 0, None)
+    row(
+        "SIGTERM with 20 open `logs -f`",
+        "each has its `stream_close`; `stop` is last",
+        1,
+        told,
+        0,
+        0,
+        None,
+    )
 
 
 def test_a_scanner_that_raises_is_recorded_and_the_stream_goes_on(engine, start_proxy, folder):
@@ -746,9 +976,18 @@ def test_a_scanner_that_raises_is_recorded_and_the_stream_goes_on(engine, start_
     assert proxy.stop() == 0
     assert [record["error"] for record in proxy.records("scan_error")] == ["ValueError"]
     assert sum(record["count"] for record in proxy.records("finding")) == 2
-    assert [(record["unscanned"], record["lines"]) for record in proxy.records("stream_close")] == [(len(sent[1]), 3)]
+    assert [(record["unscanned"], record["lines"]) for record in proxy.records("stream_close")] == [
+        (len(sent[1]), 3)
+    ]
     assert "secret-in-an-exception" not in proxy.log.read_text() + proxy.errors.read_text()
-    row("a scanner that raises", "a patched scanner; `scan_error`, and the stream goes on", 1, 2, 0, 0)
+    row(
+        "a scanner that raises",
+        "a patched scanner; `scan_error`, and the stream goes on",
+        1,
+        2,
+        0,
+        0,
+    )
 
 
 SHIM = """
@@ -776,10 +1015,18 @@ def test_clock_steps_disturb_nothing(write, folder):
     if not shutil.which("cc"):
         pytest.skip("no C compiler for a clock that steps; test_auditlog.py steps an injected one")
     (folder / "shim.c").write_text(SHIM)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(folder / "shim.so"), str(folder / "shim.c"), "-ldl"], check=True)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", str(folder / "shim.so"), str(folder / "shim.c"), "-ldl"],
+        check=True,
+    )
     log, offset = folder / "audit.log", folder / "offset"
     offset.write_text("0")
-    writer = write(log, "--rate", "300", env={**os.environ, "LD_PRELOAD": str(folder / "shim.so"), "CLOCK_OFFSET": str(offset)})
+    writer = write(
+        log,
+        "--rate",
+        "300",
+        env={**os.environ, "LD_PRELOAD": str(folder / "shim.so"), "CLOCK_OFFSET": str(offset)},
+    )
     for step in ("3600", "-86400", "500000000", "-1000000000", "0"):
         offset.write_text(step)
         size = log.stat().st_size
@@ -789,7 +1036,14 @@ def test_clock_steps_disturb_nothing(write, folder):
     assert len({record["timestamp"][:4] for record in records}) >= 3  # the steps were seen
     assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
     written, lost, counted = balance(records, result["accepted"])
-    row("clock steps", "a preloaded clock_gettime: an hour on, a day back, 16 years on, 32 back", 5, written, lost, counted)
+    row(
+        "clock steps",
+        "a preloaded clock_gettime: an hour on, a day back, 16 years on, 32 back",
+        5,
+        written,
+        lost,
+        counted,
+    )
     assert (lost, counted, status, problems(log)) == (0, 0, 0, [])
 
 
@@ -824,7 +1078,13 @@ def test_deny_stops_what_would_go_unrecorded_and_nothing_else(engine, start_prox
         began = time.monotonic()
         wait_for(lambda: status_of(proxy, LOGS) == 200, "it to open again by itself")
         seconds = time.monotonic() - began
-        closes = wait_for(lambda: len(of(records_of(log), "stream_close")) >= 3 and of(records_of(log), "stream_close"), "the closes")
+        closes = wait_for(
+            lambda: (
+                len(of(records_of(log), "stream_close")) >= 3
+                and of(records_of(log), "stream_close")
+            ),
+            "the closes",
+        )
         assert {record["reason"] for record in closes[:3]} == {"audit_failure"}
         chatter.over.set()
         assert proxy.stop() == 0 and problems(log) == []
@@ -840,10 +1100,21 @@ def test_deny_stops_what_would_go_unrecorded_and_nothing_else(engine, start_prox
 
 def test_the_daily_script_is_silent_of_a_whole_log_and_tells_of_a_hole(write, folder):
     log = folder / "audit.log"
-    environment = {"PATH": os.environ["PATH"], "DOCKERAUDIT_AUDIT_LOG": str(log), "DOCKERAUDIT_PROGRAM": PROGRAM}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DOCKERAUDIT_AUDIT_LOG": str(log),
+        "DOCKERAUDIT_PROGRAM": PROGRAM,
+    }
 
     def mail():
-        run = subprocess.run(["sh", str(ROOT / "deploy" / "cron.daily")], env=environment, capture_output=True, text=True, timeout=60, check=False)
+        run = subprocess.run(
+            ["sh", str(ROOT / "deploy" / "cron.daily")],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert run.stderr == "" and run.returncode == 0, run
         return run.stdout
 

@@ -3,6 +3,7 @@
 The files under deploy/ are what runs here, with other paths and addresses. Two hosts are network namespaces with a
 bridge between them and the collector; where namespaces are refused, they are processes on loopback.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -23,7 +24,9 @@ from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.records import rfc3339
 from conftest import PROGRAM, ROOT, wait_for
 
-pytestmark = pytest.mark.engine  # not that it needs one: it needs root, and packages that `make e2e` installs
+pytestmark = (
+    pytest.mark.engine
+)  # not that it needs one: it needs root, and packages that `make e2e` installs
 
 RSYSLOG = shutil.which("rsyslogd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 RELP = any(Path("/usr/lib").glob("*/rsyslog/omrelp.so"))
@@ -32,7 +35,12 @@ KEY = b"k" * 32  # the shared fingerprint key
 
 def command(*arguments):
     """The product's own command."""
-    return subprocess.run([sys.executable, PROGRAM, *map(str, arguments)], capture_output=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, PROGRAM, *map(str, arguments)],
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
 
 
 # =====================================================================================================================
@@ -55,7 +63,9 @@ class Network:
         except (OSError, subprocess.CalledProcessError) as error:
             self.refused = str(getattr(error, "stderr", None) or error).strip()
             self._remove()
-            print(f"network namespaces are refused here ({self.refused}): the hosts are processes on loopback")
+            print(
+                f"network namespaces are refused here ({self.refused}): the hosts are processes on loopback"
+            )
         self.collector = "127.0.0.1" if self.refused else f"{self.net}.1"
         return self
 
@@ -68,7 +78,9 @@ class Network:
         self._ip("link", "set", self.bridge, "up")
         for number, name in enumerate(self.names.values(), 2):
             self._ip("netns", "add", name)
-            self._ip("link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name)
+            self._ip(
+                "link", "add", f"{name}h", "type", "veth", "peer", "name", "eth0", "netns", name
+            )
             self._ip("link", "set", f"{name}h", "master", self.bridge, "up")
             self._ip("-n", name, "addr", "add", f"{self.net}.{number}/24", "dev", "eth0")
             self._ip("-n", name, "link", "set", "eth0", "up")
@@ -82,14 +94,26 @@ class Network:
         subprocess.run(["ip", *arguments], check=check, capture_output=True, text=True, timeout=20)
 
     def prefix(self, host):
-        return [] if self.refused or host not in self.names else ["ip", "netns", "exec", self.names[host]]
+        return (
+            []
+            if self.refused or host not in self.names
+            else ["ip", "netns", "exec", self.names[host]]
+        )
 
 
 class Rsyslog:
     """An rsyslogd with a configuration from deploy/, changed only in paths and addresses."""
 
     def __init__(self, network, host, folder, source, changes):
-        self.command = [*network.prefix(host), str(RSYSLOG), "-n", "-f", str(folder / f"{host}.conf"), "-i", str(folder / f"{host}.pid")]
+        self.command = [
+            *network.prefix(host),
+            str(RSYSLOG),
+            "-n",
+            "-f",
+            str(folder / f"{host}.conf"),
+            "-i",
+            str(folder / f"{host}.pid"),
+        ]
         self.folder = folder
         text = (ROOT / "deploy" / source).read_text()
         for old, new in changes.items():
@@ -97,12 +121,16 @@ class Rsyslog:
             text = text.replace(old, new)
         work = folder / f"{host}.work"
         work.mkdir()
-        (folder / f"{host}.conf").write_text(f'global(workDirectory="{work}" localHostname="{host}")\n{text}')
+        (folder / f"{host}.conf").write_text(
+            f'global(workDirectory="{work}" localHostname="{host}")\n{text}'
+        )
         self.process = None
 
     def start(self):
         with open(self.folder / "rsyslog.txt", "ab") as errors:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
+            )
         return self
 
     def stop(self):
@@ -114,7 +142,11 @@ class Rsyslog:
 @pytest.fixture
 def fleet(tmp_path):
     """Hosts with logs, their senders, the collector, and where it puts the files."""
-    missing = "" if RSYSLOG and RELP else "rsyslog or rsyslog-relp is not installed: `make e2e` installs them"
+    missing = (
+        ""
+        if RSYSLOG and RELP
+        else "rsyslog or rsyslog-relp is not installed: `make e2e` installs them"
+    )
     missing = missing or ("" if os.geteuid() == 0 else "network namespaces need root")
     if missing:
         assert not os.environ.get("CI"), missing
@@ -122,12 +154,28 @@ def fleet(tmp_path):
     with Network() as network:
         port = str(20_000 + os.getpid() % 20_000)
         central = tmp_path / "central"
-        collector = Rsyslog(network, "collector", tmp_path, "rsyslog-collector.conf", {"/var/log/dockeraudit-fleet": str(central), 'port="2514"': f'port="{port}"'})
+        collector = Rsyslog(
+            network,
+            "collector",
+            tmp_path,
+            "rsyslog-collector.conf",
+            {"/var/log/dockeraudit-fleet": str(central), 'port="2514"': f'port="{port}"'},
+        )
         senders = {}
         for host in network.names:
             (tmp_path / host).mkdir()
-            changes = {"/var/log/dockeraudit/": f"{tmp_path / host}/", "collector.example.com": network.collector, 'port="2514"': f'port="{port}"'}
-            senders[host] = Rsyslog(network, host, tmp_path, "rsyslog-host.conf", {**changes, 'resumeIntervalMax="30"': 'resumeIntervalMax="1"'})
+            changes = {
+                "/var/log/dockeraudit/": f"{tmp_path / host}/",
+                "collector.example.com": network.collector,
+                'port="2514"': f'port="{port}"',
+            }
+            senders[host] = Rsyslog(
+                network,
+                host,
+                tmp_path,
+                "rsyslog-host.conf",
+                {**changes, 'resumeIntervalMax="30"': 'resumeIntervalMax="1"'},
+            )
         try:
             yield tmp_path, central, collector, senders
         finally:
@@ -153,13 +201,21 @@ class Writer:
 
     def _write(self, host):
         container = ("a" if host == "host-a" else "b") * 64
-        stream = self.log.open_stream("logs", container, {"listener": "tcp", "address": "10.0.0.7", "certificate": f"CN=é\x7f\u202e{host}"}, True, True)
+        stream = self.log.open_stream(
+            "logs",
+            container,
+            {"listener": "tcp", "address": "10.0.0.7", "certificate": f"CN=é\x7f\u202e{host}"},
+            True,
+            True,
+        )
         stream.named(container, f"web on {host}")
         while not self._end.wait(0.001):
             secret = b"shared by all" if self.written == 100 else f"{host} {self.written}".encode()
             stream.finding("stdout", PasswordRule, b"password=" + secret, secret, self.written)
             self.written += 1
-        stream.close(framing="raw", nbytes=1, frames=0, lines=self.written, unscanned=0, reason="end")
+        stream.close(
+            framing="raw", nbytes=1, frames=0, lines=self.written, unscanned=0, reason="end"
+        )
 
     def more(self, count):
         """Wait for so many more findings."""
@@ -187,7 +243,10 @@ def test_the_central_files_equal_the_sources_across_restarts_and_rotation(fleet)
     try:
         for sender in senders.values():
             sender.start()
-        wait_for(lambda: all((central / host / "audit.log").exists() for host in writers), "the first lines")
+        wait_for(
+            lambda: all((central / host / "audit.log").exists() for host in writers),
+            "the first lines",
+        )
         for _ in range(2):  # while lines flow, the collector goes away and comes back
             writers["host-b"].more(200)
             collector.stop()
@@ -201,21 +260,43 @@ def test_the_central_files_equal_the_sources_across_restarts_and_rotation(fleet)
         for writer in writers.values():
             writer.end()
     for host, writer in writers.items():
-        wait_for(lambda host=host, writer=writer: (central / host / "audit.log").read_bytes() == writer.bytes(), f"the rest of {host}", 60)
+        wait_for(
+            lambda host=host, writer=writer: (
+                (central / host / "audit.log").read_bytes() == writer.bytes()
+            ),
+            f"the rest of {host}",
+            60,
+        )
         verified = command("verify", central / host / "audit.log")
         assert verified.returncode == 0 and writer.written > 1000, verified.stdout
     files = [central / host / "audit.log" for host in writers]
     secrets = json.loads(command("report", "--json", *files).stdout)["secrets"]
     (shared,) = (secret for secret in secrets if len(secret["containers"]) == 2)
     told = command("report", "--secret", shared["fingerprint"], *files).stdout.decode()
-    assert "web on host-a" in told and "web on host-b" in told and "\u202e" not in told and "\x7f" not in told
+    assert (
+        "web on host-a" in told
+        and "web on host-b" in told
+        and "\u202e" not in told
+        and "\x7f" not in told
+    )
 
 
-@pytest.mark.skipif(not RSYSLOG and not os.environ.get("CI"), reason="rsyslog is not installed: `make e2e` installs it")
+@pytest.mark.skipif(
+    not RSYSLOG and not os.environ.get("CI"),
+    reason="rsyslog is not installed: `make e2e` installs it",
+)
 @pytest.mark.parametrize("name", ["rsyslog-host.conf", "rsyslog-collector.conf"])
 def test_rsyslog_takes_the_configuration_as_it_is(name, tmp_path):
-    (tmp_path / "rsyslog.conf").write_text(f'global(workDirectory="{tmp_path}")\ninclude(file="{ROOT / "deploy" / name}")\n')
-    checked = subprocess.run([str(RSYSLOG), "-N1", "-f", str(tmp_path / "rsyslog.conf")], capture_output=True, text=True, timeout=60, check=False)
+    (tmp_path / "rsyslog.conf").write_text(
+        f'global(workDirectory="{tmp_path}")\ninclude(file="{ROOT / "deploy" / name}")\n'
+    )
+    checked = subprocess.run(
+        [str(RSYSLOG), "-N1", "-f", str(tmp_path / "rsyslog.conf")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert checked.returncode == 0 and "error" not in checked.stderr.lower(), checked.stderr
 
 
@@ -246,14 +327,27 @@ def statements(files):
     """The statements of deploy/clickhouse.sql by their first words, with other files to load."""
     text = (ROOT / "deploy" / "clickhouse.sql").read_text()
     assert "/var/log/dockeraudit-fleet" in text
-    text = text.replace("/var/log/dockeraudit-fleet", str(files)).replace("0123456789abcdef", PLANTED)
+    text = text.replace("/var/log/dockeraudit-fleet", str(files)).replace(
+        "0123456789abcdef", PLANTED
+    )
     lines = [line for line in text.splitlines() if not line.startswith("--")]
-    return [statement.strip() for statement in re.split(r";\s*\n", "\n".join(lines) + "\n") if statement.strip()]
+    return [
+        statement.strip()
+        for statement in re.split(r";\s*\n", "\n".join(lines) + "\n")
+        if statement.strip()
+    ]
 
 
 def ask(folder, work, tries=1):
     """Answers of statements, in a process of their own: (best time, rows) each."""
-    done = subprocess.run([sys.executable, "-c", RUNNER], input=json.dumps({"folder": str(folder), "statements": work, "tries": tries}), capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER],
+        input=json.dumps({"folder": str(folder), "statements": work, "tries": tries}),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -284,28 +378,47 @@ class Host:
             if seq == 7_000:
                 yield '{"timestamp": "torn\n'
         if self.number == 41:  # a second run, which was killed and left a hole at its beginning
-            yield head.replace("%s", "gap").replace(f"{41:08x}", "41414141") + '"records": 9, "matches": 4, "first_seq": 1, "last_seq": 9, "errno": "ENOSPC"}\n'
+            yield (
+                head.replace("%s", "gap").replace(f"{41:08x}", "41414141")
+                + '"records": 9, "matches": 4, "first_seq": 1, "last_seq": 9, "errno": "ENOSPC"}\n'
+            )
 
     def event(self, seq):
         if self.number == 31 and seq == 6_120:
             return "gap"
-        return {0: "stream_open", 19: "stream_close", 18: "denied" if seq % 400 == 18 else "finding"}.get(seq % 20, "finding")
+        return {
+            0: "stream_open",
+            19: "stream_close",
+            18: "denied" if seq % 400 == 18 else "finding",
+        }.get(seq % 20, "finding")
 
     def client(self, container):
         if container % 3:
-            return f'{{"listener": "unix:///run/dockeraudit/docker.sock", "uid": {1000 + container % 5}, "gid": 7, "pid": {self.rng.randrange(30000)}, "command": "docker"}}', f"uid {1000 + container % 5} (docker)"
-        return f'{{"listener": "tcp", "address": "10.0.{self.number}.{container}", "certificate": "CN=agent"}}', f"10.0.{self.number}.{container} (CN=agent)"
+            return (
+                f'{{"listener": "unix:///run/dockeraudit/docker.sock", "uid": {1000 + container % 5}, "gid": 7, "pid": {self.rng.randrange(30000)}, "command": "docker"}}',
+                f"uid {1000 + container % 5} (docker)",
+            )
+        return (
+            f'{{"listener": "tcp", "address": "10.0.{self.number}.{container}", "certificate": "CN=agent"}}',
+            f"10.0.{self.number}.{container} (CN=agent)",
+        )
 
     def fields(self, seq):
         event, container = self.event(seq), self.rng.randrange(COLUMNS)
         place = f'"container_id": "{self.number:032x}{container:032x}", "container_name": "web-{container}"'
         client, reader = self.client(container)
         if event == "gap":
-            return '"records": 120, "matches": 7, "first_seq": 6000, "last_seq": 6119, "errno": "EIO"'
+            return (
+                '"records": 120, "matches": 7, "first_seq": 6000, "last_seq": 6119, "errno": "EIO"'
+            )
         if event == "denied":
             return f'"method": "POST", "path": "/containers/create", "client": {client}, "rule": "POST", "count": 2'
         if event != "finding":
-            close = ', "framing": "multiplexed", "bytes": 1000, "frames": 9, "lines": 9, "findings": 18, "unscanned": 0, "reason": "end", "seconds": 1.0' if event == "stream_close" else ""
+            close = (
+                ', "framing": "multiplexed", "bytes": 1000, "frames": 9, "lines": 9, "findings": 18, "unscanned": 0, "reason": "end", "seconds": 1.0'
+                if event == "stream_close"
+                else ""
+            )
             return f'"stream": {seq // 20}, "endpoint": "logs", {place}, "client": {client}, "follow": false, "audited": true{close}'
         fingerprint = f"{self.rng.randrange(20_000):016x}"
         if self.number < 37 and seq % 4_000 == 3_001:
@@ -318,7 +431,11 @@ class Host:
 
 @pytest.mark.full
 def test_a_million_records_of_fifty_hosts_answer_in_a_second(tmp_path):
-    missing = "" if importlib.util.find_spec("chdb") else "chdb is not installed: `make e2e-full` installs it"
+    missing = (
+        ""
+        if importlib.util.find_spec("chdb")
+        else "chdb is not installed: `make e2e-full` installs it"
+    )
     if missing:
         assert not os.environ.get("CI"), missing
         pytest.skip(missing)
@@ -327,7 +444,12 @@ def test_a_million_records_of_fifty_hosts_answer_in_a_second(tmp_path):
     questions = [statement for statement in work if statement.startswith("SELECT")]
     load = next(statement for statement in work if statement.startswith("INSERT"))
     ask(tmp_path / "db", [statement for statement in work if not statement.startswith("SELECT")])
-    answers = dict(zip(("secrets", "where_is", "readers", "gaps", "silent", "refusals"), ask(tmp_path / "db", questions, tries=5)))
+    answers = dict(
+        zip(
+            ("secrets", "where_is", "readers", "gaps", "silent", "refusals"),
+            ask(tmp_path / "db", questions, tries=5),
+        )
+    )
     for question, (seconds, rows) in answers.items():
         print(f"{question}: {seconds:.3f} s, {len(rows)} rows")
     assert max(seconds for seconds, _ in answers.values()) < 1.0
@@ -336,14 +458,24 @@ def test_a_million_records_of_fifty_hosts_answer_in_a_second(tmp_path):
     worst = rows["secrets"][0]
     assert (worst[0], worst[2], int(worst[5])) == (PLANTED, "HIGH", 37)
     expected = {key: count for host in hosts for key, count in host.sightings.items()}
-    assert {(row[0], row[1], row[3]): int(row[5]) for row in rows["where_is"]} == expected and len(expected) > 100
+    assert {(row[0], row[1], row[3]): int(row[5]) for row in rows["where_is"]} == expected and len(
+        expected
+    ) > 100
     assert rows["readers"][0][0].startswith("uid 100") and int(rows["readers"][0][1]) == HOSTS
-    assert {row[0]: (int(row[1]), int(row[2]), int(row[5])) for row in rows["gaps"]} == {"host-21": (0, 0, 40), "host-31": (120, 7, 0), "host-41": (9, 4, 0)}
+    assert {row[0]: (int(row[1]), int(row[2]), int(row[5])) for row in rows["gaps"]} == {
+        "host-21": (0, 0, 40),
+        "host-31": (120, 7, 0),
+        "host-41": (9, 4, 0),
+    }
     assert {row[0] for row in rows["silent"]} == {"host-11", "host-12"}
     assert {row[1] for row in rows["refusals"]} == {"POST /containers/create"}
 
-    again = dict(zip(answers, ask(tmp_path / "db", [load, *questions])[1:]))  # the same files once more change nothing
-    assert {question: rows for question, (_, rows) in again.items() if question != "silent"} == {question: rows for question, rows in rows.items() if question != "silent"}
+    again = dict(
+        zip(answers, ask(tmp_path / "db", [load, *questions])[1:])
+    )  # the same files once more change nothing
+    assert {question: rows for question, (_, rows) in again.items() if question != "silent"} == {
+        question: rows for question, rows in rows.items() if question != "silent"
+    }
 
 
 @pytest.mark.full
@@ -353,16 +485,33 @@ def test_a_private_key_has_its_fingerprint_from_its_update(tmp_path):
     (tmp_path / "fleet" / "host-1").mkdir(parents=True)
     log = AuditLog(str(tmp_path / "fleet" / "host-1" / "audit.log"), KEY, fsync="never")
     log.open(version="0", pid=1, listen=[], upstream="", rules=1)
-    stream = log.open_stream("logs", "c" * 64, {"listener": "unix:///x", "uid": 5, "gid": 5, "pid": 5, "command": None}, False, True)
+    stream = log.open_stream(
+        "logs",
+        "c" * 64,
+        {"listener": "unix:///x", "uid": 5, "gid": 5, "pid": 5, "command": None},
+        False,
+        True,
+    )
     stream.named("c" * 64, "web")
     handle = stream.finding("stdout", PasswordRule, b"-----BEGIN-----", None, 1, partial=True)
     stream.update(handle, b"body", b"-----BEGIN-----", 9, True)
     stream.finding("stdout", PasswordRule, b"password=xyz", b"xyz", 2)
     stream.close(framing="raw", nbytes=1, frames=0, lines=9, unscanned=77, reason="end")
     assert log.close("end", 20) == 0
-    work = [statement for statement in statements(tmp_path / "fleet") if not statement.startswith("SELECT")]
-    questions = ["SELECT fingerprint, times, readers FROM dockeraudit.secrets ORDER BY times", "SELECT reader, streams, secrets FROM dockeraudit.readers", "SELECT * FROM dockeraudit.gaps"]
+    work = [
+        statement
+        for statement in statements(tmp_path / "fleet")
+        if not statement.startswith("SELECT")
+    ]
+    questions = [
+        "SELECT fingerprint, times, readers FROM dockeraudit.secrets ORDER BY times",
+        "SELECT reader, streams, secrets FROM dockeraudit.readers",
+        "SELECT * FROM dockeraudit.gaps",
+    ]
     secrets, readers, gaps = [rows for _, rows in ask(tmp_path / "db", work + questions)[-3:]]
-    assert {row[0] for row in secrets} == {log.fingerprinter.of(b"body"), log.fingerprinter.of(b"xyz")}
+    assert {row[0] for row in secrets} == {
+        log.fingerprinter.of(b"body"),
+        log.fingerprinter.of(b"xyz"),
+    }
     assert [row[0] for row in readers] == ["uid 5 (unknown command)"]
     assert [(row[0], int(row[3]), int(row[5])) for row in gaps] == [("host-1", 77, 0)]

@@ -3,6 +3,7 @@ unchanged in meaning, every illegal one is refused with 4xx and a closed connect
 
 Fetched when the test runs, never kept. What we hold differently stands in REFUSED and PASSED, each with its reason.
 """
+
 from __future__ import annotations
 
 import re
@@ -15,21 +16,27 @@ import tarfile
 import tempfile
 import time
 import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import h11
 import pytest
 from wire import Wire, cuts, read_all
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # it needs the package index, not an engine: no test of `make test` does; fetching may take long
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(900),
+]  # it needs the package index, not an engine: no test of `make test` does; fetching may take long
 
 PROXY = "the PROXY protocol, which no Docker client speaks: without it, an illegal request"
 CODING = "a transfer coding besides 'chunked': refused by an engine too"
 LENIENT = "legal only with a lenient option of gunicorn's"
 ORDER = "gunicorn's own policy; legal by RFC 9110, and an engine takes it"
 LIMIT = "a limit of gunicorn's; ours is the engine's, 1 MiB of head"
-UNFINISHED = "the head never ends: closed without a word when the client ends, 408 after 10 s if it does not"
+UNFINISHED = (
+    "the head never ends: closed without a word when the client ends, 408 after 10 s if it does not"
+)
 
 #: legal requests that do not pass, and why
 REFUSED = {
@@ -72,7 +79,19 @@ PASSED = {
 def suite() -> Iterator[Path]:
     """The suite's folder."""
     folder = tempfile.mkdtemp(prefix="da-suite-")
-    download = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", folder, "gunicorn"]
+    download = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "-d",
+        folder,
+        "gunicorn",
+    ]
     for attempt in range(5):
         done = subprocess.run(download, capture_output=True, timeout=300, check=False)
         if done.returncode == 0:
@@ -80,10 +99,14 @@ def suite() -> Iterator[Path]:
         time.sleep(0.4 * attempt)
     else:
         shutil.rmtree(folder)
-        pytest.fail(f"gunicorn's source distribution cannot be fetched from the package index: {done.stderr[-300:]!r}")
+        pytest.fail(
+            f"gunicorn's source distribution cannot be fetched from the package index: {done.stderr[-300:]!r}"
+        )
     archive = next(Path(folder).glob("gunicorn-*.tar.gz"))
     with tarfile.open(archive) as tar:
-        wanted = [item for item in tar.getmembers() if "/tests/requests/" in item.name and item.isfile()]
+        wanted = [
+            item for item in tar.getmembers() if "/tests/requests/" in item.name and item.isfile()
+        ]
         tar.extractall(folder, wanted)
     yield next(Path(folder).glob("gunicorn-*/tests/requests"))
     shutil.rmtree(folder)
@@ -93,13 +116,20 @@ def case_bytes(path: Path) -> bytes:
     """A case's bytes: line ends of the file mean nothing, escapes stand for what is sent."""
     data = path.read_bytes().replace(b"\n", b"")
     names = {b"\\r": b"\r", b"\\n": b"\n", b"\\t": b"\t", b"\\0": b"\0"}
-    return re.sub(rb"\\(?:[rnt0]|x[0-9A-Fa-f]{2})", lambda match: names.get(match[0]) or bytes([int(match[0][2:], 16)]), data)
+    return re.sub(
+        rb"\\(?:[rnt0]|x[0-9A-Fa-f]{2})",
+        lambda match: names.get(match[0]) or bytes([int(match[0][2:], 16)]),
+        data,
+    )
 
 
 def expectation(path: Path) -> list[dict[str, Any]]:
     """The requests that a case's description expects."""
     config = types.SimpleNamespace(set=lambda *arguments: None)
-    modules = {name: types.ModuleType(name) for name in ("gunicorn", "gunicorn.config", "gunicorn.http", "gunicorn.http.errors")}
+    modules = {
+        name: types.ModuleType(name)
+        for name in ("gunicorn", "gunicorn.config", "gunicorn.http", "gunicorn.http.errors")
+    }
     modules["gunicorn.config"].Config = lambda: config  # type: ignore[attr-defined]
     modules["gunicorn.http.errors"].__getattr__ = lambda name: name  # type: ignore[method-assign]
     before = {name: sys.modules.get(name) for name in modules}
@@ -134,14 +164,24 @@ class H11Engine:
                     body += bytes(event.data)
                 elif isinstance(event, h11.EndOfMessage):
                     self.seen.append((head.method.decode(), head.target.decode("latin-1"), body))
-                    sock.sendall(connection.send(h11.Response(status_code=404, headers=[("Content-Length", "0")])) + connection.send(h11.EndOfMessage()))
-                    if connection.our_state is h11.MUST_CLOSE or connection.their_state is not h11.DONE:
+                    sock.sendall(
+                        connection.send(
+                            h11.Response(status_code=404, headers=[("Content-Length", "0")])
+                        )
+                        + connection.send(h11.EndOfMessage())
+                    )
+                    if (
+                        connection.our_state is h11.MUST_CLOSE
+                        or connection.their_state is not h11.DONE
+                    ):
                         return
                     connection.start_next_cycle()
                 else:
                     return
         except h11.RemoteProtocolError:
-            sock.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            sock.sendall(
+                b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            )
 
 
 def outcome(wire: Wire, parts: list[bytes]) -> tuple[list[int], H11Engine]:
@@ -160,7 +200,9 @@ def outcome(wire: Wire, parts: list[bytes]) -> tuple[list[int], H11Engine]:
 
 def with_host(data: bytes) -> bytes:
     """The same requests, each HTTP/1.1 head with the Host field that RFC 9112 §3.2 demands and the suite often lacks."""
-    if b" HTTP/1.0\r\nContent-Length" in data:  # what looks like a second head is the first one's body
+    if (
+        b" HTTP/1.0\r\nContent-Length" in data
+    ):  # what looks like a second head is the first one's body
         return data
     return re.sub(rb"( HTTP/1\.1\r\n)(?!(?:[^\r]+\r\n)*?(?i:host):)", rb"\1Host: d\r\n", data)
 
@@ -169,28 +211,45 @@ def passes(wire: Wire, data: bytes, expected: list[dict[str, Any]]) -> bool:
     """Whether exactly the expected requests reach the engine, at any cut, and each is answered."""
     wanted = [(item["method"], item["uri"], item["body"] or b"") for item in expected]
     outcomes = [outcome(wire, parts) for parts in cuts(data, 1, 2)]
-    return all(engine.seen == wanted and statuses == [404] * len(wanted) for statuses, engine in outcomes)
+    return all(
+        engine.seen == wanted and statuses == [404] * len(wanted) for statuses, engine in outcomes
+    )
 
 
 def refused(wire: Wire, data: bytes) -> bool:
     """Whether the last of the requests is answered with 4xx and its connection closed, at any cut."""
     outcomes = [outcome(wire, parts) for parts in cuts(data, 1, 2)]
-    return all(statuses and 400 <= statuses[-1] < 500 and len(engine.seen) == len(statuses) - 1 for statuses, engine in outcomes)
+    return all(
+        statuses and 400 <= statuses[-1] < 500 and len(engine.seen) == len(statuses) - 1
+        for statuses, engine in outcomes
+    )
 
 
 def report(capsys: pytest.CaptureFixture[str], text: str, exceptions: dict[str, str]) -> None:
     """Say what was seen, with each exception and its reason."""
     with capsys.disabled():
-        print(f"\n{text}", *(f"  {name}: {reason}" for name, reason in sorted(exceptions.items())), sep="\n")
+        print(
+            f"\n{text}",
+            *(f"  {name}: {reason}" for name, reason in sorted(exceptions.items())),
+            sep="\n",
+        )
 
 
 def test_every_legal_request_passes(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = {path.stem: path for path in sorted((suite / "valid").glob("*.http"))}
     assert len(cases) >= 60
     with Wire() as wire:
-        failed = {name for name, path in cases.items() if not passes(wire, with_host(case_bytes(path)), expectation(path.with_suffix(".py")))}
+        failed = {
+            name
+            for name, path in cases.items()
+            if not passes(wire, with_host(case_bytes(path)), expectation(path.with_suffix(".py")))
+        }
     assert failed - set(REFUSED) == set(), "legal requests that did not pass"
-    report(capsys, f"gunicorn's suite, legal requests: {len(cases)} tried, {len(cases) - len(failed)} passed; exceptions:", {name: REFUSED[name] for name in failed})
+    report(
+        capsys,
+        f"gunicorn's suite, legal requests: {len(cases)} tried, {len(cases) - len(failed)} passed; exceptions:",
+        {name: REFUSED[name] for name in failed},
+    )
 
 
 def test_every_illegal_request_is_refused(suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,4 +258,8 @@ def test_every_illegal_request_is_refused(suite: Path, capsys: pytest.CaptureFix
     with Wire() as wire:
         failed = {name for name, path in cases.items() if not refused(wire, case_bytes(path))}
     assert failed - set(PASSED) == set(), "illegal requests that were not refused"
-    report(capsys, f"gunicorn's suite, illegal requests: {len(cases)} tried, {len(cases) - len(failed)} refused; exceptions:", {name: PASSED[name] for name in failed})
+    report(
+        capsys,
+        f"gunicorn's suite, illegal requests: {len(cases)} tried, {len(cases) - len(failed)} refused; exceptions:",
+        {name: PASSED[name] for name in failed},
+    )

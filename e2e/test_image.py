@@ -1,4 +1,5 @@
 """The Dockerfile and the Compose file, built and run for real: a client outside reads another container's log through the image."""
+
 from __future__ import annotations
 
 import json
@@ -40,11 +41,17 @@ class Composed:
         self.override = folder / "override.yml"
         self.override.write_text(OVERRIDE.format(name=NAME, port=self.port))
         group = str(os.stat(engine.socket).st_gid)
-        self.variables = {"BASE": NAME + "-base", "DOCKER_GID": group, "DOCKER_SOCKET": engine.socket}
+        self.variables = {
+            "BASE": NAME + "-base",
+            "DOCKER_GID": group,
+            "DOCKER_SOCKET": engine.socket,
+        }
 
     def compose(self, *arguments):
         files = ("-f", str(ROOT / "docker-compose.yml"), "-f", str(self.override))
-        return self.engine.docker("compose", "-p", NAME, *files, *arguments, env=self.variables, timeout=110).stdout.decode()
+        return self.engine.docker(
+            "compose", "-p", NAME, *files, *arguments, env=self.variables, timeout=110
+        ).stdout.decode()
 
     def inside(self, *command):
         """What a command prints in the proxy's container."""
@@ -64,7 +71,13 @@ def base(real_engine):
     """A base with python3, made of Debian's packages: a public registry may be out of reach."""
     home = Path(real_engine.socket).parent.parent
     command = ["bash", str(ROOT / "e2e" / "engine"), "python", "28", NAME + "-base"]
-    made = subprocess.run(command, env={**os.environ, "ENGINE_HOME": str(home)}, capture_output=True, timeout=400, check=False)
+    made = subprocess.run(
+        command,
+        env={**os.environ, "ENGINE_HOME": str(home)},
+        capture_output=True,
+        timeout=400,
+        check=False,
+    )
     assert made.returncode == 0, made.stderr
     yield NAME + "-base"
     real_engine.docker("rmi", NAME + "-base")
@@ -78,27 +91,89 @@ def test_the_image_audits_as_an_unprivileged_user(real_engine, base, folder):
     try:
         composed.compose("up", "--detach", "--build", "--quiet-pull")
         container = composed.container
-        wait_for(lambda: real_engine.docker("inspect", "-f", "{{.State.Health.Status}}", container).stdout == b"healthy\n", "the health check", 60)
-        real_engine.docker("run", "-d", "--name", logging, "--network", "none", "busybox", "sh", "-c", f"echo key {AWS_KEY}; echo err >&2; sleep 1000")
-        wait_for(lambda: AWS_KEY.encode() in real_engine.docker("logs", logging).stdout, "the line in the log")
+        wait_for(
+            lambda: (
+                real_engine.docker("inspect", "-f", "{{.State.Health.Status}}", container).stdout
+                == b"healthy\n"
+            ),
+            "the health check",
+            60,
+        )
+        real_engine.docker(
+            "run",
+            "-d",
+            "--name",
+            logging,
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            f"echo key {AWS_KEY}; echo err >&2; sleep 1000",
+        )
+        wait_for(
+            lambda: AWS_KEY.encode() in real_engine.docker("logs", logging).stdout,
+            "the line in the log",
+        )
 
-        direct, through = real_engine.docker("logs", logging), real_engine.docker("logs", logging, host=composed.host)
+        direct, through = (
+            real_engine.docker("logs", logging),
+            real_engine.docker("logs", logging, host=composed.host),
+        )
         assert (through.stdout, through.stderr) == (direct.stdout, direct.stderr)
-        finding = wait_for(lambda: [record for record in composed.records() if record["event"] == "finding"], "the finding")[0]
-        assert (finding["container_name"], finding["redacted_match"], finding["stream_type"]) == (logging, "AK***LE", "stdout")
+        finding = wait_for(
+            lambda: [record for record in composed.records() if record["event"] == "finding"],
+            "the finding",
+        )[0]
+        assert (finding["container_name"], finding["redacted_match"], finding["stream_type"]) == (
+            logging,
+            "AK***LE",
+            "stdout",
+        )
         assert AWS_KEY not in json.dumps(composed.records())
 
-        in_the_volume = real_engine.docker("run", "--rm", "--network", "none", "-v", f"{NAME}_log:/log", "busybox", "ls", "-ln", "/log").stdout.decode()
-        assert [line.split()[:4:2] for line in in_the_volume.splitlines() if line.endswith(" audit.log")] == [["-rw-------", "65534"]]
-        status = dict(line.split(":\t") for line in composed.inside("cat", "/proc/1/status").splitlines() if ":\t" in line)
+        in_the_volume = real_engine.docker(
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-v",
+            f"{NAME}_log:/log",
+            "busybox",
+            "ls",
+            "-ln",
+            "/log",
+        ).stdout.decode()
+        assert [
+            line.split()[:4:2] for line in in_the_volume.splitlines() if line.endswith(" audit.log")
+        ] == [["-rw-------", "65534"]]
+        status = dict(
+            line.split(":\t")
+            for line in composed.inside("cat", "/proc/1/status").splitlines()
+            if ":\t" in line
+        )
         assert status["Uid"].split() == status["Gid"].split() == ["65534"] * 4
-        assert (int(status["CapEff"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"]) == (0, 0, "1")
-        assert "Read-only" in composed.inside("sh", "-c", "touch /opt/dockeraudit/x 2>&1 || touch /tmp/x 2>&1 || true")
-        assert real_engine.docker("port", container).stdout.decode().split() == ["2375/tcp", "->", f"127.0.0.1:{composed.port}"]
-        composed.inside("python3", "-m", "dockeraudit", "verify", "/var/log/dockeraudit/audit.log")  # it would exit with 1
+        assert (int(status["CapEff"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"]) == (
+            0,
+            0,
+            "1",
+        )
+        assert "Read-only" in composed.inside(
+            "sh", "-c", "touch /opt/dockeraudit/x 2>&1 || touch /tmp/x 2>&1 || true"
+        )
+        assert real_engine.docker("port", container).stdout.decode().split() == [
+            "2375/tcp",
+            "->",
+            f"127.0.0.1:{composed.port}",
+        ]
+        composed.inside(
+            "python3", "-m", "dockeraudit", "verify", "/var/log/dockeraudit/audit.log"
+        )  # it would exit with 1
 
         composed.compose("stop")
-        assert real_engine.docker("inspect", "-f", "{{.State.ExitCode}}", container).stdout == b"0\n"
+        assert (
+            real_engine.docker("inspect", "-f", "{{.State.ExitCode}}", container).stdout == b"0\n"
+        )
     finally:
         composed.compose("down", "--volumes", "--timeout", "1")
         real_engine.docker("rm", "-f", logging)

@@ -1,4 +1,5 @@
 """Streams that live: nothing ends one in which nothing flows, and a slow reader holds the engine up, not memory."""
+
 from __future__ import annotations
 
 import base64
@@ -28,12 +29,50 @@ WEBSOCKET_KEY = base64.b64encode(b"0123456789abcdef")
 
 #: name, request line, its further fields, the engine's head, how a word is framed
 QUIET_STREAMS = [
-    ("logs -f", b"GET /v1.43/containers/web/logs?stdout=1&follow=1", b"", LOGS_HEAD, lambda word: chunk(stdcopy_frame(1, word))),
-    ("attach, 101", b"POST /v1.43/containers/web/attach?stream=1&stdout=1", b"Connection: Upgrade\r\nUpgrade: tcp\r\n", SWITCHED % b"tcp", lambda word: stdcopy_frame(1, word)),
-    ("attach, 200", b"POST /containers/web/attach?stream=1&stdout=1", b"", b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n", lambda word: stdcopy_frame(1, word)),
-    ("exec", b"POST /v1.43/exec/1/start", b"Connection: Upgrade\r\nUpgrade: tcp\r\n", SWITCHED % b"tcp", lambda word: stdcopy_frame(2, word)),
-    ("attach/ws", b"GET /containers/web/attach/ws?stream=1", b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + WEBSOCKET_KEY + b"\r\n", SWITCHED % b"websocket", lambda word: b"\x82%c" % len(word) + word),
-    ("session", b"POST /session", b"Connection: Upgrade\r\nUpgrade: h2c\r\n", SWITCHED % b"h2c", lambda word: word),
+    (
+        "logs -f",
+        b"GET /v1.43/containers/web/logs?stdout=1&follow=1",
+        b"",
+        LOGS_HEAD,
+        lambda word: chunk(stdcopy_frame(1, word)),
+    ),
+    (
+        "attach, 101",
+        b"POST /v1.43/containers/web/attach?stream=1&stdout=1",
+        b"Connection: Upgrade\r\nUpgrade: tcp\r\n",
+        SWITCHED % b"tcp",
+        lambda word: stdcopy_frame(1, word),
+    ),
+    (
+        "attach, 200",
+        b"POST /containers/web/attach?stream=1&stdout=1",
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n",
+        lambda word: stdcopy_frame(1, word),
+    ),
+    (
+        "exec",
+        b"POST /v1.43/exec/1/start",
+        b"Connection: Upgrade\r\nUpgrade: tcp\r\n",
+        SWITCHED % b"tcp",
+        lambda word: stdcopy_frame(2, word),
+    ),
+    (
+        "attach/ws",
+        b"GET /containers/web/attach/ws?stream=1",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+        + WEBSOCKET_KEY
+        + b"\r\n",
+        SWITCHED % b"websocket",
+        lambda word: b"\x82%c" % len(word) + word,
+    ),
+    (
+        "session",
+        b"POST /session",
+        b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        SWITCHED % b"h2c",
+        lambda word: word,
+    ),
     ("events", b"GET /v1.43/events", b"", CHUNKED, chunk),
     ("stats", b"GET /v1.43/containers/web/stats", b"", CHUNKED, chunk),
     ("wait", b"POST /v1.43/containers/web/wait", b"", CHUNKED, chunk),
@@ -88,11 +127,15 @@ def test_nothing_ends_a_stream_in_which_nothing_flows(folder, start_proxy):
     quiet = QuietEngine()
     with ScriptedEngine(str(folder / "engine.sock")) as engine:
         engine.routes["/exec/1/json"] = json_answer({"ContainerID": CONTAINER_ID})
-        proxy = start_proxy(engine.path, program=str(program), env={"PYTHONPATH": str(Path(PROGRAM).parent)})
+        proxy = start_proxy(
+            engine.path, program=str(program), env={"PYTHONPATH": str(Path(PROGRAM).parent)}
+        )
         socks = []
         try:
             for name, line, fields, head, framed in QUIET_STREAMS:
-                engine.routes[re.sub(r"^/v[\d.]+(?=/)", "", line.split(b" ")[1].partition(b"?")[0].decode())] = quiet.answer(head, framed)
+                engine.routes[
+                    re.sub(r"^/v[\d.]+(?=/)", "", line.split(b" ")[1].partition(b"?")[0].decode())
+                ] = quiet.answer(head, framed)
                 sock = socket.socket(socket.AF_UNIX)
                 socks.append(sock)
                 sock.settimeout(20)
@@ -100,7 +143,10 @@ def test_nothing_ends_a_stream_in_which_nothing_flows(folder, start_proxy):
                 sock.sendall(line + b" HTTP/1.1\r\nHost: docker\r\n" + fields + b"\r\n")
                 read_until(sock, b"first", name)
             if platform.machine() in ("x86_64", "aarch64") and may_look_into(proxy.process.pid):
-                wait_for(lambda: polls_without_limit(proxy.process.pid) >= len(socks), "every relaying thread to wait without a limit")
+                wait_for(
+                    lambda: polls_without_limit(proxy.process.pid) >= len(socks),
+                    "every relaying thread to wait without a limit",
+                )
             flag.touch()
             quiet.speak.set()
             for (name, *_), sock in zip(QUIET_STREAMS, socks):
@@ -148,7 +194,10 @@ def test_a_slow_reader_holds_the_engine_up_and_memory_flat(folder, start_proxy):
             sent.append(len(piece))
         sock.sendall(b"0\r\n\r\n")
 
-    with ScriptedEngine(str(folder / "engine.sock")) as engine, socket.socket(socket.AF_UNIX) as sock:
+    with (
+        ScriptedEngine(str(folder / "engine.sock")) as engine,
+        socket.socket(socket.AF_UNIX) as sock,
+    ):
         engine.routes["/containers/web/logs"] = flood
         proxy = start_proxy(engine.path)
         before = memory(proxy.process.pid, "VmRSS")

@@ -3,6 +3,7 @@
 Everything here runs against a scripted engine on this machine, is bounded, and ends by itself. Times are compared within
 a run; the long forms are marked `full`.
 """
+
 from __future__ import annotations
 
 import os
@@ -15,7 +16,7 @@ import statistics
 import struct
 import threading
 import time
-from typing import Any, Iterator
+from collections.abc import Iterator
 
 import pytest
 from scripted import LOGS_HEAD, chunk, stdcopy_frame
@@ -99,7 +100,9 @@ class CrowdEngine(RawEngine):
             sock.sendall(LOGS_HEAD + LINE)
             self.streams.add(sock)
         else:
-            sock.sendall(OK if b"_ping" in head else b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+            sock.sendall(
+                OK if b"_ping" in head else b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"
+            )
 
 
 @pytest.fixture
@@ -134,7 +137,9 @@ def share_of_a_core(pid: int, seconds: float) -> float:
     return (processor_seconds(pid) - used) / (time.monotonic() - begun)
 
 
-def test_a_thousand_slow_heads_hold_nobody_up_and_end_after_ten_seconds(wire: Wire, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_thousand_slow_heads_hold_nobody_up_and_end_after_ten_seconds(
+    wire: Wire, capsys: pytest.CaptureFixture[str]
+) -> None:
     alone = statistics.median(ping_times(wire, 20))
     begun = time.monotonic()
     slow = [wire.connect(tcp=True) for _ in range(1000)]
@@ -156,22 +161,30 @@ def test_a_thousand_slow_heads_hold_nobody_up_and_end_after_ten_seconds(wire: Wi
     assert 9.5 < first < 20 and last < 20
     assert statistics.median(beside) < max(0.1, 10 * alone)
     with capsys.disabled():
-        print(f"\n1,000 slow heads: a good request takes {1000 * alone:.1f} ms alone, {1000 * statistics.median(beside):.1f} ms beside them (medians); 408 after {first:.1f} to {last:.1f} s")
+        print(
+            f"\n1,000 slow heads: a good request takes {1000 * alone:.1f} ms alone, {1000 * statistics.median(beside):.1f} ms beside them (medians); 408 after {first:.1f} to {last:.1f} s"
+        )
 
 
-def test_1024_idle_streams_cost_nothing_and_the_next_client_is_told(wire: Wire, capsys: pytest.CaptureFixture[str]) -> None:
+def test_1024_idle_streams_cost_nothing_and_the_next_client_is_told(
+    wire: Wire, capsys: pytest.CaptureFixture[str]
+) -> None:
     streams = [wire.connect() for _ in range(1024)]
     for sock in streams:
         sock.sendall(LOGS)
     for sock in streams:
         assert read_until(sock, b"one line\n\r\n").startswith(b"HTTP/1.1 200 OK")
     assert wire.talk(b"").startswith(b"HTTP/1.1 503 ")
-    crowd = [wire.connect() for _ in range(300)]  # accepting goes on, and the refusing threads are bounded
+    crowd = [
+        wire.connect() for _ in range(300)
+    ]  # accepting goes on, and the refusing threads are bounded
     assert wire.in_use()[0] < 1024 + wire.threads + LAZY_WORKERS + 2 * dockeraudit.MAX_REFUSALS
     refusals = [read_all(sock) for sock in crowd]
     for sock in crowd:
         sock.close()
-    assert sum(data.startswith(b"HTTP/1.1 503 ") for data in refusals) >= 1 and all(data[:13] in (b"", b"HTTP/1.1 503 ") for data in refusals)
+    assert sum(data.startswith(b"HTTP/1.1 503 ") for data in refusals) >= 1 and all(
+        data[:13] in (b"", b"HTTP/1.1 503 ") for data in refusals
+    )
     share = share_of_a_core(wire.proxy.process.pid, 2.0)
     wire.engine.end_streams()  # type: ignore[attr-defined]
     for sock in streams:
@@ -186,7 +199,9 @@ def test_1024_idle_streams_cost_nothing_and_the_next_client_is_told(wire: Wire, 
         print(f"\n1,024 idle streams: {100 * share:.1f} % of a core; the next client gets 503")
 
 
-def test_without_descriptors_it_waits_quietly_and_comes_back_at_once(wire: Wire, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_descriptors_it_waits_quietly_and_comes_back_at_once(
+    wire: Wire, capsys: pytest.CaptureFixture[str]
+) -> None:
     pid = wire.proxy.process.pid
     before = len(wire.proxy.errors.read_text().splitlines())
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (64, 64))
@@ -207,7 +222,9 @@ def test_without_descriptors_it_waits_quietly_and_comes_back_at_once(wire: Wire,
     assert back < 1.0
     assert len(said) == 1 and "cannot accept" in said[0], said
     with capsys.disabled():
-        print(f"\nno descriptors left (limit 64): {100 * share:.1f} % of a core, one line, back after {back:.2f} s: {said[0]}")
+        print(
+            f"\nno descriptors left (limit 64): {100 * share:.1f} % of a core, one line, back after {back:.2f} s: {said[0]}"
+        )
 
 
 def vanishing_engine(sock: socket.socket, data: bytes) -> None:
@@ -232,8 +249,11 @@ def vanishing_engine(sock: socket.socket, data: bytes) -> None:
 VISITS = [
     PING * 3,
     LOGS + PING,
-    b"POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + b"typed " * 500,
-    b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"x" * 3000) * 3 + b"0\r\n\r\n",
+    b"POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    + b"typed " * 500,
+    b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + chunk(b"x" * 3000) * 3
+    + b"0\r\n\r\n",
     b"GET /a HTTP/1.1\r\nHost: d\r\nX: a\rb\r\n\r\n",
 ]
 
@@ -255,7 +275,9 @@ def vanish(wire: Wire, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.full)])
-def test_clients_that_vanish_at_a_random_byte_leave_nothing_behind(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clients_that_vanish_at_a_random_byte_leave_nothing_behind(
+    count: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Wire() as wire:
         wire.engine.serve = vanishing_engine
         rng = random.Random(count)
@@ -271,7 +293,9 @@ def test_clients_that_vanish_at_a_random_byte_leave_nothing_behind(count: int, c
         assert wire.talk(PING).endswith(b"OK")
         assert grown < 8 << 20
         with capsys.disabled():
-            print(f"\n{count} vanished clients: threads {wire.threads} → {threads}, descriptors {wire.descriptors} → {descriptors}, memory +{grown / (1 << 20):.1f} MiB")
+            print(
+                f"\n{count} vanished clients: threads {wire.threads} → {threads}, descriptors {wire.descriptors} → {descriptors}, memory +{grown / (1 << 20):.1f} MiB"
+            )
 
 
 @pytest.mark.parametrize("size", [64 << 20, pytest.param(1 << 30, marks=pytest.mark.full)])

@@ -1,4 +1,5 @@
 """docs/migrating.md, tried line by line: its Compose files, commands, translated rules, options and listeners."""
+
 from __future__ import annotations
 
 import itertools
@@ -13,7 +14,6 @@ import pytest
 from test_access import ENDPOINTS, METHODS
 
 from _dockeraudit import policy
-from conftest import ROOT
 from _dockeraudit.options import (
     ENVIRONMENT,
     OPTIONS,
@@ -21,6 +21,7 @@ from _dockeraudit.options import (
     load_listeners,
     load_settings,
 )
+from conftest import ROOT
 
 PAGE = (ROOT / "docs" / "migrating.md").read_text()
 ORIGINALS = ("Tecnativa", "linuxserver", "wollomatic", "cetusguard")
@@ -28,7 +29,9 @@ ORIGINALS = ("Tecnativa", "linuxserver", "wollomatic", "cetusguard")
 
 def section(word):
     """The text under the heading that names it."""
-    return next(part for part in re.split(r"^## ", PAGE, flags=re.M)[1:] if word in part.partition("\n")[0])
+    return next(
+        part for part in re.split(r"^## ", PAGE, flags=re.M)[1:] if word in part.partition("\n")[0]
+    )
 
 
 def blocks(text, language):
@@ -55,13 +58,22 @@ def image_environment():
 
 
 def test_the_variables_are_named():
-    assert set(re.findall(r"\b[A-Z][A-Z_]+\b", section("Tecnativa"))) >= set(policy.SECTIONS) | set(policy.TECNATIVA_ACTIONS) | set(policy.UNKNOWN_SWITCHES)
+    assert set(re.findall(r"\b[A-Z][A-Z_]+\b", section("Tecnativa"))) >= set(policy.SECTIONS) | set(
+        policy.TECNATIVA_ACTIONS
+    ) | set(policy.UNKNOWN_SWITCHES)
     text = section("linuxserver")
-    assert all(name in text for name in policy.LINUXSERVER_ONLY if "LIBPOD" not in name) and "LIBPOD_" in text
+    assert (
+        all(name in text for name in policy.LINUXSERVER_ONLY if "LIBPOD" not in name)
+        and "LIBPOD_" in text
+    )
 
 
 def test_the_settings_exist_and_take_what_the_page_gives_them():
-    known = {ENVIRONMENT + option.key.upper() for option in OPTIONS} | {f"{ENVIRONMENT}ACCESS"} | set(SHARED_VARIABLES.values())
+    known = (
+        {ENVIRONMENT + option.key.upper() for option in OPTIONS}
+        | {f"{ENVIRONMENT}ACCESS"}
+        | set(SHARED_VARIABLES.values())
+    )
     assert set(re.findall(r"DOCKERAUDIT_[A-Z_]*[A-Z]", PAGE)) <= known
     values = re.findall(r"`(DOCKERAUDIT_[A-Z_]+|LOG_LEVEL)=([^`]+)`", PAGE)
     assert len(values) > 8
@@ -75,9 +87,15 @@ RULE_ROWS = re.findall(r"^\| `(?:-allow)?([A-Z,]+)[ =]([^`]+)` \| (`allow = .*) 
 
 def their_pattern(pattern):
     """A rule's regular expression, with cetusguard's words spelled out."""
-    pattern = pattern.replace("\\|", "|").replace("%CONTAINER_ID_OR_NAME%", "[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+    pattern = pattern.replace("\\|", "|").replace(
+        "%CONTAINER_ID_OR_NAME%", "[a-zA-Z0-9][a-zA-Z0-9_.-]+"
+    )
     pattern = re.sub(r"%API_PREFIX_PING%", r"(?:/v[0-9]+(?:\\.[0-9]+)*)?/_ping", pattern)
-    return re.sub(r"%API_PREFIX_(\w+)%", lambda word: rf"(?:/v[0-9]+(?:\.[0-9]+)*)?/{word[1].lower()}", pattern)
+    return re.sub(
+        r"%API_PREFIX_(\w+)%",
+        lambda word: rf"(?:/v[0-9]+(?:\.[0-9]+)*)?/{word[1].lower()}",
+        pattern,
+    )
 
 
 @pytest.mark.parametrize("methods, pattern, ours", RULE_ROWS)
@@ -98,8 +116,17 @@ def test_enough_rules_are_translated():
 
 def test_what_learn_prints(folder):
     printed = blocks(section("do not know"), "text")[0].splitlines()
-    requests = [("GET", "/containers/json"), ("GET", "/containers/web/json"), ("POST", "/containers/web/restart")]
-    assert policy.learn({"event": "would_deny", "method": method, "path": path} for method, path in requests) == printed
+    requests = [
+        ("GET", "/containers/json"),
+        ("GET", "/containers/web/json"),
+        ("POST", "/containers/web/restart"),
+    ]
+    assert (
+        policy.learn(
+            {"event": "would_deny", "method": method, "path": path} for method, path in requests
+        )
+        == printed
+    )
     command = blocks(section("do not know"), "sh")[0]
     assert command.startswith("docker compose exec proxy python3 -m dockeraudit learn ")
     assert image_environment()["DOCKERAUDIT_AUDIT_LOG"] == command.split()[-1]
@@ -112,11 +139,24 @@ def test_the_listeners(folder):
     warned = []
     settings = load_settings([], {"DOCKERAUDIT_CONFIG": str(path)})
     traefik, dozzle, ci = load_listeners(settings, {}, lambda level, text: warned.append(text))
-    assert not warned and [listener.name for listener in (traefik, dozzle, ci)] == ["traefik", "dozzle", "ci"]
-    assert traefik.policy.title == "tecnativa" and traefik.policy.decide("GET", "/containers/json").allowed
+    assert not warned and [listener.name for listener in (traefik, dozzle, ci)] == [
+        "traefik",
+        "dozzle",
+        "ci",
+    ]
+    assert (
+        traefik.policy.title == "tecnativa"
+        and traefik.policy.decide("GET", "/containers/json").allowed
+    )
     assert not traefik.policy.decide("POST", "/containers/x/restart").allowed
-    assert dozzle.policy.decide("GET", "/containers/web/logs").allowed and not dozzle.policy.decide("GET", "/containers/web/json").allowed
-    assert dozzle.clients.admits({"address": "172.17.0.3"}).allowed and not dozzle.clients.admits({"address": "10.0.0.1"}).allowed
+    assert (
+        dozzle.policy.decide("GET", "/containers/web/logs").allowed
+        and not dozzle.policy.decide("GET", "/containers/web/json").allowed
+    )
+    assert (
+        dozzle.clients.admits({"address": "172.17.0.3"}).allowed
+        and not dozzle.clients.admits({"address": "10.0.0.1"}).allowed
+    )
     assert ci.policy is None and ci.clients.admits({"uid": 5, "gid": 0}).allowed
 
 
@@ -129,9 +169,16 @@ def test_the_listeners(folder):
 @pytest.mark.parametrize("original", ORIGINALS)
 def test_the_compose_files_are_sound_and_keep_the_variables(original):
     before, after = map(compose, blocks(section(original), "yaml"))
-    assert "dockeraudit" not in before["image"] and after["image"] == "dockeraudit" and after["group_add"] == ["999"]
+    assert (
+        "dockeraudit" not in before["image"]
+        and after["image"] == "dockeraudit"
+        and after["group_add"] == ["999"]
+    )
     assert not after.get("privileged") and after.get("ports") == before.get("ports")
-    assert [volume["target"] for volume in after["volumes"]] == ["/var/run/docker.sock", "/var/log/dockeraudit"]
+    assert [volume["target"] for volume in after["volumes"]] == [
+        "/var/run/docker.sock",
+        "/var/log/dockeraudit",
+    ]
     if original in ("Tecnativa", "linuxserver"):
         kept, given = before["environment"].items(), after["environment"].items()
         assert kept <= given and {name for name, _ in given - kept} <= {"DOCKERAUDIT_POLICY"}
@@ -140,7 +187,13 @@ def test_the_compose_files_are_sound_and_keep_the_variables(original):
 @pytest.mark.engine
 @pytest.mark.parametrize("original", ORIGINALS)
 def test_the_commands_do_what_the_page_says(original, real_engine, start_proxy):
-    environ = {**image_environment(), **{name: str(value) for name, value in compose(blocks(section(original), "yaml")[1])["environment"].items()}}
+    environ = {
+        **image_environment(),
+        **{
+            name: str(value)
+            for name, value in compose(blocks(section(original), "yaml")[1])["environment"].items()
+        },
+    }
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
@@ -160,7 +213,11 @@ def test_the_commands_do_what_the_page_says(original, real_engine, start_proxy):
             if wanted == "works":
                 assert run.returncode == 0, (line, said)
             else:
-                assert run.returncode and "is refused by" in said and wanted.removeprefix("refused: ") in said, (line, said)
+                assert (
+                    run.returncode
+                    and "is refused by" in said
+                    and wanted.removeprefix("refused: ") in said
+                ), (line, said)
             tried += 1
     finally:
         real_engine.docker("rm", "-f", name)

@@ -1,4 +1,5 @@
 """dockeraudit as an operator meets it: health, metrics, systemd, an engine that restarts, IPv6 and its absence."""
+
 from __future__ import annotations
 
 import json
@@ -15,9 +16,9 @@ import urllib.request
 import pytest
 from scripted import ScriptedEngine, logs_answer, stdcopy_frame
 
+from _dockeraudit import options
 from _dockeraudit.engine import UnixHTTPConnection
 from _dockeraudit.errors import EngineError
-from _dockeraudit import options
 from _dockeraudit.options import has_ipv6, read_address
 from _dockeraudit.proxy import MAX_CONNECTIONS
 from conftest import PROGRAM, ROOT, wait_for
@@ -69,8 +70,18 @@ def ask(proxy, target, method="GET"):
 
 def run(*arguments, env=None):
     """One run of the program."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER", "LOG_LEVEL"))}
-    return subprocess.run([sys.executable, PROGRAM, *arguments], capture_output=True, timeout=60, env={**plain, **(env or {})}, check=False)
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DOCKER", "LOG_LEVEL"))
+    }
+    return subprocess.run(
+        [sys.executable, PROGRAM, *arguments],
+        capture_output=True,
+        timeout=60,
+        env={**plain, **(env or {})},
+        check=False,
+    )
 
 
 # =====================================================================================================================
@@ -81,7 +92,9 @@ def run(*arguments, env=None):
 @pytest.fixture
 def busy(scripted, start_proxy):
     """A proxy with an admin listener, after two log streams with a secret each, a change, and a refusal."""
-    scripted.routes["/containers/web/logs"] = logs_answer(stdcopy_frame(1, b"key " + AWS_KEY + b"\n"), stdcopy_frame(2, b"fine\n"))
+    scripted.routes["/containers/web/logs"] = logs_answer(
+        stdcopy_frame(1, b"key " + AWS_KEY + b"\n"), stdcopy_frame(2, b"fine\n")
+    )
     port = free_port()
     variables = {"DOCKERAUDIT_POLICY": "tecnativa", "CONTAINERS": "1"}
     proxy = start_proxy(scripted.path, "--admin-listen", f"tcp://127.0.0.1:{port}", env=variables)
@@ -95,7 +108,11 @@ def busy(scripted, start_proxy):
 
 def samples(text):
     """The samples of Prometheus's text format."""
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")}
+    return {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if not line.startswith("#")
+    }
 
 
 def test_metrics_count_what_happened(busy):
@@ -108,15 +125,26 @@ def test_metrics_count_what_happened(busy):
     assert found['dockeraudit_findings_total{pattern="AWS Access Key",severity="HIGH"}'] == 2
     assert found["dockeraudit_engine_up"] == 1 and found["dockeraudit_audit_degraded"] == 0
     assert found["dockeraudit_open_streams"] == 0 and found["dockeraudit_scan_lag_bytes"] == 0
-    assert found["dockeraudit_audit_records_written_total"] == len(busy.records()) and found["dockeraudit_audit_records_lost_total"] == 0
+    assert (
+        found["dockeraudit_audit_records_written_total"] == len(busy.records())
+        and found["dockeraudit_audit_records_lost_total"] == 0
+    )
     assert any(name.startswith("dockeraudit_build_info{version=") for name in found)
 
 
 @pytest.mark.engine
 def test_health_and_readiness_are_told_apart_and_never_shadow_the_api(busy, scripted, folder):
-    assert fetch(f"{busy.admin}/healthz") == (200, "ok\n") and fetch(f"{busy.admin}/readyz") == (200, "ready\n")
-    assert fetch(f"{busy.admin}/nothing")[0] == 404 and fetch(f"{busy.admin}/containers/json")[0] == 404
-    assert ask(busy, "/metrics")[0] == 403 and ask(busy, "/healthz")[0] == 403, "the Docker listener knows nothing of them"
+    assert fetch(f"{busy.admin}/healthz") == (200, "ok\n") and fetch(f"{busy.admin}/readyz") == (
+        200,
+        "ready\n",
+    )
+    assert (
+        fetch(f"{busy.admin}/nothing")[0] == 404
+        and fetch(f"{busy.admin}/containers/json")[0] == 404
+    )
+    assert ask(busy, "/metrics")[0] == 403 and ask(busy, "/healthz")[0] == 403, (
+        "the Docker listener knows nothing of them"
+    )
     os.rename(folder / "engine.sock", folder / "away.sock")
     try:
         status, text = fetch(f"{busy.admin}/readyz")
@@ -130,7 +158,11 @@ def test_health_and_readiness_are_told_apart_and_never_shadow_the_api(busy, scri
 def test_healthcheck_takes_any_answer_but_502(busy, folder):
     socket_url = f"unix://{busy.socket}"
     assert run("healthcheck", "--listen", socket_url).returncode == 0
-    environ = {"DOCKERAUDIT_LISTEN": socket_url, "DOCKERAUDIT_POLICY": "rules", "DOCKERAUDIT_ACCESS": "allow = GET /version"}
+    environ = {
+        "DOCKERAUDIT_LISTEN": socket_url,
+        "DOCKERAUDIT_POLICY": "rules",
+        "DOCKERAUDIT_ACCESS": "allow = GET /version",
+    }
     assert run("healthcheck", env=environ).returncode == 0
     os.rename(folder / "engine.sock", folder / "away.sock")
     assert run("healthcheck", "--listen", socket_url).returncode == 69
@@ -141,7 +173,13 @@ def test_healthcheck_takes_any_answer_but_502(busy, folder):
 def test_promtool_accepts_the_metrics(busy):
     need("promtool")
     text = fetch(f"{busy.admin}/metrics")[1]
-    checked = subprocess.run(["promtool", "check", "metrics"], input=text.encode(), capture_output=True, timeout=60, check=False)
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=text.encode(),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
@@ -203,9 +241,19 @@ tests:
 @pytest.mark.engine
 def test_alerts_fire_when_they_should(folder):
     need("promtool")
-    subprocess.run(["promtool", "check", "rules", str(DEPLOY / "prometheus-alerts.yml")], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        ["promtool", "check", "rules", str(DEPLOY / "prometheus-alerts.yml")],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     (folder / "test.yml").write_text(ALERT_TESTS.format(rules=DEPLOY / "prometheus-alerts.yml"))
-    tested = subprocess.run(["promtool", "test", "rules", str(folder / "test.yml")], capture_output=True, timeout=60, check=False)
+    tested = subprocess.run(
+        ["promtool", "test", "rules", str(folder / "test.yml")],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
@@ -217,14 +265,21 @@ def test_a_real_prometheus_scrapes_it(busy, folder):
         f"global: {{scrape_interval: 1s}}\nrule_files: ['{DEPLOY}/prometheus-alerts.yml']\n"
         f"scrape_configs: [{{job_name: dockeraudit, static_configs: [{{targets: ['{target}']}}]}}]\n"
     )
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb", f"--web.listen-address=127.0.0.1:{port}"]
+    command = [
+        "prometheus",
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/tsdb",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
     with open(folder / "prometheus.log", "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
 
         def value(query):
             try:
-                found = json.loads(fetch(f"http://127.0.0.1:{port}/api/v1/query?query={query}")[1])["data"]["result"]
+                found = json.loads(fetch(f"http://127.0.0.1:{port}/api/v1/query?query={query}")[1])[
+                    "data"
+                ]["result"]
             except (OSError, ValueError, KeyError):
                 return None
             return found[0]["value"][1] if found else None
@@ -232,7 +287,12 @@ def test_a_real_prometheus_scrapes_it(busy, folder):
         wait_for(lambda: value("up") == "1", "a scrape", 60)
         assert wait_for(lambda: value("sum(dockeraudit_findings_total)"), "the findings") == "2"
         assert value("dockeraudit_engine_up") == "1" and value("dockeraudit_denied_total") == "1"
-        assert json.loads(fetch(f"http://127.0.0.1:{port}/api/v1/rules")[1])["data"]["groups"][0]["name"] == "dockeraudit"
+        assert (
+            json.loads(fetch(f"http://127.0.0.1:{port}/api/v1/rules")[1])["data"]["groups"][0][
+                "name"
+            ]
+            == "dockeraudit"
+        )
     finally:
         process.terminate()
         process.wait(30)
@@ -267,10 +327,14 @@ class NotifySocket:
 
 @pytest.mark.engine
 @pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told_ready_watchdog_reloading_and_stopping(scripted, start_proxy, folder, abstract):
+def test_systemd_is_told_ready_watchdog_reloading_and_stopping(
+    scripted, start_proxy, folder, abstract
+):
     address = f"@dockeraudit-test-{os.getpid()}" if abstract else str(folder / "notify")
     with NotifySocket(address) as notify:
-        proxy = start_proxy(scripted.path, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"})
+        proxy = start_proxy(
+            scripted.path, env={"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
+        )
         assert notify.wait_for("READY=1") == ["READY=1"]
         assert set(notify.wait_for("WATCHDOG=1")) == {"WATCHDOG=1"}
         proxy.process.send_signal(signal.SIGHUP)
@@ -296,8 +360,20 @@ os.execv(sys.executable, [sys.executable, *command])
 
 def activated(folder, path, listen, upstream):
     """dockeraudit behind a socket that its parent has made, as systemd does."""
-    command = [PROGRAM, "--listen", listen, "--upstream", upstream, "--audit-log", str(folder / "audit.log")]
-    return subprocess.Popen([sys.executable, "-c", ACTIVATOR, path, *command], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    command = [
+        PROGRAM,
+        "--listen",
+        listen,
+        "--upstream",
+        upstream,
+        "--audit-log",
+        str(folder / "audit.log"),
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-c", ACTIVATOR, path, *command],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def test_socket_activation(scripted, folder):
@@ -327,7 +403,9 @@ def connects(connection):
 
 @pytest.mark.engine
 def test_a_passed_socket_that_no_listener_names_is_refused(scripted, folder):
-    process = activated(folder, str(folder / "passed.sock"), f"unix://{folder}/other.sock", scripted.path)
+    process = activated(
+        folder, str(folder / "passed.sock"), f"unix://{folder}/other.sock", scripted.path
+    )
     said = process.communicate(timeout=30)[1].decode()
     assert process.returncode == 73 and "passed.sock" in said and "no --listen names" in said
     assert not (folder / "other.sock").exists()
@@ -337,12 +415,30 @@ def test_a_passed_socket_that_no_listener_names_is_refused(scripted, folder):
 def test_the_units_are_sound_and_hardened():
     need("systemd-analyze")
     units = [str(DEPLOY / "dockeraudit.service"), str(DEPLOY / "dockeraudit.socket")]
-    verified = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, timeout=60, check=False)
-    complaints = [line for line in verified.stderr.decode().splitlines() if "dockeraudit" in line and "/opt/dockeraudit" not in line]
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    complaints = [
+        line
+        for line in verified.stderr.decode().splitlines()
+        if "dockeraudit" in line and "/opt/dockeraudit" not in line
+    ]
     assert not complaints, complaints
-    rated = subprocess.run(["systemd-analyze", "security", "--offline=yes", "--no-pager", units[0]], capture_output=True, timeout=60, check=False)
-    exposure = re.search(r"Overall exposure level for dockeraudit.service: ([\d.]+)", rated.stdout.decode())
-    assert exposure and float(exposure[1]) <= 2.0, rated.stdout.decode()[-300:] + rated.stderr.decode()
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", units[0]],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    exposure = re.search(
+        r"Overall exposure level for dockeraudit.service: ([\d.]+)", rated.stdout.decode()
+    )
+    assert exposure and float(exposure[1]) <= 2.0, (
+        rated.stdout.decode()[-300:] + rated.stderr.decode()
+    )
     unit = (DEPLOY / "dockeraudit.service").read_text()
     limit = int(re.search(r"LimitNOFILE=(\d+)", unit)[1])
     assert limit > 2 * MAX_CONNECTIONS + 100
@@ -352,7 +448,12 @@ def test_the_units_are_sound_and_hardened():
 
 def allowed_system_calls(unit):
     """What the unit's SystemCallFilter lines leave."""
-    listed = subprocess.run(["systemd-analyze", "syscall-filter", "--no-pager"], capture_output=True, timeout=60, check=True).stdout.decode()
+    listed = subprocess.run(
+        ["systemd-analyze", "syscall-filter", "--no-pager"],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    ).stdout.decode()
     groups, name = {}, ""
     for line in listed.splitlines():
         if line.startswith("@"):
@@ -362,7 +463,11 @@ def allowed_system_calls(unit):
             groups[name].append(line.strip())
 
     def members(word):
-        return set().union(*(members(part) for part in groups[word])) if word.startswith("@") else {word}
+        return (
+            set().union(*(members(part) for part in groups[word]))
+            if word.startswith("@")
+            else {word}
+        )
 
     allowed = members("@default")
     for line in re.findall(r"^SystemCallFilter=(.*)", unit, re.M):
@@ -374,10 +479,26 @@ def allowed_system_calls(unit):
 @pytest.mark.engine
 def test_the_unit_s_filter_admits_every_system_call(scripted, folder):
     need("strace", "systemd-analyze")
-    scripted.routes["/containers/web/logs"] = logs_answer(stdcopy_frame(1, b"key " + AWS_KEY + b"\n"))
+    scripted.routes["/containers/web/logs"] = logs_answer(
+        stdcopy_frame(1, b"key " + AWS_KEY + b"\n")
+    )
     trace, path = folder / "trace", str(folder / "proxy.sock")
-    options = ["--listen", f"unix://{path}", "--listen", f"tcp://127.0.0.1:{free_port()}", "--upstream", scripted.path, "--socket-group", str(os.getgid())]
-    options += ["--audit-log", str(folder / "audit.log"), "--admin-listen", f"tcp://127.0.0.1:{free_port()}"]
+    options = [
+        "--listen",
+        f"unix://{path}",
+        "--listen",
+        f"tcp://127.0.0.1:{free_port()}",
+        "--upstream",
+        scripted.path,
+        "--socket-group",
+        str(os.getgid()),
+    ]
+    options += [
+        "--audit-log",
+        str(folder / "audit.log"),
+        "--admin-listen",
+        f"tcp://127.0.0.1:{free_port()}",
+    ]
     with open(folder / "said", "wb") as said:
         command = ["strace", "-f", "-qq", "-o", str(trace), sys.executable, PROGRAM, *options]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=said)
@@ -401,8 +522,11 @@ def test_the_unit_s_filter_admits_every_system_call(scripted, folder):
     begun = next(number for number, line in enumerate(lines) if "execve(" in line) + 1
     used = {found[1] for line in lines[begun:] if (found := re.match(r"\d+ +([a-z]\w*)\(", line))}
     assert {"sendto", "accept4", "fdatasync", "chown"} <= used
-    assert used <= allowed_system_calls((DEPLOY / "dockeraudit.service").read_text()), "refused: " + " ".join(
-        sorted(used - allowed_system_calls((DEPLOY / "dockeraudit.service").read_text()))
+    assert used <= allowed_system_calls((DEPLOY / "dockeraudit.service").read_text()), (
+        "refused: "
+        + " ".join(
+            sorted(used - allowed_system_calls((DEPLOY / "dockeraudit.service").read_text()))
+        )
     )
 
 
@@ -436,7 +560,12 @@ def test_a_stale_bind_mounted_socket_file_is_named_as_such(folder, start_proxy):
     mounted.touch()
     engine = folder / "engine.sock"
     with ScriptedEngine(str(engine)):
-        mount = subprocess.run(["mount", "--bind", str(engine), str(mounted)], capture_output=True, timeout=20, check=False)
+        mount = subprocess.run(
+            ["mount", "--bind", str(engine), str(mounted)],
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
         if mount.returncode:
             pytest.skip(f"mounting is not allowed here: {mount.stderr.decode().strip()}")
         try:
@@ -448,7 +577,9 @@ def test_a_stale_bind_mounted_socket_file_is_named_as_such(folder, start_proxy):
     try:
         with ScriptedEngine(str(engine)):  # the engine has restarted, and made its socket anew
             status, body = ask(proxy, "/_ping")
-            assert status == 502 and "mount the directory, not the file" in json.loads(body)["message"]
+            assert (
+                status == 502 and "mount the directory, not the file" in json.loads(body)["message"]
+            )
         proxy.stop()
     finally:
         subprocess.run(["umount", str(mounted)], check=True, timeout=20)
@@ -458,10 +589,15 @@ def test_a_stale_bind_mounted_socket_file_is_named_as_such(folder, start_proxy):
 def test_a_real_engine_that_restarts(folder, start_proxy):
     if os.getuid():
         pytest.skip("an engine needs root")
-    engine, environ = str(ROOT / "e2e" / "engine"), {**os.environ, "ENGINE_HOME": str(folder / "engines")}
+    engine, environ = (
+        str(ROOT / "e2e" / "engine"),
+        {**os.environ, "ENGINE_HOME": str(folder / "engines")},
+    )
 
     def control(word):
-        subprocess.run(["bash", engine, word, "20"], env=environ, check=True, capture_output=True, timeout=110)
+        subprocess.run(
+            ["bash", engine, word, "20"], env=environ, check=True, capture_output=True, timeout=110
+        )
 
     control("start")
     try:
@@ -491,8 +627,12 @@ def test_the_wildcard_listens_on_both_families(scripted, start_proxy):
     if not has_ipv6():
         pytest.skip("there is no IPv6 here")
     port = free_port()
-    proxy = start_proxy(scripted.path, "--listen", f"tcp://[::]:{port}", "--allow-from", "127.0.0.0/8")
-    assert get_ping("127.0.0.1", port).startswith(b"HTTP/1.1 200"), "an IPv4 client is held to IPv4 networks"
+    proxy = start_proxy(
+        scripted.path, "--listen", f"tcp://[::]:{port}", "--allow-from", "127.0.0.0/8"
+    )
+    assert get_ping("127.0.0.1", port).startswith(b"HTTP/1.1 200"), (
+        "an IPv4 client is held to IPv4 networks"
+    )
     assert get_ping("::1", port).startswith(b"HTTP/1.1 403")
     assert proxy.wait_records("denied")[0]["client"]["address"] == "::1"
     assert run("healthcheck", "--listen", f"tcp://[::]:{port}").returncode == 0
@@ -512,12 +652,27 @@ def test_a_namespace_without_ipv6(scripted, folder):
         f"exec {sys.executable} {PROGRAM} --listen tcp://[::]:2375 --upstream {scripted.path} --audit-log {folder}/audit.log"
     )
     with open(folder / "said", "wb") as said:
-        process = subprocess.Popen(["unshare", "-n", "sh", "-c", inside], stdin=subprocess.DEVNULL, stderr=said)
+        process = subprocess.Popen(
+            ["unshare", "-n", "sh", "-c", inside], stdin=subprocess.DEVNULL, stderr=said
+        )
     try:
-        wait_for(lambda: process.poll() is not None or "next: export" in (folder / "said").read_text(), "the start")
+        wait_for(
+            lambda: process.poll() is not None or "next: export" in (folder / "said").read_text(),
+            "the start",
+        )
         if process.poll() is not None:
             pytest.skip("no network namespace here: " + (folder / "said").read_text()[:200])
-        within = ["nsenter", "-t", str(process.pid), "-n", sys.executable, PROGRAM, "healthcheck", "--listen", "tcp://[::]:2375"]
+        within = [
+            "nsenter",
+            "-t",
+            str(process.pid),
+            "-n",
+            sys.executable,
+            PROGRAM,
+            "healthcheck",
+            "--listen",
+            "tcp://[::]:2375",
+        ]
         assert subprocess.run(within, timeout=60, check=False).returncode == 0
     finally:
         process.terminate()

@@ -3,6 +3,7 @@
 The browser is Debian's chromium, which e2e/run installs. Its content security policy is switched off here: what a
 record says must be harmless by escaping alone.
 """
+
 from __future__ import annotations
 
 import json
@@ -12,15 +13,17 @@ import socket
 import pytest
 from browser import PROGRAM, Browser
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, stdcopy_frame
+from test_report import RECORDS, finding, hostile_summary
 
-from conftest import wait_for
 from _dockeraudit.page import render_html
 from _dockeraudit.summary import AuditSummary
-from test_report import RECORDS, finding, hostile_summary
+from conftest import wait_for
 
 pytestmark = [
     pytest.mark.engine,  # not that it needs one: it belongs to the tests with programs that `make e2e` installs
-    pytest.mark.skipif(not PROGRAM and not os.environ.get("CI"), reason="no chromium here: `make e2e` installs it"),
+    pytest.mark.skipif(
+        not PROGRAM and not os.environ.get("CI"), reason="no chromium here: `make e2e` installs it"
+    ),
 ]
 
 WIDTHS = (360, 800, 1440)
@@ -46,7 +49,11 @@ def browser():
 def page_of(folder, text):
     """A file with the page of a log that says `text` in every field, live parts included."""
     summary = hostile_summary(text)
-    live = {"streams": [{"container": text, "endpoint": text, "client": {"address": text}, "bytes": 5}], "counters": {"written": 5}, "engine_up": True}
+    live = {
+        "streams": [{"container": text, "endpoint": text, "client": {"address": text}, "bytes": 5}],
+        "counters": {"written": 5},
+        "engine_up": True,
+    }
     path = folder / "page.html"
     path.write_text(render_html(summary, title=f"{text}", live=live, made=text), encoding="utf-8")
     return f"file://{path}"
@@ -70,14 +77,22 @@ def test_hostile_names_run_nothing_and_overflow_nothing(browser, folder, name):
         assert browser.run(FOREIGN) == []
         assert browser.run("document.documentElement.scrollWidth") <= width
         assert browser.run(OVERFLOWING) == []
-    assert [request["request"]["url"] for request in browser.told("Network.requestWillBeSent")] == [url]
-    assert not browser.told("Runtime.exceptionThrown") + browser.told("Log.entryAdded") + browser.told("Page.javascriptDialogOpening")
+    assert [request["request"]["url"] for request in browser.told("Network.requestWillBeSent")] == [
+        url
+    ]
+    assert (
+        not browser.told("Runtime.exceptionThrown")
+        + browser.told("Log.entryAdded")
+        + browser.told("Page.javascriptDialogOpening")
+    )
 
 
 def test_the_browser_would_tell(browser, folder):
     """What the test above looks for is found where it is."""
     path = folder / "bad.html"
-    path.write_text(f"<!doctype html><title>x</title><body><div style='width:900px'>wide</div><img src=x onerror={SCRIPT}><script>{SCRIPT}</script>")
+    path.write_text(
+        f"<!doctype html><title>x</title><body><div style='width:900px'>wide</div><img src=x onerror={SCRIPT}><script>{SCRIPT}</script>"
+    )
     browser.open(f"file://{path}", 360)
     assert browser.run("document.title") == "pwned"
     assert len(browser.run(FOREIGN)) == 3 and browser.run(OVERFLOWING)
@@ -109,7 +124,11 @@ def demonstration(folder):
             for number in range(10) for severity in ("HIGH", "MEDIUM", "LOW")]  # fmt: skip
     summary.add_lines(json.dumps(record).encode() for record in RECORDS + more)
     summary.settle()
-    live = {"streams": [{"container": "web", "endpoint": "logs", "client": {"uid": 0}, "bytes": 5}], "counters": {"written": 5, "degraded": True}, "engine_up": False}
+    live = {
+        "streams": [{"container": "web", "endpoint": "logs", "client": {"uid": 0}, "bytes": 5}],
+        "counters": {"written": 5, "degraded": True},
+        "engine_up": False,
+    }
     path = folder / "page.html"
     path.write_text(render_html(summary, title="report", live=live, made="now"), encoding="utf-8")
     return f"file://{path}"
@@ -129,31 +148,58 @@ def test_every_text_has_contrast(browser, folder, dark):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_screen_reader_hears_tables_charts_and_headings(browser, folder, width):
     browser.open(demonstration(folder), width)
-    nodes = [node for node in browser.call("Accessibility.getFullAXTree")["nodes"] if not node.get("ignored")]
+    nodes = [
+        node
+        for node in browser.call("Accessibility.getFullAXTree")["nodes"]
+        if not node.get("ignored")
+    ]
     named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes]
     headings = [name for role, name in named if role == "heading"]
     assert headings == ["report", "What runs now", "Not recorded or not scanned", "Latest findings", "Findings over time", "What leaked", "Containers and patterns",
                         "Who read these streams", "Refused requests"]  # fmt: skip
     tables = [name for role, name in named if role == "table"]
-    assert sorted(tables) == ["Distinct secrets", "Findings by container and pattern", "Latest findings", "Open streams", "Readers", "Refused requests"]
+    assert sorted(tables) == [
+        "Distinct secrets",
+        "Findings by container and pattern",
+        "Latest findings",
+        "Open streams",
+        "Readers",
+        "Refused requests",
+    ]
     assert ("columnheader", "fingerprint") not in named and ("columnheader", "read by") in named
-    assert sum(role == "row" for role, _ in named) > 40 and sum(role == "cell" for role, _ in named) > 200
+    assert (
+        sum(role == "row" for role, _ in named) > 40
+        and sum(role == "cell" for role, _ in named) > 200
+    )
     charts = [name for role, name in named if role in ("image", "img")]
     assert len(charts) == 3 and charts[0].startswith("HIGH: ") and "findings" in charts[0]
-    assert browser.run("[...document.querySelectorAll('nav a')].every(a => a.getAttribute('href') === '' || document.querySelector(a.getAttribute('href')))")
+    assert browser.run(
+        "[...document.querySelectorAll('nav a')].every(a => a.getAttribute('href') === '' || document.querySelector(a.getAttribute('href')))"
+    )
 
 
 def test_what_scrolls_can_be_reached_by_keyboard(browser, folder):
     browser.open(demonstration(folder), 360)
-    assert browser.run("[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX == 'auto' && e.tabIndex < 0).length") == 0
-    assert browser.run("document.querySelector('.scroll').scrollWidth > document.querySelector('.scroll').clientWidth")
+    assert (
+        browser.run(
+            "[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX == 'auto' && e.tabIndex < 0).length"
+        )
+        == 0
+    )
+    assert browser.run(
+        "document.querySelector('.scroll').scrollWidth > document.querySelector('.scroll').clientWidth"
+    )
 
 
 def test_it_prints_on_white_with_nothing_cut(browser, folder):
     browser.open(demonstration(folder), 794, dark=True, media="print")
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert browser.run("getComputedStyle(document.querySelector('nav')).display") == "none"
-    assert browser.run("document.documentElement.scrollWidth") <= 794 and browser.run("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    assert (
+        browser.run("document.documentElement.scrollWidth") <= 794
+        and browser.run("getComputedStyle(document.querySelector('.scroll')).overflowX")
+        == "visible"
+    )
     assert browser.run(CONTRAST)[0][0] >= 4.5
 
 
@@ -163,7 +209,9 @@ def test_the_live_page_shows_what_runs_now(browser, folder, start_proxy):
         port = probe.getsockname()[1]
 
     def follow(sock, head):
-        sock.sendall(LOGS_HEAD + chunk(stdcopy_frame(1, b"pass" + b"word=" + b"hunter22hunter22\n")))
+        sock.sendall(
+            LOGS_HEAD + chunk(stdcopy_frame(1, b"pass" + b"word=" + b"hunter22hunter22\n"))
+        )
         sock.recv(1)
 
     with ScriptedEngine(str(folder / "engine.sock")) as engine:
@@ -171,19 +219,33 @@ def test_the_live_page_shows_what_runs_now(browser, folder, start_proxy):
         proxy = start_proxy(engine.path, "--admin-listen", f"tcp://127.0.0.1:{port}")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(proxy.socket)
-            client.sendall(b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n")
+            client.sendall(
+                b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
+            )
             proxy.wait_records("finding")
             for width in WIDTHS:
                 browser.open(f"http://127.0.0.1:{port}/", width)
                 assert browser.run("document.documentElement.scrollWidth") <= width
-            now, latest = browser.run("document.querySelector('#now').innerText"), browser.run("document.querySelector('#latest').innerText")
+            now, latest = (
+                browser.run("document.querySelector('#now').innerText"),
+                browser.run("document.querySelector('#latest').innerText"),
+            )
             head = browser.told("Network.responseReceived")[0]["response"]["headers"]
             assert head["X-Frame-Options"] == "DENY" and head["X-Content-Type-Options"] == "nosniff"
-            assert "The engine answers. The audit log is written." in now and "web" in now and "logs" in now
-            assert "Password" in latest and "hunter22" not in browser.run("document.documentElement.outerHTML")
+            assert (
+                "The engine answers. The audit log is written." in now
+                and "web" in now
+                and "logs" in now
+            )
+            assert "Password" in latest and "hunter22" not in browser.run(
+                "document.documentElement.outerHTML"
+            )
             browser.run("document.querySelector('nav a[href=\"\"]').click()")
         proxy.wait_records("stream_close")
-        wait_for(lambda: "No stream is open" in str(reloaded(browser, port)), "the page without the stream")
+        wait_for(
+            lambda: "No stream is open" in str(reloaded(browser, port)),
+            "the page without the stream",
+        )
 
 
 def reloaded(browser, port):

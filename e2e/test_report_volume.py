@@ -1,4 +1,5 @@
 """A gigabyte of records through `report`: constant memory, and a speed that is told beside that of plain json.loads."""
+
 from __future__ import annotations
 
 import os
@@ -26,14 +27,57 @@ def block_of_records():
     for seq in range(1, BLOCK_RECORDS + 1):
         secret = rng.randrange(2000)
         container = (secret * 7 + rng.randrange(3)) % 200
-        client = {"listener": "unix:///run/dockeraudit/docker.sock", "uid": 1000 + container % 7, "gid": 1000, "pid": rng.randrange(1, 30000), "command": "docker"}
+        client = {
+            "listener": "unix:///run/dockeraudit/docker.sock",
+            "uid": 1000 + container % 7,
+            "gid": 1000,
+            "pid": rng.randrange(1, 30000),
+            "command": "docker",
+        }
         place = {"container_id": f"{container:064x}", "container_name": f"shop-web-{container}"}
-        stream = {"stream": seq // 20 + 1, "endpoint": "logs", **place, "client": client, "follow": True, "audited": True}
-        what = {"stream_type": "stdout", "pattern": "AWS Access Key", "redacted_match": "AK***LE", "severity": ("HIGH", "MEDIUM", "LOW")[secret % 3], "rule": "aws-access-key"}
-        found = {**place, **what, "fingerprint": f"0000{secret:012x}", "count": rng.randrange(1, 50), "endpoint": "logs", "client": client, "stream": seq // 20 + 1, "line": seq}
-        close = {"framing": "multiplexed", "bytes": 12345, "frames": 100, "lines": 100, "findings": 18, "unscanned": 0, "reason": "client", "seconds": 1.5}
-        event, fields = {0: ("stream_open", stream), 19: ("stream_close", {**stream, **close})}.get(seq % 20, ("finding", found))
-        lines.append(encode_record(Record(1767300000.0 + seq / 2, event, fields), "0badcafe", seq, "0123456789abcdef"))
+        stream = {
+            "stream": seq // 20 + 1,
+            "endpoint": "logs",
+            **place,
+            "client": client,
+            "follow": True,
+            "audited": True,
+        }
+        what = {
+            "stream_type": "stdout",
+            "pattern": "AWS Access Key",
+            "redacted_match": "AK***LE",
+            "severity": ("HIGH", "MEDIUM", "LOW")[secret % 3],
+            "rule": "aws-access-key",
+        }
+        found = {
+            **place,
+            **what,
+            "fingerprint": f"0000{secret:012x}",
+            "count": rng.randrange(1, 50),
+            "endpoint": "logs",
+            "client": client,
+            "stream": seq // 20 + 1,
+            "line": seq,
+        }
+        close = {
+            "framing": "multiplexed",
+            "bytes": 12345,
+            "frames": 100,
+            "lines": 100,
+            "findings": 18,
+            "unscanned": 0,
+            "reason": "client",
+            "seconds": 1.5,
+        }
+        event, fields = {0: ("stream_open", stream), 19: ("stream_close", {**stream, **close})}.get(
+            seq % 20, ("finding", found)
+        )
+        lines.append(
+            encode_record(
+                Record(1767300000.0 + seq / 2, event, fields), "0badcafe", seq, "0123456789abcdef"
+            )
+        )
     return b"".join(lines)
 
 
@@ -41,7 +85,10 @@ def distinct_blocks(block):
     """The block with other secrets each time, and with as many as it has findings."""
     parts = block.split(b'"fingerprint": "0000')
     for number in range(1_000_000):
-        yield parts[0] + b"".join(b'"fingerprint": "%04x%06x' % (number % 65536, index) + part[6:] for index, part in enumerate(parts[1:]))
+        yield parts[0] + b"".join(
+            b'"fingerprint": "%04x%06x' % (number % 65536, index) + part[6:]
+            for index, part in enumerate(parts[1:])
+        )
 
 
 def consume(command, blocks, size):
@@ -77,6 +124,8 @@ def test_a_gigabyte_in_constant_memory(kind, least):
     _, _, early = consume(report, blocks(block), GIGABYTE // 4)
     spent, fed, peak = consume(report, blocks(block), GIGABYTE)
     speed = fed / spent / 1e6
-    print(f"{kind}: report {speed:.0f} MB/s, plain json.loads {plain_speed:.0f} MB/s, ratio {speed / plain_speed:.2f}; peak {peak:.0f} MB after 1 GB, {early:.0f} MB after a quarter")
+    print(
+        f"{kind}: report {speed:.0f} MB/s, plain json.loads {plain_speed:.0f} MB/s, ratio {speed / plain_speed:.2f}; peak {peak:.0f} MB after 1 GB, {early:.0f} MB after a quarter"
+    )
     assert speed / plain_speed >= least
     assert peak < early * 1.25 + 10

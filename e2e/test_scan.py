@@ -1,4 +1,5 @@
 """`scan`: files, folders, standard input, and all containers' logs at once, of scripted and of real engines."""
+
 from __future__ import annotations
 
 import gzip
@@ -14,10 +15,10 @@ import threading
 import pytest
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, logs_answer, stdcopy_frame
 
-from conftest import PROGRAM, wait_for
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.scan import SCAN_HELD, Scan
 from _dockeraudit.text import size_text
+from conftest import PROGRAM, wait_for
 
 AWS = ("AK" + "IA" + "IOSFODNN7EXAMPLE").encode()
 MAIL = b"someone@exa" + b"mple.org"
@@ -25,9 +26,20 @@ slow = pytest.mark.engine  # not that they need one, but more time than `make te
 
 
 def start(*arguments, **streams):
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER", "LOG_LEVEL"))}
-    chosen = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen([sys.executable, PROGRAM, "scan", *map(str, arguments)], env=plain, **chosen)
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DOCKER", "LOG_LEVEL"))
+    }
+    chosen = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        **streams,
+    }
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, "scan", *map(str, arguments)], env=plain, **chosen
+    )
 
 
 def scan(*arguments, stdin=None):
@@ -39,7 +51,11 @@ def scan(*arguments, stdin=None):
 
 
 def of(records, event, container=None):
-    return [record for record in records if record["event"] == event and container in (None, record["container_id"])]
+    return [
+        record
+        for record in records
+        if record["event"] == event and container in (None, record["container_id"])
+    ]
 
 
 # =====================================================================================================================
@@ -49,23 +65,42 @@ def of(records, event, container=None):
 
 def test_files_folders_gz_and_standard_input(folder):
     (folder / "sub").mkdir()
-    for name, text in {"a.log": b"x " + AWS, "sub/b.log": MAIL + b"\n", "sub/clean": b"nothing\n"}.items():
+    for name, text in {
+        "a.log": b"x " + AWS,
+        "sub/b.log": MAIL + b"\n",
+        "sub/clean": b"nothing\n",
+    }.items():
         (folder / name).write_bytes(text)
     (folder / "sub" / "c.gz").write_bytes(gzip.compress(AWS + b"\n" + MAIL + b"\n"))
     os.mkfifo(folder / "sub" / "fifo")
     os.symlink("nowhere", folder / "sub" / "broken")
     status, records, err = scan(folder, "-", stdin=b"key " + AWS + b"\n")
     assert status == 1 and "5 scanned" in err
-    assert [record["container_id"] for record in of(records, "stream_close")] == [str(folder / name) for name in ("a.log", "sub/b.log", "sub/c.gz", "sub/clean")] + ["-"]
-    assert [record["pattern"] for record in of(records, "finding", str(folder / "sub" / "c.gz"))] == ["AWS Access Key", "Email Address"]
-    assert len({record["fingerprint"] for record in of(records, "finding") if record["rule"] == "aws-access-key"}) == 1
+    assert [record["container_id"] for record in of(records, "stream_close")] == [
+        str(folder / name) for name in ("a.log", "sub/b.log", "sub/c.gz", "sub/clean")
+    ] + ["-"]
+    assert [
+        record["pattern"] for record in of(records, "finding", str(folder / "sub" / "c.gz"))
+    ] == ["AWS Access Key", "Email Address"]
+    assert (
+        len(
+            {
+                record["fingerprint"]
+                for record in of(records, "finding")
+                if record["rule"] == "aws-access-key"
+            }
+        )
+        == 1
+    )
     assert (records[0]["event"], records[-1]["event"], records[-1]["lost"]) == ("start", "stop", 0)
     assert of(records, "finding")[0]["client"]["uid"] == os.getuid()
 
 
 @slow
 def test_a_secret_is_found_wherever_a_block_ends(folder):
-    (folder / "long").write_bytes(b"z" * (65536 - 10) + b" " + AWS + b" " + b"z" * 65536 + b"\n" + AWS)
+    (folder / "long").write_bytes(
+        b"z" * (65536 - 10) + b" " + AWS + b" " + b"z" * 65536 + b"\n" + AWS
+    )
     assert sum(record["count"] for record in of(scan(folder / "long")[1], "finding")) == 2
 
 
@@ -88,7 +123,11 @@ def test_a_broken_gz_is_scanned_as_far_as_it_goes(folder):
     whole = gzip.compress(AWS + b"\n" + os.urandom(100_000))
     (folder / "cut.gz").write_bytes(whole[:-5000])
     status, records, err = scan(folder / "cut.gz", folder)
-    assert status == 1 and err.count("cannot read") == 2 and of(records, "stream_close")[0]["reason"] == "error"
+    assert (
+        status == 1
+        and err.count("cannot read") == 2
+        and of(records, "stream_close")[0]["reason"] == "error"
+    )
     (folder / "cut.gz").write_bytes(b"no gzip at all")
     assert scan(folder)[0] == 69
 
@@ -98,28 +137,52 @@ def test_records_go_to_a_log_of_their_own_and_can_be_reported(folder):
     (folder / "text").write_bytes(AWS)
     log = folder / "found.log"
     assert scan(folder / "text", "--audit-log", log)[1] == []
-    report = subprocess.run([sys.executable, PROGRAM, "report", str(log)], capture_output=True, timeout=60, check=True)
-    assert b"AWS Access Key" in report.stdout and b"dockeraudit scan (uid" in report.stdout and AWS not in log.read_bytes()
+    report = subprocess.run(
+        [sys.executable, PROGRAM, "report", str(log)], capture_output=True, timeout=60, check=True
+    )
+    assert (
+        b"AWS Access Key" in report.stdout
+        and b"dockeraudit scan (uid" in report.stdout
+        and AWS not in log.read_bytes()
+    )
 
 
 @slow
 def test_a_scan_can_be_piped_into_a_report(folder):
     (folder / "text").write_bytes(AWS + b"\n")
     with start(folder / "text") as scanning:
-        report = subprocess.run([sys.executable, PROGRAM, "report", "--fail-on", "HIGH", "-"], stdin=scanning.stdout, capture_output=True, timeout=60, check=False)
-    assert report.returncode == 1 and b"AWS Access Key" in report.stdout and str(folder).encode()[:20] in report.stdout
+        report = subprocess.run(
+            [sys.executable, PROGRAM, "report", "--fail-on", "HIGH", "-"],
+            stdin=scanning.stdout,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    assert (
+        report.returncode == 1
+        and b"AWS Access Key" in report.stdout
+        and str(folder).encode()[:20] in report.stdout
+    )
 
 
 @slow
 def test_a_slow_reader_of_the_records_loses_none(folder):
     """More distinct findings than the log's queue holds, while nobody reads them."""
     for number in range(4):
-        (folder / f"{number}.txt").write_bytes(b"".join(b"u%d.%d@exa" % (number, name) + b"mple.org\n" for name in range(9_000)))
+        (folder / f"{number}.txt").write_bytes(
+            b"".join(b"u%d.%d@exa" % (number, name) + b"mple.org\n" for name in range(9_000))
+        )
     with start(folder) as process:
-        assert select.select([process.stdout], [], [], 20)[0]  # the first record is there, and the pipe soon full
+        assert select.select([process.stdout], [], [], 20)[
+            0
+        ]  # the first record is there, and the pipe soon full
         out, err = process.communicate(timeout=90)
     records = [json.loads(line) for line in out.splitlines()]
-    assert len(of(records, "finding")) == 36_000 and not of(records, "gap") and not of(records, "suppressed")
+    assert (
+        len(of(records, "finding")) == 36_000
+        and not of(records, "gap")
+        and not of(records, "suppressed")
+    )
     assert process.returncode == 1 and records[-1]["written"] == len(records)
 
 
@@ -137,7 +200,9 @@ def test_a_scan_pauses_while_the_log_is_full():
 
 @slow
 def test_a_reader_that_goes_away_ends_the_scan(folder):
-    (folder / "many").write_bytes(b"".join(b"u%d@exa" % name + b"mple.org\n" for name in range(20_000)))
+    (folder / "many").write_bytes(
+        b"".join(b"u%d@exa" % name + b"mple.org\n" for name in range(20_000))
+    )
     with start(folder / "many") as process:
         process.stdout.readline()
         process.stdout.close()
@@ -156,7 +221,11 @@ def test_an_interrupt_leaves_a_whole_log(folder):
         assert process.wait(30) == 130
         assert b"Traceback" not in process.stderr.read()
     records = [json.loads(line) for line in log.read_bytes().splitlines()]
-    assert records[-1]["event"] == "stop" and records[-1]["reason"] == "SIGINT" and of(records, "stream_close")
+    assert (
+        records[-1]["event"] == "stop"
+        and records[-1]["reason"] == "SIGINT"
+        and of(records, "stream_close")
+    )
 
 
 @slow
@@ -185,7 +254,10 @@ def test_progress_is_shown_on_a_terminal():
 # containers of a scripted engine
 # =====================================================================================================================
 
-NAMES = {f"{number:064x}": name for number, name in enumerate(("web", "tty", "refuses", "cut", "gone", "old"), 1)}
+NAMES = {
+    f"{number:064x}": name
+    for number, name in enumerate(("web", "tty", "refuses", "cut", "gone", "old"), 1)
+}
 BY_NAME = {name: container for container, name in NAMES.items()}
 UNSAID = LOGS_HEAD.replace(b"Content-Type: application/vnd.docker.multiplexed-stream\r\n", b"")
 
@@ -195,14 +267,26 @@ def engine(folder):
     with ScriptedEngine(str(folder / "engine.sock")) as engine:
         for container, name in NAMES.items():
             if name != "gone":
-                engine.routes[f"/containers/{container}/json"] = json_answer({"Id": container, "Config": {"Tty": name == "tty"}})
-        listed = [{"Id": container, "Names": ["/linked/alias", f"/{name}"]} for container, name in NAMES.items()]
+                engine.routes[f"/containers/{container}/json"] = json_answer(
+                    {"Id": container, "Config": {"Tty": name == "tty"}}
+                )
+        listed = [
+            {"Id": container, "Names": ["/linked/alias", f"/{name}"]}
+            for container, name in NAMES.items()
+        ]
         engine.routes["/containers/json"] = json_answer(listed)
         frames = stdcopy_frame(1, b"out " + AWS + b"\n") + stdcopy_frame(2, b"err " + MAIL + b"\n")
         engine.routes[f"/containers/{BY_NAME['web']}/logs"] = logs_answer(frames)
-        engine.routes[f"/containers/{BY_NAME['old']}/logs"] = lambda sock, head: sock.sendall(UNSAID + chunk(frames[:3]) + chunk(frames[3:]) + b"0\r\n\r\n")
-        engine.routes[f"/containers/{BY_NAME['tty']}/logs"] = lambda sock, head: sock.sendall(UNSAID + chunk(b"\x01\0\0\0 " + AWS + b"\r\n") + b"0\r\n\r\n")
-        engine.routes[f"/containers/{BY_NAME['refuses']}/logs"] = json_answer({"message": "configured logging driver does not support reading"}, b"501 Not Implemented")
+        engine.routes[f"/containers/{BY_NAME['old']}/logs"] = lambda sock, head: sock.sendall(
+            UNSAID + chunk(frames[:3]) + chunk(frames[3:]) + b"0\r\n\r\n"
+        )
+        engine.routes[f"/containers/{BY_NAME['tty']}/logs"] = lambda sock, head: sock.sendall(
+            UNSAID + chunk(b"\x01\0\0\0 " + AWS + b"\r\n") + b"0\r\n\r\n"
+        )
+        engine.routes[f"/containers/{BY_NAME['refuses']}/logs"] = json_answer(
+            {"message": "configured logging driver does not support reading"},
+            b"501 Not Implemented",
+        )
 
         def cut(sock, head):
             sock.sendall(LOGS_HEAD + chunk(frames) + b"ffff\r\nhalf")
@@ -217,12 +301,27 @@ def test_all_containers_are_scanned_and_failures_named(engine):
     assert status == 1
     for name in ("web", "old", "cut"):
         found = of(records, "finding", BY_NAME[name])
-        assert sorted((record["stream_type"], record["pattern"]) for record in found) == [("stderr", "Email Address"), ("stdout", "AWS Access Key")]
+        assert sorted((record["stream_type"], record["pattern"]) for record in found) == [
+            ("stderr", "Email Address"),
+            ("stdout", "AWS Access Key"),
+        ]
         assert {record["container_name"] for record in found} == {name}
     assert [record["stream_type"] for record in of(records, "finding", BY_NAME["tty"])] == ["tty"]
-    closes = {record["container_name"]: (record["framing"], record["reason"]) for record in of(records, "stream_close")}
-    assert closes == {"web": ("multiplexed", "end"), "old": ("multiplexed", "end"), "tty": ("raw", "end"), "cut": ("multiplexed", "error")}
-    for name, why in {"refuses": "does not support reading", "gone": "404", "cut": "ended its answer before the end"}.items():
+    closes = {
+        record["container_name"]: (record["framing"], record["reason"])
+        for record in of(records, "stream_close")
+    }
+    assert closes == {
+        "web": ("multiplexed", "end"),
+        "old": ("multiplexed", "end"),
+        "tty": ("raw", "end"),
+        "cut": ("multiplexed", "error"),
+    }
+    for name, why in {
+        "refuses": "does not support reading",
+        "gone": "404",
+        "cut": "ended its answer before the end",
+    }.items():
         assert any(name in line and why in line for line in err.splitlines()), err
     assert "scanned web: " in err and "3 of 6 scanned" in err
 
@@ -247,7 +346,14 @@ def test_containers_are_read_several_at_once(engine):
 
 
 @slow
-@pytest.mark.parametrize("answer", [json_answer({"message": "no"}, b"500 Oops"), json_answer([{"no": "id"}]), lambda sock, head: sock.shutdown(2)])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        json_answer({"message": "no"}, b"500 Oops"),
+        json_answer([{"no": "id"}]),
+        lambda sock, head: sock.shutdown(2),
+    ],
+)
 def test_an_engine_that_lists_nothing_is_69(engine, answer):
     engine.routes["/containers/json"] = answer
     status, records, err = scan("--containers", "--upstream", engine.path)
@@ -273,13 +379,27 @@ def containers(real_engine):
     script = SCRIPT.format(AWS.decode(), MAIL.decode())
     common = ("--network", "none", "busybox", "sh", "-c")
     ids = {}
-    kinds = {"framed": (), "terminal": ("-t",), "running": (), "unreadable": ("--log-driver", "none")}
+    kinds = {
+        "framed": (),
+        "terminal": ("-t",),
+        "running": (),
+        "unreadable": ("--log-driver", "none"),
+    }
     for kind, options in kinds.items():
         command = script + ("; exec sleep 600" if kind == "running" else "")
-        ids[kind] = real_engine.docker("run", "-d", "--name", f"{prefix}-{kind}", *options, *common, command).stdout.decode().strip()
+        ids[kind] = (
+            real_engine.docker(
+                "run", "-d", "--name", f"{prefix}-{kind}", *options, *common, command
+            )
+            .stdout.decode()
+            .strip()
+        )
     for kind in ("framed", "terminal", "unreadable"):
         real_engine.docker("wait", ids[kind])
-    wait_for(lambda: MAIL in real_engine.docker("logs", ids["running"]).stderr, "the running container's last line")
+    wait_for(
+        lambda: MAIL in real_engine.docker("logs", ids["running"]).stderr,
+        "the running container's last line",
+    )
     yield prefix, ids
     real_engine.docker("rm", "-f", *ids.values())
 
@@ -291,13 +411,32 @@ def test_containers_of_a_real_engine(real_engine, containers):
     assert status == 1
     for kind in ("framed", "running"):
         found = of(records, "finding", ids[kind])
-        assert sorted((record["stream_type"], record["pattern"], record["line"]) for record in found) == [("stderr", "Email Address", 301), ("stdout", "AWS Access Key", 301)]
+        assert sorted(
+            (record["stream_type"], record["pattern"], record["line"]) for record in found
+        ) == [("stderr", "Email Address", 301), ("stdout", "AWS Access Key", 301)]
         (close,) = of(records, "stream_close", ids[kind])
-        assert (close["container_name"], close["framing"], close["lines"], close["reason"]) == (f"{prefix}-{kind}", "multiplexed", 602, "end")
-    assert {(record["stream_type"], record["pattern"]) for record in of(records, "finding", ids["terminal"])} == {("tty", "AWS Access Key"), ("tty", "Email Address")}
+        assert (close["container_name"], close["framing"], close["lines"], close["reason"]) == (
+            f"{prefix}-{kind}",
+            "multiplexed",
+            602,
+            "end",
+        )
+    assert {
+        (record["stream_type"], record["pattern"])
+        for record in of(records, "finding", ids["terminal"])
+    } == {("tty", "AWS Access Key"), ("tty", "Email Address")}
     assert of(records, "stream_close", ids["terminal"])[0]["framing"] == "raw"
     assert f"cannot read the log of {prefix}-unreadable: the engine answered 501" in err
-    assert len({record["fingerprint"] for record in of(records, "finding") if record["container_id"] in ids.values() and record["rule"] == "aws-access-key"}) == 1
+    assert (
+        len(
+            {
+                record["fingerprint"]
+                for record in of(records, "finding")
+                if record["container_id"] in ids.values() and record["rule"] == "aws-access-key"
+            }
+        )
+        == 1
+    )
 
 
 @pytest.mark.engine
@@ -305,9 +444,40 @@ def test_one_command_says_where_a_credential_leaks(real_engine, containers, fold
     """What a stranger types first: scan the host, then ask the report."""
     prefix, ids = containers
     scan("--containers", "--upstream", real_engine.host, "--audit-log", folder / "first.log")
-    report = subprocess.run([sys.executable, PROGRAM, "report", "--json", "--container", f"{prefix}-framed", str(folder / "first.log")], capture_output=True, check=True, timeout=60)
-    (key,) = (secret for secret in json.loads(report.stdout)["secrets"] if secret["rule"] == "aws-access-key")
-    detail = subprocess.run([sys.executable, PROGRAM, "report", "--secret", key["fingerprint"], str(folder / "first.log")], capture_output=True, check=True, timeout=60)
+    report = subprocess.run(
+        [
+            sys.executable,
+            PROGRAM,
+            "report",
+            "--json",
+            "--container",
+            f"{prefix}-framed",
+            str(folder / "first.log"),
+        ],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    (key,) = (
+        secret
+        for secret in json.loads(report.stdout)["secrets"]
+        if secret["rule"] == "aws-access-key"
+    )
+    detail = subprocess.run(
+        [
+            sys.executable,
+            PROGRAM,
+            "report",
+            "--secret",
+            key["fingerprint"],
+            str(folder / "first.log"),
+        ],
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
     for kind in ("framed", "terminal", "running"):
-        line = next(line for line in detail.stdout.decode().splitlines() if f"{prefix}-{kind}"[:23] in line)
+        line = next(
+            line for line in detail.stdout.decode().splitlines() if f"{prefix}-{kind}"[:23] in line
+        )
         assert "dockeraudit scan" in line and ids[kind]

@@ -1,4 +1,5 @@
 """The relay, the audit and the command line, as a process between a scripted engine and plain sockets."""
+
 from __future__ import annotations
 
 import os
@@ -61,7 +62,14 @@ def exchange(proxy, request):
 
 def command(*arguments, stdin=b""):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER")}
-    return subprocess.run([sys.executable, PROGRAM, *arguments], input=stdin, capture_output=True, timeout=60, env=plain, check=False)
+    return subprocess.run(
+        [sys.executable, PROGRAM, *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        env=plain,
+        check=False,
+    )
 
 
 def test_reverse_proxying(proxy, engine):
@@ -70,7 +78,9 @@ def test_reverse_proxying(proxy, engine):
     assert session.get(url + "/version").json()["Version"] == "28.0"
     assert session.get(url + "/nothing").status_code == 404
     engine.routes["/containers/create"] = json_answer({"Id": "x"}, b"201 Created")
-    assert session.post(url + "/v1.43/containers/create", json={"Image": "busybox"}).status_code == 201
+    assert (
+        session.post(url + "/v1.43/containers/create", json={"Image": "busybox"}).status_code == 201
+    )
     assert engine.requests[-1][1] == b'{"Image": "busybox"}'
     assert session.head(url + "/_ping").text == ""
     assert proxy.wait_records("request")[0]["path"] == "/containers/create"
@@ -86,18 +96,31 @@ def test_keep_alive_and_pipelined_requests(proxy):
 
 
 def test_complete_integration(proxy, engine):
-    frames = [stdcopy_frame(1, b"key " + AWS_KEY + b"\n"), stdcopy_frame(2, b"mail user@exa"), stdcopy_frame(1, b"fine\n"), stdcopy_frame(2, b"mple.org\n")]
+    frames = [
+        stdcopy_frame(1, b"key " + AWS_KEY + b"\n"),
+        stdcopy_frame(2, b"mail user@exa"),
+        stdcopy_frame(1, b"fine\n"),
+        stdcopy_frame(2, b"mple.org\n"),
+    ]
     engine.routes["/containers/web/logs"] = logs_answer(*frames)
     with connect(proxy) as sock:
         sock.sendall(LOGS)
         body = receive_until(sock, b"\r\n0\r\n\r\n").partition(b"\r\n\r\n")[2]
     assert body == b"".join(map(chunk, frames)) + b"0\r\n\r\n"
     close = proxy.wait_records("stream_close")[0]
-    assert (close["frames"], close["findings"], close["unscanned"], close["reason"]) == (4, 2, 0, "end")
+    assert (close["frames"], close["findings"], close["unscanned"], close["reason"]) == (
+        4,
+        2,
+        0,
+        "end",
+    )
     found = {record["pattern"]: record for record in proxy.records("finding")}
     assert set(found) == {"AWS Access Key", "Email Address"}
     assert found["AWS Access Key"]["redacted_match"] == "AK***LE"
-    assert (found["AWS Access Key"]["stream_type"], found["Email Address"]["stream_type"]) == ("stdout", "stderr")
+    assert (found["AWS Access Key"]["stream_type"], found["Email Address"]["stream_type"]) == (
+        "stdout",
+        "stderr",
+    )
     assert found["AWS Access Key"]["container_name"] == "web"
     assert AWS_KEY not in proxy.log.read_bytes() and AWS_KEY not in proxy.errors.read_bytes()
 
@@ -106,8 +129,13 @@ LARGE = random.Random(3).randbytes(3 << 20)
 
 
 @pytest.mark.parametrize("sent", [len(LARGE), len(LARGE) - 1, 1_500_000])
-def test_a_large_body_with_a_length_arrives_whole_or_cut_where_the_engine_cut_it(proxy, engine, sent):
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+def test_a_large_body_with_a_length_arrives_whole_or_cut_where_the_engine_cut_it(
+    proxy, engine, sent
+):
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n"
+        % len(LARGE)
+    )
 
     def export(sock, request):
         sock.sendall(head + LARGE[:sent])
@@ -116,13 +144,18 @@ def test_a_large_body_with_a_length_arrives_whole_or_cut_where_the_engine_cut_it
 
     engine.routes["/images/web/get"] = export
     for _ in range(2):
-        body = exchange(proxy, b"GET /images/web/get HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").partition(b"\r\n\r\n")[2]
+        body = exchange(
+            proxy, b"GET /images/web/get HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
+        ).partition(b"\r\n\r\n")[2]
         assert body == LARGE[:sent]
     wait_for(lambda: pipes_of(proxy.process) == 0, "the pipes to be closed")
 
 
 def test_a_large_body_keeps_the_connection_and_a_slow_reader_its_pace(proxy, engine):
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n"
+        % len(LARGE)
+    )
     engine.routes["/images/web/get"] = lambda sock, request: sock.sendall(head + LARGE)
     with connect(proxy) as sock:
         for size in (1 << 20, 999):  # a reader that takes much at once, and one that takes little
@@ -171,7 +204,9 @@ def test_frame_by_frame_streaming_and_cancellation(proxy, engine):
 
 def test_hijack_with_half_close(proxy, engine):
     def attach(sock, head):
-        sock.sendall(b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        sock.sendall(
+            b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        )
         data = b""
         while True:
             block = sock.recv(65536)
@@ -183,7 +218,9 @@ def test_hijack_with_half_close(proxy, engine):
 
     engine.routes["/containers/web/attach"] = attach
     with connect(proxy) as sock:
-        sock.sendall(b"POST /containers/web/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        sock.sendall(
+            b"POST /containers/web/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        )
         receive_until(sock, b"\r\n\r\n")
         sock.sendall(b"hello " + AWS_KEY + b"\n")
         sock.shutdown(socket.SHUT_WR)
@@ -225,7 +262,9 @@ def test_absent_engine_is_502_until_it_is_there(folder, start_proxy):
     answer = exchange(proxy, b"GET /_ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 502 ") and b'"message"' in answer
     with ScriptedEngine(path):
-        assert exchange(proxy, b"GET /_ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").endswith(b"OK")
+        assert exchange(
+            proxy, b"GET /_ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        ).endswith(b"OK")
 
 
 def test_sigterm_cuts_endless_streams_and_leaves_a_whole_log(proxy, engine):
@@ -277,20 +316,33 @@ def test_a_torn_tail_is_isolated(folder, engine, start_proxy):
 
 
 def test_a_second_process_on_the_same_log_is_refused(proxy, engine, folder):
-    second = command("--listen", f"unix://{folder}/second.sock", "--upstream", engine.path, "--audit-log", str(proxy.log))
+    second = command(
+        "--listen",
+        f"unix://{folder}/second.sock",
+        "--upstream",
+        engine.path,
+        "--audit-log",
+        str(proxy.log),
+    )
     assert second.returncode == 75 and b"audit.log" in second.stderr
 
 
 def test_policy_refuses_with_docker_s_json(engine, start_proxy):
     proxy = start_proxy(engine.path, "--policy", "tecnativa", env={"CONTAINERS": "0"})
-    answer = exchange(proxy, b"POST /v1.43/containers/web/kill HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    answer = exchange(
+        proxy, b"POST /v1.43/containers/web/kill HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    )
     assert answer.startswith(b"HTTP/1.1 403 ") and b"CONTAINERS=1" in answer
     assert proxy.wait_records("denied")[0]["path"] == "/containers/web/kill"
 
 
 def test_scan_finds_and_says_so_by_its_exit_code():
     found = command("scan", stdin=b"x " + AWS_KEY + b"\n")
-    assert found.returncode == 1 and b'"AWS Access Key"' in found.stdout and AWS_KEY not in found.stdout
+    assert (
+        found.returncode == 1
+        and b'"AWS Access Key"' in found.stdout
+        and AWS_KEY not in found.stdout
+    )
     assert command("scan", stdin=b"nothing here\n").returncode == 0
 
 
@@ -299,7 +351,15 @@ def test_healthcheck(proxy):
     assert command("healthcheck", "--listen", "unix:///nonexistent/x.sock").returncode == 69
 
 
-@pytest.mark.parametrize("arguments", [("--listen", "bogus"), ("--workers", "many"), ("--nonsense",), ("--audit-log", "/proc/nonexistent/x")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--listen", "bogus"),
+        ("--workers", "many"),
+        ("--nonsense",),
+        ("--audit-log", "/proc/nonexistent/x"),
+    ],
+)
 def test_bad_configuration_is_one_line_and_78(arguments):
     result = command(*arguments)
     assert result.returncode == 78, result.stderr
@@ -312,7 +372,15 @@ def test_version_and_rules():
 
 
 def test_demo_shows_findings_beside_the_clients_view():
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER")}
-    demo = subprocess.run([sys.executable, str(ROOT / "e2e" / "demo.py")], capture_output=True, timeout=30, env=environment, check=False)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("DOCKER")
+    }
+    demo = subprocess.run(
+        [sys.executable, str(ROOT / "e2e" / "demo.py")],
+        capture_output=True,
+        timeout=30,
+        env=environment,
+        check=False,
+    )
     assert demo.returncode == 0, demo.stderr
     assert b"AK***TR" in demo.stdout and b"6 findings" in demo.stdout

@@ -1,4 +1,5 @@
 """Canaries: secrets wherever a client or a container can put them, and not six bytes of one in a row anywhere but where it was said."""
+
 from __future__ import annotations
 
 import base64
@@ -41,7 +42,9 @@ SECRETS = {
     "illegal": letters(30),
     "comment": letters(30),
 }
-REGISTRY_AUTH = base64.urlsafe_b64encode(json.dumps({"username": "u", "password": SECRETS["registry"]}).encode()).decode()
+REGISTRY_AUTH = base64.urlsafe_b64encode(
+    json.dumps({"username": "u", "password": SECRETS["registry"]}).encode()
+).decode()
 WINDOW = 6
 
 #: dockeraudit with three defects: a request, a scan and a look-up that raise with what they hold
@@ -77,7 +80,9 @@ def windows():
     """Each six bytes in a row of each secret, and of what a client sends them as."""
     found = {}
     for name, secret in {**SECRETS, "registry, encoded": REGISTRY_AUTH}.items():
-        if name == "registry, encoded":  # its beginning is no secret: {"username": "u", "password": "
+        if (
+            name == "registry, encoded"
+        ):  # its beginning is no secret: {"username": "u", "password": "
             secret = secret[44:-4]
         for start in range(len(secret) - WINDOW + 1):
             found[secret[start : start + WINDOW]] = name
@@ -87,12 +92,20 @@ def windows():
 def leaks(text):
     """Which secrets a text holds six bytes of."""
     known = windows()
-    return sorted({known[text[start : start + WINDOW]] for start in range(len(text) - WINDOW + 1) if text[start : start + WINDOW] in known})
+    return sorted(
+        {
+            known[text[start : start + WINDOW]]
+            for start in range(len(text) - WINDOW + 1)
+            if text[start : start + WINDOW] in known
+        }
+    )
 
 
 def test_the_search_finds_what_it_is_to_find():
     assert leaks("x" + SECRETS["line"][3:9] + "y") == ["line"]
-    assert leaks(f"AK***{SECRETS['line'][-2:]}") == [] and leaks(REGISTRY_AUTH) == ["registry, encoded"]
+    assert leaks(f"AK***{SECRETS['line'][-2:]}") == [] and leaks(REGISTRY_AUTH) == [
+        "registry, encoded"
+    ]
 
 
 def log_lines():
@@ -137,7 +150,9 @@ def answer_exec(sock, head):
 @pytest.fixture
 def engine(folder):
     with ScriptedEngine(str(folder / "engine.sock")) as engine:
-        engine.routes["/containers/web/logs"] = engine.routes["/containers/unlucky/logs"] = answer_logs
+        engine.routes["/containers/web/logs"] = engine.routes["/containers/unlucky/logs"] = (
+            answer_logs
+        )
         engine.routes["/exec/e1/start"] = answer_exec
         engine.routes["/containers/create"] = json_answer({"Id": "x"}, b"201 Created")
         yield engine
@@ -168,28 +183,68 @@ def request(method, target, *fields, body=b""):
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
-def test_no_secret_byte_reaches_log_stderr_process_list_metrics_or_traceback(engine, start_proxy, folder):
+def test_no_secret_byte_reaches_log_stderr_process_list_metrics_or_traceback(
+    engine, start_proxy, folder
+):
     program = folder / "broken.py"
     program.write_text(BROKEN.format(folder=str(Path(PROGRAM).parent), secret=SECRETS["exception"]))
     admin = socket.socket()
     admin.bind(("127.0.0.1", 0))
     port = admin.getsockname()[1]
     admin.close()
-    proxy = start_proxy(engine.path, "--admin-listen", f"tcp://127.0.0.1:{port}", "--log-level", "debug", program=str(program))
-    query, header = f"?stdout=1&token={SECRETS['query']}", f"Authorization: Basic {SECRETS['header']}"
+    proxy = start_proxy(
+        engine.path,
+        "--admin-listen",
+        f"tcp://127.0.0.1:{port}",
+        "--log-level",
+        "debug",
+        program=str(program),
+    )
+    query, header = (
+        f"?stdout=1&token={SECRETS['query']}",
+        f"Authorization: Basic {SECRETS['header']}",
+    )
     for name in ("web", "unlucky"):
-        got = exchange(proxy, request("GET", f"/containers/{name}/logs{query}", header, f"X-Registry-Auth: {REGISTRY_AUTH}"))
-        assert SECRETS["line"].encode() in got and got.endswith(b"0\r\n\r\n")  # the client gets it all
+        got = exchange(
+            proxy,
+            request(
+                "GET",
+                f"/containers/{name}/logs{query}",
+                header,
+                f"X-Registry-Auth: {REGISTRY_AUTH}",
+            ),
+        )
+        assert SECRETS["line"].encode() in got and got.endswith(
+            b"0\r\n\r\n"
+        )  # the client gets it all
     create = json.dumps({"Image": "x", "Env": [f"PASSWORD={SECRETS['body']}"]}).encode()
-    assert b" 201 " in exchange(proxy, request("POST", f"/containers/create{query}", f"X-Registry-Auth: {REGISTRY_AUTH}", body=create))
-    assert b" 404 " in exchange(proxy, request("POST", f"/containers/{SECRETS['path']}/start{query}"))
-    assert b" 400 " in exchange(proxy, f"GET / HTTP/1.1\r\nHost: x\r\nSecret : {SECRETS['illegal']}\r\n\r\n".encode())
-    assert b" 400 " in exchange(proxy, f"GET /{SECRETS['illegal']}\x01 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert b" 201 " in exchange(
+        proxy,
+        request(
+            "POST", f"/containers/create{query}", f"X-Registry-Auth: {REGISTRY_AUTH}", body=create
+        ),
+    )
+    assert b" 404 " in exchange(
+        proxy, request("POST", f"/containers/{SECRETS['path']}/start{query}")
+    )
+    assert b" 400 " in exchange(
+        proxy, f"GET / HTTP/1.1\r\nHost: x\r\nSecret : {SECRETS['illegal']}\r\n\r\n".encode()
+    )
+    assert b" 400 " in exchange(
+        proxy, f"GET /{SECRETS['illegal']}\x01 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    )
     typed = b"pass" + b"word=" + SECRETS["typed"].encode() + b"\n"
-    upgrade = request("POST", "/exec/e1/start", "Upgrade: tcp", body=b"{}").replace(b"Connection: close", b"Connection: Upgrade")
-    assert SECRETS["typed"].encode() in exchange(proxy, upgrade, more=typed, until=SECRETS["typed"].encode())
+    upgrade = request("POST", "/exec/e1/start", "Upgrade: tcp", body=b"{}").replace(
+        b"Connection: close", b"Connection: Upgrade"
+    )
+    assert SECRETS["typed"].encode() in exchange(
+        proxy, upgrade, more=typed, until=SECRETS["typed"].encode()
+    )
     assert exchange(proxy, request("GET", f"/boom{query}")) == b""
-    wait_for(lambda: "closed by a defect: LookupError at broken.py" in proxy.errors.read_text(), "the defect's line")
+    wait_for(
+        lambda: "closed by a defect: LookupError at broken.py" in proxy.errors.read_text(),
+        "the defect's line",
+    )
     proxy.wait_records("stream_close", 3)
     seen = {"cmdline": Path(f"/proc/{proxy.process.pid}/cmdline").read_text()}
     for path in ("/metrics", "/", "/readyz"):
@@ -200,7 +255,13 @@ def test_no_secret_byte_reaches_log_stderr_process_list_metrics_or_traceback(eng
     assert proxy.stop() == 0
     seen["audit.log"], seen["stderr"] = proxy.log.read_text(), proxy.errors.read_text()
     found = {record["pattern"] for record in proxy.records("finding")}
-    assert {"AWS Access Key", "Generic API Key", "Email Address", "Bearer Token", "Password"} <= found
+    assert {
+        "AWS Access Key",
+        "Generic API Key",
+        "Email Address",
+        "Bearer Token",
+        "Password",
+    } <= found
     assert {record["error"] for record in proxy.records("scan_error")} == {"ValueError"}
     assert any(record["stream_type"] in ("stdin", "tty") for record in proxy.records("finding"))
     assert {name: leaks(text) for name, text in seen.items()} == dict.fromkeys(seen, [])

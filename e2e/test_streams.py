@@ -5,10 +5,10 @@ flows is made by one program that waits for a line before each of its steps, so 
 would stand still. Its secrets are written as two words, joined by the program; the first of them in two writes with a
 pause between, so that it is cut between two frames.
 """
+
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -58,8 +58,14 @@ class Wire:
     def request(self, line, extra="", body=None):
         """Send a request, read the answer's head: (status, content type)."""
         payload = json.dumps(body).encode() if body is not None else b""
-        sized = f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n" if body is not None else ""
-        self.sock.sendall(f"{line} HTTP/1.1\r\nHost: docker\r\n{extra}{sized}\r\n".encode() + payload)
+        sized = (
+            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+            if body is not None
+            else ""
+        )
+        self.sock.sendall(
+            f"{line} HTTP/1.1\r\nHost: docker\r\n{extra}{sized}\r\n".encode() + payload
+        )
         head = self.until(b"\r\n\r\n").decode()
         kind = re.search(r"(?i)\r\ncontent-type: *([^\r]*)", head)
         self.chunked = "chunked" in head.lower()
@@ -104,8 +110,12 @@ class Place:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]
-        self.proxy = ProxyProcess(folder, engine.socket, "--listen", f"tcp://127.0.0.1:{self.port}").ready()
-        self.prefixes = sorted({"v1.24", "v1.41", f"v{engine.api}"}, key=lambda prefix: int(prefix.partition(".")[2]))
+        self.proxy = ProxyProcess(
+            folder, engine.socket, "--listen", f"tcp://127.0.0.1:{self.port}"
+        ).ready()
+        self.prefixes = sorted(
+            {"v1.24", "v1.41", f"v{engine.api}"}, key=lambda prefix: int(prefix.partition(".")[2])
+        )
         self.containers = {}
 
     def container(self, tty, *command):
@@ -123,7 +133,9 @@ class Place:
 
     def findings(self, endpoint, full_id, after, count):
         """What `count` streams after the one numbered `after` found, once all are closed: a Counter of (type, shown) each."""
-        closes = wait_for(lambda: self._closed(endpoint, after, count), f"{count} {endpoint} streams to close")
+        closes = wait_for(
+            lambda: self._closed(endpoint, after, count), f"{count} {endpoint} streams to close"
+        )
         found = {}
         for close in closes:
             assert close["unscanned"] == 0
@@ -132,11 +144,17 @@ class Place:
             if record["stream"] in found and record["pattern"] == "AWS Access Key":
                 assert record["container_id"] == full_id and record["endpoint"] == endpoint, record
                 assert record["container_name"] and record["container_name"].startswith(NAME)
-                found[record["stream"]][record["stream_type"], record["redacted_match"]] += record["count"]
+                found[record["stream"]][record["stream_type"], record["redacted_match"]] += record[
+                    "count"
+                ]
         return [found[stream] for stream in sorted(found)]
 
     def _closed(self, endpoint, after, count):
-        opened = {r["stream"] for r in self.proxy.records("stream_open") if r["endpoint"] == endpoint and r["stream"] > after}
+        opened = {
+            r["stream"]
+            for r in self.proxy.records("stream_open")
+            if r["endpoint"] == endpoint and r["stream"] > after
+        }
         closed = [r for r in self.proxy.records("stream_close") if r["stream"] in opened]
         return closed if len(closed) == count else None
 
@@ -153,7 +171,9 @@ def place(real_engine):
     for full, _ in place.containers.values():
         real_engine.docker("rm", "-fv", full)
     assert place.proxy.stop() == 0
-    assert [line for line in place.proxy.errors.read_text().splitlines() if "info:" not in line] == []
+    assert [
+        line for line in place.proxy.errors.read_text().splitlines() if "info:" not in line
+    ] == []
     shutil.rmtree(folder)
 
 
@@ -207,7 +227,9 @@ def test_attach(place, tty):
     for number, prefix, extra in forms(place):
         with ThreadPoolExecutor(2) as executor:
             direct = executor.submit(run, containers[0], place.engine.socket, prefix, extra, number)
-            proxied = executor.submit(run, containers[1], place.address(number), prefix, extra, number)
+            proxied = executor.submit(
+                run, containers[1], place.address(number), prefix, extra, number
+            )
         verdict(place, "raw socket", "attach", tty, direct.result() == proxied.result())
         assert proxied.result() == direct.result(), (prefix, extra)
         assert proxied.result()[0][0] == (101 if extra else 200)
@@ -223,12 +245,20 @@ def test_exec(place, tty):
     def run(form, address):
         number, prefix, extra = form
         wire = Wire(place.engine.socket)
-        create = {"Cmd": ["sh", "-c", PROGRAM], "AttachStdin": True, "AttachStdout": True, "AttachStderr": True, "Tty": tty}
+        create = {
+            "Cmd": ["sh", "-c", PROGRAM],
+            "AttachStdin": True,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "Tty": tty,
+        }
         wire.request(f"POST /{prefix}/containers/{full}/exec", "Connection: close\r\n", create)
         exec_id = json.loads(wire.rest())["Id"]
         wire.close()
         wire = Wire(address)
-        answer = wire.request(f"POST /{prefix}/exec/{exec_id}/start", extra, {"Detach": False, "Tty": tty})
+        answer = wire.request(
+            f"POST /{prefix}/exec/{exec_id}/start", extra, {"Detach": False, "Tty": tty}
+        )
         came = converse(wire, number)
         wire.sock.sendall(b"bye\n")
         came += wire.rest()
@@ -241,7 +271,9 @@ def test_exec(place, tty):
 
     with ThreadPoolExecutor(4) as executor:
         for form in forms(place):
-            direct, proxied = executor.map(run, (form, form), (place.engine.socket, place.address(form[0])))
+            direct, proxied = executor.map(
+                run, (form, form), (place.engine.socket, place.address(form[0]))
+            )
             verdict(place, "raw socket", "exec", tty, direct == proxied)
             assert proxied == direct, form
             assert proxied[0][0] == (101 if form[2] else 200) and proxied[2] == 4
@@ -254,7 +286,12 @@ def test_logs(place, tty):
     full, name = place.container(tty, "sh", "-c", LOGGED, "sh", *key("A", 0), *key("B", 0))
     place.engine.docker("wait", full)
     before = place.streams()
-    queries = ("stdout=1&stderr=1", "stdout=1&stderr=1&timestamps=1", "stdout=true&stderr=true&follow=1&details=1&tail=all", "stderr=1")
+    queries = (
+        "stdout=1&stderr=1",
+        "stdout=1&stderr=1&timestamps=1",
+        "stdout=true&stderr=true&follow=1&details=1&tail=all",
+        "stderr=1",
+    )
 
     def run(address, line, extra):
         wire = Wire(address)
@@ -267,21 +304,33 @@ def test_logs(place, tty):
     for number, prefix, extra in forms(place):
         query, target = queries[number % len(queries)], (full, name, full[:12])[number % 3]
         line = f"GET /{prefix}/containers/{target}/logs?{query}"
-        direct, proxied = run(place.engine.socket, line, extra), run(place.address(number), line, extra)
+        direct, proxied = (
+            run(place.engine.socket, line, extra),
+            run(place.address(number), line, extra),
+        )
         verdict(place, "raw socket", "logs", tty, direct == proxied)
         assert proxied == direct, line
         assert proxied[0][0] == 200
-        both = {("tty" if tty else "stdout", shown("A", 0)): 1, ("tty" if tty else "stderr", shown("B", 0)): 1}
+        both = {
+            ("tty" if tty else "stdout", shown("A", 0)): 1,
+            ("tty" if tty else "stderr", shown("B", 0)): 1,
+        }
         wanted.append(both if tty or "stdout" in query else {("stderr", shown("B", 0)): 1})
     if tty:  # a TTY's one stream is what `stdout` asks for
-        wanted = [each if "stdout" in queries[number % 4] else {} for number, each in enumerate(wanted)]
+        wanted = [
+            each if "stdout" in queries[number % 4] else {} for number, each in enumerate(wanted)
+        ]
     assert place.findings("logs", full, before, len(wanted)) == wanted
 
 
 @pytest.mark.parametrize("tty", [False, True], ids=["plain", "tty"])
 def test_websocket_attach(place, tty):
-    websocket = pytest.importorskip("websocket", reason="websocket-client is not installed: e2e/run does it")
-    containers = [place.container(tty, "sh", "-c", PROGRAM, way) for way in ("ws direct", "ws proxied")]
+    websocket = pytest.importorskip(
+        "websocket", reason="websocket-client is not installed: e2e/run does it"
+    )
+    containers = [
+        place.container(tty, "sh", "-c", PROGRAM, way) for way in ("ws direct", "ws proxied")
+    ]
     before = place.streams()
 
     def run(container, address, number):
@@ -289,9 +338,16 @@ def test_websocket_attach(place, tty):
         path = f"/v1.41/containers/{container[0]}/attach/ws?stream=1&stdin=1&stdout=1&stderr=1"
         host = "docker" if isinstance(address, str) else f"{address[0]}:{address[1]}"
         connection = websocket.create_connection(f"ws://{host}{path}", socket=wire.sock, timeout=30)
-        lines = [" ".join((*key("A", number), *key("B", number), "".join(key("C", number)))), "go", "go"]
+        lines = [
+            " ".join((*key("A", number), *key("B", number), "".join(key("C", number)))),
+            "go",
+            "go",
+        ]
         came = b""
-        for line, mark in zip(lines, (key("A", number)[1].encode() + b" =", key("B", number)[1].encode() + b" =", b"END")):
+        for line, mark in zip(
+            lines,
+            (key("A", number)[1].encode() + b" =", key("B", number)[1].encode() + b" =", b"END"),
+        ):
             connection.send(line + "\n")
             while mark not in came:
                 data = connection.recv()
@@ -300,10 +356,24 @@ def test_websocket_attach(place, tty):
         return came
 
     for number in (0, 1):
-        direct, proxied = run(containers[0], place.engine.socket, number), run(containers[1], place.address(number), number)
-        MATRIX.add("websocket-client", f"attach/ws, {'TTY' if tty else 'no TTY'}", place.engine.version, "equal" if direct == proxied else "differs")
+        direct, proxied = (
+            run(containers[0], place.engine.socket, number),
+            run(containers[1], place.address(number), number),
+        )
+        MATRIX.add(
+            "websocket-client",
+            f"attach/ws, {'TTY' if tty else 'no TTY'}",
+            place.engine.version,
+            "equal" if direct == proxied else "differs",
+        )
         assert proxied == direct
-    wanted = [{**{("tty", shown(letter, number)): 1 for letter in ("ABC" if tty else "AB")}, ("stdin", shown("C", number)): 1} for number in (0, 1)]
+    wanted = [
+        {
+            **{("tty", shown(letter, number)): 1 for letter in ("ABC" if tty else "AB")},
+            ("stdin", shown("C", number)): 1,
+        }
+        for number in (0, 1)
+    ]
     assert place.findings("attach_ws", containers[1][0], before, len(wanted)) == wanted
 
 
@@ -313,15 +383,25 @@ def test_detach_keys_of_a_raw_attach(place):
 
     def run(address):
         wire = Wire(address)
-        wire.request(f"POST /v1.41/containers/{full}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-x,y", UPGRADE)
+        wire.request(
+            f"POST /v1.41/containers/{full}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-x,y",
+            UPGRADE,
+        )
         wire.sock.sendall(b"\x18")
         wire.sock.sendall(b"y")
         came = wire.rest()
         wire.close()
         return came, place.engine.docker("inspect", "-f", "{{.State.Running}}", full).stdout
 
-    outcomes = [run(address) for address in (place.engine.socket, place.address(0), place.address(1))]
-    MATRIX.add("raw socket", "attach with detachKeys", place.engine.version, "equal" if len(set(outcomes)) == 1 else "differs")
+    outcomes = [
+        run(address) for address in (place.engine.socket, place.address(0), place.address(1))
+    ]
+    MATRIX.add(
+        "raw socket",
+        "attach with detachKeys",
+        place.engine.version,
+        "equal" if len(set(outcomes)) == 1 else "differs",
+    )
     assert outcomes[0][1] == b"true\n" and len(set(outcomes)) == 1, outcomes
 
 
@@ -332,7 +412,11 @@ def test_half_close_of_a_raw_exec(place, extra):
 
     def run(address):
         made = Wire(place.engine.socket)
-        create = {"Cmd": ["sh", "-c", "cat; sleep 0.2; echo after"], "AttachStdin": True, "AttachStdout": True}
+        create = {
+            "Cmd": ["sh", "-c", "cat; sleep 0.2; echo after"],
+            "AttachStdin": True,
+            "AttachStdout": True,
+        }
         made.request(f"POST /v1.41/containers/{full}/exec", "Connection: close\r\n", create)
         exec_id = json.loads(made.rest())["Id"]
         made.close()
@@ -344,6 +428,13 @@ def test_half_close_of_a_raw_exec(place, extra):
         wire.close()
         return came
 
-    outcomes = [run(address) for address in (place.engine.socket, place.address(0), place.address(1))]
-    MATRIX.add("raw socket", f"exec with half-close, {'101' if extra else '200'}", place.engine.version, "equal" if len(set(outcomes)) == 1 else "differs")
+    outcomes = [
+        run(address) for address in (place.engine.socket, place.address(0), place.address(1))
+    ]
+    MATRIX.add(
+        "raw socket",
+        f"exec with half-close, {'101' if extra else '200'}",
+        place.engine.version,
+        "equal" if len(set(outcomes)) == 1 else "differs",
+    )
     assert len(set(outcomes)) == 1 and outcomes[0].endswith(b"after\n"), outcomes

@@ -1,4 +1,5 @@
 """TLS on TCP listeners: Docker's own client variables, certificates in the records, half-closes, and no deadlock."""
+
 from __future__ import annotations
 
 import hashlib
@@ -29,19 +30,36 @@ class Authority:
                       "-addext", "keyUsage=critical,keyCertSign", "-keyout", folder / f"{name}-key.pem", "-out", self.certificate)  # fmt: skip
 
     def _openssl(self, *arguments):
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30)
+        subprocess.run(
+            ["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30
+        )
 
     def sign(self, name, subject, extensions):
         """A certificate and its key; returns their paths."""
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
         (self.folder / "ext").write_text(extensions)
-        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", subject, "-keyout", key, "-out", self.folder / "csr")
+        self._openssl(
+            "req",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            subject,
+            "-keyout",
+            key,
+            "-out",
+            self.folder / "csr",
+        )
         self._openssl("x509", "-req", "-in", self.folder / "csr", "-CA", self.certificate, "-CAkey", self.folder / f"{self.name}-key.pem",
                       "-CAcreateserial", "-days", "2", "-extfile", self.folder / "ext", "-out", certificate)  # fmt: skip
         return str(certificate), str(key)
 
 
-BOTH = "basicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\nkeyUsage=critical,digitalSignature\n"
+BOTH = (
+    "basicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\nkeyUsage=critical,digitalSignature\n"
+)
 SERVER = BOTH + "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n"
 CLIENT = BOTH + "extendedKeyUsage=clientAuth\n"
 
@@ -58,7 +76,11 @@ def authority(tmp_path_factory):
     made.client = made.sign("client", "/C=XX/O=Example, Inc/CN=ci", CLIENT)
     made.docker = folder / "docker"
     made.docker.mkdir()
-    for source, name in ((made.certificate, "ca.pem"), (made.client[0], "cert.pem"), (made.client[1], "key.pem")):
+    for source, name in (
+        (made.certificate, "ca.pem"),
+        (made.client[0], "cert.pem"),
+        (made.client[1], "key.pem"),
+    ):
         shutil.copy(source, made.docker / name)
     return made
 
@@ -76,7 +98,15 @@ def start_tls(start_proxy, authority):
     def start(upstream, *options, mutual=True):
         port = free_port()
         client_ca = ("--tls-client-ca", authority.certificate) if mutual else ()
-        tls = ("--listen", f"tcp://127.0.0.1:{port}", "--tls-cert", authority.server[0], "--tls-key", authority.server[1], *client_ca)
+        tls = (
+            "--listen",
+            f"tcp://127.0.0.1:{port}",
+            "--tls-cert",
+            authority.server[0],
+            "--tls-key",
+            authority.server[1],
+            *client_ca,
+        )
         proxy = start_proxy(upstream, *tls, *options)
         proxy.port = port
         return proxy
@@ -171,7 +201,9 @@ class TLSClient:
         self.sock.setblocking(False)
         sent, back, pending = 0, b"", b""
         while len(back) < len(data):
-            readable, writable, _ = select.select([self.sock], [self.sock] if pending or sent < len(data) else [], [], 20)
+            readable, writable, _ = select.select(
+                [self.sock], [self.sock] if pending or sent < len(data) else [], [], 20
+            )
             assert readable or writable, f"stuck after {sent} sent and {len(back)} back"
             if writable:
                 if not pending and sent < len(data):
@@ -195,12 +227,20 @@ class TLSClient:
 
 def request(method, path, *fields, body=b""):
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
-    return f"{method} {path} HTTP/1.1\r\nHost: docker\r\n".encode() + b"".join(fields) + length + b"\r\n" + body
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: docker\r\n".encode()
+        + b"".join(fields)
+        + length
+        + b"\r\n"
+        + body
+    )
 
 
 def echoing(sock, head):
     """An engine's hijacked stream that gives back what it gets, and says so when its input has ended."""
-    sock.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n")
+    sock.sendall(
+        b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+    )
     while True:
         block = sock.recv(65536)
         if not block:
@@ -215,11 +255,16 @@ def echoing(sock, head):
 
 
 @pytest.mark.parametrize("maximum", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_half_closes_both_ways_and_the_subject_in_the_records(scripted, start_tls, authority, maximum):
+def test_half_closes_both_ways_and_the_subject_in_the_records(
+    scripted, start_tls, authority, maximum
+):
     scripted.routes["/containers/web/attach"] = echoing
     proxy = start_tls(scripted.path)
     with TLSClient(proxy.port, client_context(authority, maximum=maximum)) as client:
-        assert client.tls.selected_alpn_protocol() is None and client.tls.version().replace(".", "_") == maximum.name
+        assert (
+            client.tls.selected_alpn_protocol() is None
+            and client.tls.version().replace(".", "_") == maximum.name
+        )
         client.send(request("POST", "/containers/web/attach?stream=1", UPGRADE))
         client.read_until(b"\r\n\r\n")
         data = os.urandom(300_000)
@@ -229,8 +274,15 @@ def test_half_closes_both_ways_and_the_subject_in_the_records(scripted, start_tl
         assert client.read_all() == b"ok\ninput ended"
         assert client.clean_end, "the engine's end must come as a close_notify, not as a cut"
     proxy.wait_records("stream_close")
-    who = {"listener": f"tcp://127.0.0.1:{proxy.port}", "address": "127.0.0.1", "certificate": "CN=ci,O=Example\\, Inc,C=XX"}
-    assert proxy.records("stream_open")[0]["client"] == who and proxy.records("request")[0]["client"] == who
+    who = {
+        "listener": f"tcp://127.0.0.1:{proxy.port}",
+        "address": "127.0.0.1",
+        "certificate": "CN=ci,O=Example\\, Inc,C=XX",
+    }
+    assert (
+        proxy.records("stream_open")[0]["client"] == who
+        and proxy.records("request")[0]["client"] == who
+    )
     assert proxy.records("stream_close")[0]["reason"] == "end"
 
 
@@ -238,7 +290,9 @@ def test_keep_alive_pipelining_and_refusals_over_tls(scripted, start_tls, author
     scripted.routes["/containers/create"] = json_answer({"Id": "x"}, b"201 Created")
     proxy = start_tls(scripted.path)
     with TLSClient(proxy.port, client_context(authority)) as client:
-        client.send(request("GET", "/_ping") * 3 + request("POST", "/containers/create", body=b"x" * 40_000))
+        client.send(
+            request("GET", "/_ping") * 3 + request("POST", "/containers/create", body=b"x" * 40_000)
+        )
         answers = client.read_until(b'{"Id": "x"}')
         assert answers.count(b"HTTP/1.1 200 OK") == 3 and answers.count(b"201 Created") == 1
         client.send(b"GET / HTTP/9.9\r\n\r\n")
@@ -266,10 +320,12 @@ def test_only_certificates_of_the_client_ca_are_let_in(scripted, start_tls, auth
     stranger = client_context(authority, certificate=False)
     stranger.load_cert_chain(*other.sign("stranger", "/CN=stranger", CLIENT))
     for context in (client_context(authority, certificate=False), stranger):
-        with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
-            with TLSClient(proxy.port, context) as client:  # TLS 1.3 tells the client only at its first read
-                client.send(request("GET", "/_ping"))
-                client.read_until(b"HTTP/1.1")
+        with (
+            pytest.raises((ssl.SSLError, ConnectionError, AssertionError)),
+            TLSClient(proxy.port, context) as client,
+        ):  # TLS 1.3 tells the client only at its first read
+            client.send(request("GET", "/_ping"))
+            client.read_until(b"HTTP/1.1")
     with socket.create_connection(("127.0.0.1", proxy.port), 20) as plain:
         plain.sendall(request("GET", "/_ping"))
         answer = plain.recv(65536)
@@ -304,7 +360,10 @@ def test_handshakes_that_do_not_come_hold_up_nobody(scripted, start_tls, authori
 @pytest.mark.full
 def test_a_handshake_has_ten_seconds(scripted, start_tls):
     proxy = start_tls(scripted.path)
-    with socket.create_connection(("127.0.0.1", proxy.port), 20) as silent, socket.create_connection(("127.0.0.1", proxy.port), 20) as slow:
+    with (
+        socket.create_connection(("127.0.0.1", proxy.port), 20) as silent,
+        socket.create_connection(("127.0.0.1", proxy.port), 20) as slow,
+    ):
         slow.sendall(b"\x16\x03\x01\x02\x00\x01")
         assert silent.recv(1) == b"" and slow.recv(1) == b""
     assert "defect" not in proxy.errors.read_text() and "failed" not in proxy.errors.read_text()
@@ -348,11 +407,21 @@ def test_fifty_streams_at_once(scripted, start_tls, authority):
 
 
 @pytest.mark.engine
-def test_sighup_takes_a_new_certificate_and_keeps_the_old_on_a_bad_one(scripted, start_proxy, authority, folder):
+def test_sighup_takes_a_new_certificate_and_keeps_the_old_on_a_bad_one(
+    scripted, start_proxy, authority, folder
+):
     certificate, key, port = folder / "cert.pem", folder / "key.pem", free_port()
     shutil.copy(authority.server[0], certificate)
     shutil.copy(authority.server[1], key)
-    proxy = start_proxy(scripted.path, "--listen", f"tcp://127.0.0.1:{port}", "--tls-cert", str(certificate), "--tls-key", str(key))
+    proxy = start_proxy(
+        scripted.path,
+        "--listen",
+        f"tcp://127.0.0.1:{port}",
+        "--tls-cert",
+        str(certificate),
+        "--tls-key",
+        str(key),
+    )
 
     def served():
         with TLSClient(port, client_context(authority)) as client:
@@ -379,15 +448,37 @@ def test_sighup_takes_a_new_certificate_and_keeps_the_old_on_a_bad_one(scripted,
 def test_docker_s_own_client(real_engine, start_tls, authority, folder):
     proxy = start_tls(real_engine.host)
     name = f"access-tls-{os.getpid()}"
-    through = {"host": f"tcp://127.0.0.1:{proxy.port}", "env": {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(authority.docker)}}
+    through = {
+        "host": f"tcp://127.0.0.1:{proxy.port}",
+        "env": {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(authority.docker)},
+    }
 
     def docker(*arguments, **options):
         return real_engine.docker(*arguments, **through, **options)
 
     assert real_engine.version.encode() in docker("version").stdout
-    assert docker("run", "-i", "--rm", "--network", "none", "busybox", "cat", stdin=b"ok\n").stdout == b"ok\n"
-    assert docker("run", "--rm", "--network", "none", "busybox", "sh", "-c", "exit 7", check=False).returncode == 7
-    docker("run", "-d", "--network", "none", "--name", name, "busybox", "sh", "-c", "echo first; sleep 1; echo last >&2")
+    assert (
+        docker("run", "-i", "--rm", "--network", "none", "busybox", "cat", stdin=b"ok\n").stdout
+        == b"ok\n"
+    )
+    assert (
+        docker(
+            "run", "--rm", "--network", "none", "busybox", "sh", "-c", "exit 7", check=False
+        ).returncode
+        == 7
+    )
+    docker(
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        name,
+        "busybox",
+        "sh",
+        "-c",
+        "echo first; sleep 1; echo last >&2",
+    )
     try:
         followed = docker("logs", "-f", name)
         assert (followed.stdout, followed.stderr) == (b"first\n", b"last\n")
@@ -398,11 +489,30 @@ def test_docker_s_own_client(real_engine, start_tls, authority, folder):
         docker("cp", str(big), f"{name}:/big")
         docker("cp", f"{name}:/big", str(folder / "back"))
         assert (folder / "back").read_bytes() == data
-        run = docker("run", "-i", "--rm", "--network", "none", "busybox", "sh", "-c", "tee /dev/stderr | sha256sum", stdin=data[: 4 << 20])
-        assert run.stdout.split()[0].decode() == hashlib.sha256(data[: 4 << 20]).hexdigest() and run.stderr == data[: 4 << 20]
+        run = docker(
+            "run",
+            "-i",
+            "--rm",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            "tee /dev/stderr | sha256sum",
+            stdin=data[: 4 << 20],
+        )
+        assert (
+            run.stdout.split()[0].decode() == hashlib.sha256(data[: 4 << 20]).hexdigest()
+            and run.stderr == data[: 4 << 20]
+        )
     finally:
         real_engine.docker("rm", "-f", name)
     who = [record["client"].get("certificate") for record in proxy.records("request")]
     assert set(who) == {"CN=ci,O=Example\\, Inc,C=XX"}
     without = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": ""}
-    assert real_engine.docker("version", host=through["host"], env={**without, "HOME": str(folder)}, check=False).returncode != 0
+    assert (
+        real_engine.docker(
+            "version", host=through["host"], env={**without, "HOME": str(folder)}, check=False
+        ).returncode
+        != 0
+    )

@@ -2,6 +2,7 @@
 
 One proxy serves the whole file; at its end no thread and no descriptor of any of these connections may be left.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -19,8 +20,9 @@ import ssl
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Iterator
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -29,13 +31,13 @@ import pytest
 from scripted import chunk, stdcopy_frame
 from wire import RawEngine, Wire, cuts, free_port, read_all, read_exactly, read_until, send_parts
 
+import dockeraudit
+from _dockeraudit import sockets
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import ask_engine
-import dockeraudit
 from _dockeraudit.errors import EngineError
 from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
 from _dockeraudit.proxy import Proxy
-from _dockeraudit import sockets
 from _dockeraudit.sockets import GONE, receive, send_some
 from conftest import wait_for
 
@@ -94,21 +96,35 @@ REQUESTS: list[tuple[bytes, bytes]] = [
     (data, data)
     for data in (
         b"GET /v1.43/containers/json?filters=%7B%22a%22%3A1%7D&all=1#x HTTP/1.1\r\nHost: d\r\nUser-Agent: x\r\n\r\n",
-        b"GET /%63ontainers/%2e%2E/x%2Fy/top?a=%zz&&=;+ HTTP/1.1\r\nhOST: d\r\nX-A: 1\r\nx-a: 2\r\nX-A: 1\r\nEmpty:\r\n\r\n".replace(b"Empty:", b"Empty: "),
+        b"GET /%63ontainers/%2e%2E/x%2Fy/top?a=%zz&&=;+ HTTP/1.1\r\nhOST: d\r\nX-A: 1\r\nx-a: 2\r\nX-A: 1\r\nEmpty:\r\n\r\n".replace(
+            b"Empty:", b"Empty: "
+        ),
         b"OPTIONS * HTTP/1.1\r\nHost: \r\n\r\n",
         b"POST http://anyhost/images/create HTTP/1.1\r\nHost: d\r\nX-Registry-Auth: e30=\r\nContent-Length: 5\r\n\r\nhello",
         b"PUT /x HTTP/1.1\r\nContent-Length: 0\r\nHost: d\r\n\r\n",
         b"DELETE /x HTTP/1.1\r\nHost: d\r\ncontent-LENGTH: 3\r\nContent-Length: 3\r\n\r\n\r\n\r",
-        b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: X-Sum\r\n\r\n3;a=\"b\"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\nx-sum: \xff\r\n\r\n",
+        b'POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: X-Sum\r\n\r\n3;a="b"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\nx-sum: \xff\r\n\r\n',
         b"POST /build HTTP/1.1\r\nHost: d\r\ntransfer-encoding: Chunked\r\n\r\n0\r\n\r\n",
         b"GET /body HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\n\r\nGET ",
         b"BREW /pot HTTP/1.1\r\nHost: d\r\nX: \xe4\t y\r\nExpect: nothing\r\n\r\n",
     )
 ] + [
-    (b"GET /a HTTP/1.1\r\nHost:d\r\nConnection: keep-alive\r\nKeep-Alive: 3\r\nX:\t y \r\n\r\n", b"GET /a HTTP/1.1\r\nHost: d\r\nX: y\r\n\r\n"),
-    (b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: x-hop\r\nX-Hop: 3\r\nProxy-Connection: z\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"),
-    (b"GET /a HTTP/1.0\r\nX: y\r\nConnection: keep-alive\r\n\r\n", b"GET /a HTTP/1.0\r\nX: y\r\nConnection: keep-alive\r\n\r\n"),
-    (b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n"),
+    (
+        b"GET /a HTTP/1.1\r\nHost:d\r\nConnection: keep-alive\r\nKeep-Alive: 3\r\nX:\t y \r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: d\r\nX: y\r\n\r\n",
+    ),
+    (
+        b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: x-hop\r\nX-Hop: 3\r\nProxy-Connection: z\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n",
+    ),
+    (
+        b"GET /a HTTP/1.0\r\nX: y\r\nConnection: keep-alive\r\n\r\n",
+        b"GET /a HTTP/1.0\r\nX: y\r\nConnection: keep-alive\r\n\r\n",
+    ),
+    (
+        b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n",
+    ),
 ]
 
 
@@ -156,7 +172,7 @@ def test_pipelined_requests_arrive_one_after_another_and_unchanged(wire: Wire, t
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\nServer: x\r\nX: 1\r\nx: 2\r\nX: 1\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 404 \r\nApi-Version: 1.43\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 299 \xff odd\r\ntransfer-ENCODING: Chunked\r\nTrailer: X-Sum\r\n\r\n3;a=\"b\"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\n\r\n",
+    b'HTTP/1.1 299 \xff odd\r\ntransfer-ENCODING: Chunked\r\nTrailer: X-Sum\r\n\r\n3;a="b"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\n\r\n',
     b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n",
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
     b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
@@ -166,7 +182,10 @@ ANSWERS = [
 @pytest.mark.parametrize("data", ANSWERS)
 def test_the_client_receives_what_was_answered_at_any_cut(wire: Wire, data: bytes) -> None:
     for parts in cuts(data, 3):
-        wire.engine.serve = lambda sock, _, parts=parts: (send_parts(sock, parts), answer(OK)(sock, read_until(sock, b"\r\n\r\n")))
+        wire.engine.serve = lambda sock, _, parts=parts: (
+            send_parts(sock, parts),
+            answer(OK)(sock, read_until(sock, b"\r\n\r\n")),
+        )
         with wire.connect() as sock:
             sock.sendall(PING)
             assert read_exactly(sock, len(data)) == data
@@ -175,12 +194,16 @@ def test_the_client_receives_what_was_answered_at_any_cut(wire: Wire, data: byte
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
-def test_an_audited_stream_keeps_its_chunks_and_is_closed_behind_the_last(wire: Wire, version: bytes) -> None:
+def test_an_audited_stream_keeps_its_chunks_and_is_closed_behind_the_last(
+    wire: Wire, version: bytes
+) -> None:
     """What an engine sends behind the last chunk reaches nobody."""
     frames = [stdcopy_frame(1, b"one\n"), stdcopy_frame(2, b""), stdcopy_frame(1, b"two\n")]
     body = b"".join(map(chunk, frames)) + b"0003;x=y\r\nabc\r\n0\r\nX-Sum: 1\r\n\r\n"
     for parts in cuts(body + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 4):
-        wire.engine.serve = lambda sock, _, parts=parts: send_parts(sock, [CHUNKED + b"\r\n", *parts])
+        wire.engine.serve = lambda sock, _, parts=parts: send_parts(
+            sock, [CHUNKED + b"\r\n", *parts]
+        )
         data = wire.talk(LOGS.replace(b"HTTP/1.1", b"HTTP/" + version))
         assert data == CHUNKED + b"Connection: close\r\n\r\n" + body
 
@@ -190,11 +213,16 @@ def test_a_log_that_ends_with_its_connection_is_audited_for_http_1_0(wire: Wire)
     head = b"HTTP/1.0 200 OK\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\n"
     wire.engine.serve = lambda sock, _: sock.sendall(head + b"\r\n" + body)
     before = len(wire.proxy.records("finding"))
-    assert wire.talk(LOGS.replace(b"HTTP/1.1", b"HTTP/1.0")) == head + b"Connection: close\r\n\r\n" + body
+    assert (
+        wire.talk(LOGS.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        == head + b"Connection: close\r\n\r\n" + body
+    )
     wait_for(lambda: len(wire.proxy.records("finding")) > before, "the finding")
 
 
-def test_an_upgrade_that_a_log_ignores_is_audited_and_the_length_of_a_101_means_nothing(wire: Wire) -> None:
+def test_an_upgrade_that_a_log_ignores_is_audited_and_the_length_of_a_101_means_nothing(
+    wire: Wire,
+) -> None:
     frames = chunk(stdcopy_frame(1, b"mail " + b"someone@example.org\n")) + b"0\r\n\r\n"
     wire.engine.serve = lambda sock, _: sock.sendall(CHUNKED + b"\r\n" + frames)
     before = len(wire.proxy.records("finding"))
@@ -202,7 +230,10 @@ def test_an_upgrade_that_a_log_ignores_is_audited_and_the_length_of_a_101_means_
     wait_for(lambda: len(wire.proxy.records("finding")) > before, "the finding")
 
     odd = UPGRADED.replace(b"Connection", b"Content-Length: 3\r\nConnection")
-    wire.engine.serve = lambda sock, _: (sock.sendall(odd + b"early"), sock.sendall(read_exactly(sock, 5)))
+    wire.engine.serve = lambda sock, _: (
+        sock.sendall(odd + b"early"),
+        sock.sendall(read_exactly(sock, 5)),
+    )
     with wire.connect() as sock:
         sock.sendall(ATTACH % UPGRADE + b"typed")
         assert read_exactly(sock, len(odd) + 10) == odd + b"earlytyped"
@@ -211,7 +242,10 @@ def test_an_upgrade_that_a_log_ignores_is_audited_and_the_length_of_a_101_means_
 def test_an_error_reply_to_a_log_keeps_the_client_s_connection(wire: Wire) -> None:
     reply = b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno"
     asked: list[bytes] = []
-    wire.engine.serve = lambda sock, data: (asked.append(data), sock.sendall(reply.replace(b"\r\nC", b"\r\nConnection: close\r\nC")))
+    wire.engine.serve = lambda sock, data: (
+        asked.append(data),
+        sock.sendall(reply.replace(b"\r\nC", b"\r\nConnection: close\r\nC")),
+    )
     with wire.connect() as sock:
         for _ in range(3):
             sock.sendall(LOGS)
@@ -223,10 +257,21 @@ def test_a_detached_exec_is_no_stream_and_keeps_its_connection(wire: Wire) -> No
     wire.engine.serve = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     with wire.connect() as sock:
         for _ in range(2):
-            sock.sendall(b"POST /exec/web/start HTTP/1.1\r\nHost: d\r\nContent-Length: 15\r\n\r\n" + b'{"Detach":true}')
+            sock.sendall(
+                b"POST /exec/web/start HTTP/1.1\r\nHost: d\r\nContent-Length: 15\r\n\r\n"
+                + b'{"Detach":true}'
+            )
             assert read_until(sock, b"\r\n\r\n") == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    wait_for(lambda: sum(record["path"] == "/exec/web/start" for record in wire.proxy.records("request")) == 2, "the requests' records")
-    assert not [record for record in wire.proxy.records("stream_open") if record["endpoint"] == "exec"]
+    wait_for(
+        lambda: (
+            sum(record["path"] == "/exec/web/start" for record in wire.proxy.records("request"))
+            == 2
+        ),
+        "the requests' records",
+    )
+    assert not [
+        record for record in wire.proxy.records("stream_open") if record["endpoint"] == "exec"
+    ]
 
 
 # =====================================================================================================================
@@ -250,7 +295,9 @@ def test_expect_is_the_engine_s_to_decide(wire: Wire) -> None:
         sock.sendall(b"body")
         assert read_until(sock, b"ok") == OK
 
-    wire.engine.serve = lambda sock, data: sock.sendall(b"HTTP/1.1 417 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+    wire.engine.serve = lambda sock, data: sock.sendall(
+        b"HTTP/1.1 417 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
+    )
     with wire.connect() as sock:
         sock.sendall(head)
         assert read_all(sock) == b"HTTP/1.1 417 No\r\nContent-Length: 2\r\n\r\nno"
@@ -258,7 +305,9 @@ def test_expect_is_the_engine_s_to_decide(wire: Wire) -> None:
 
 @pytest.mark.parametrize("tcp", [False, True])
 def test_an_early_answer_is_heard_while_the_body_still_flows(wire: Wire, tcp: bool) -> None:
-    wire.engine.serve = lambda sock, data: sock.sendall(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig")
+    wire.engine.serve = lambda sock, data: sock.sendall(
+        b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig"
+    )
     with wire.connect(tcp) as sock:
         sock.sendall(b"POST /build HTTP/1.1\r\nHost: d\r\nContent-Length: 200000000\r\n\r\n")
         heard = threading.Event()
@@ -304,7 +353,12 @@ def test_an_early_answer_comes_through_while_the_engine_goes_on_reading(wire: Wi
 
 def test_answers_without_a_body_leave_the_connection_in_order(wire: Wire) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
-    answers = [head, b"HTTP/1.1 204 No\r\nContent-Length: 7\r\n\r\n", b"HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n", OK]
+    answers = [
+        head,
+        b"HTTP/1.1 204 No\r\nContent-Length: 7\r\n\r\n",
+        b"HTTP/1.1 304 No\r\nTransfer-Encoding: chunked\r\n\r\n",
+        OK,
+    ]
 
     def serve(sock: socket.socket, data: bytes) -> None:
         for item in answers:
@@ -319,7 +373,9 @@ def test_answers_without_a_body_leave_the_connection_in_order(wire: Wire) -> Non
             assert read_exactly(sock, len(item)) == item
 
 
-def test_a_kept_connection_that_the_engine_closed_is_opened_again_for_any_method(wire: Wire) -> None:
+def test_a_kept_connection_that_the_engine_closed_is_opened_again_for_any_method(
+    wire: Wire,
+) -> None:
     closed = threading.Event()
 
     def serve(sock: socket.socket, data: bytes) -> None:
@@ -336,7 +392,9 @@ def test_a_kept_connection_that_the_engine_closed_is_opened_again_for_any_method
             closed.clear()
 
 
-def test_kept_connections_are_served_whoever_leaves_and_however_slow_the_engine_is_with_another(wire: Wire) -> None:
+def test_kept_connections_are_served_whoever_leaves_and_however_slow_the_engine_is_with_another(
+    wire: Wire,
+) -> None:
     asked, release = threading.Event(), threading.Event()
 
     def serve(sock: socket.socket, data: bytes) -> None:
@@ -384,7 +442,11 @@ def moody(sock: socket.socket, data: bytes) -> None:
             sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             send_parts(sock, (chunk(body[:3]), chunk(body[3:]), b"0\r\n\r\n"))
         else:
-            sock.sendall(b"HTTP/1.1 200 OK\r\n%b%b\r\n" % (b"Connection: close\r\n" if mood == b"last" else b"", length) + body)
+            sock.sendall(
+                b"HTTP/1.1 200 OK\r\n%b%b\r\n"
+                % (b"Connection: close\r\n" if mood == b"last" else b"", length)
+                + body
+            )
         if mood in (b"last", b"gone"):
             return
         data = read_until(sock, b"\r\n\r\n")
@@ -398,16 +460,41 @@ def visit(wire: Wire, number: int) -> int:
             mood = ""
             for step in range(dice.randrange(1, 20)):
                 method = dice.choice(("GET", "GET", "HEAD", "POST")) if mood != "gone" else "GET"
-                mood = dice.choice(("short", "short", "short", "late", "interim", "chunked", "large", "gone", "last"))
-                asked = [f"/{mood}/{number}/{session}/{step}/{item}" for item in range(dice.choice((1, 1, 1, 2)) if method == "GET" and mood != "last" else 1)]
-                sock.sendall("".join(f"{method} {target} HTTP/1.1\r\nHost: d\r\n\r\n" for target in asked).encode())
+                mood = dice.choice(
+                    (
+                        "short",
+                        "short",
+                        "short",
+                        "late",
+                        "interim",
+                        "chunked",
+                        "large",
+                        "gone",
+                        "last",
+                    )
+                )
+                asked = [
+                    f"/{mood}/{number}/{session}/{step}/{item}"
+                    for item in range(
+                        dice.choice((1, 1, 1, 2)) if method == "GET" and mood != "last" else 1
+                    )
+                ]
+                sock.sendall(
+                    "".join(
+                        f"{method} {target} HTTP/1.1\r\nHost: d\r\n\r\n" for target in asked
+                    ).encode()
+                )
                 if dice.random() < 0.04:
                     break
                 for target in asked:
                     response = http.client.HTTPResponse(sock, method=method)
-                    response.fp = io.BufferedReader(Unread(sock), 1)  # it must not read what is the next answer's
+                    response.fp = io.BufferedReader(
+                        Unread(sock), 1
+                    )  # it must not read what is the next answer's
                     response.begin()
-                    assert response.read() == target.encode() * (0 if method == "HEAD" else 40_000 if mood == "large" else 1), target
+                    assert response.read() == target.encode() * (
+                        0 if method == "HEAD" else 40_000 if mood == "large" else 1
+                    ), target
                     answers += 1
                 if mood == "last":
                     break
@@ -460,7 +547,9 @@ def test_a_kept_connection_is_answered_before_the_proxy_ends() -> None:
         (PING.replace(b"\r\n\r\n", b"\r\nContent-Length: 4\r\n\r\nbody"), False),
     ],
 )
-def test_a_request_is_sent_again_only_if_that_changes_nothing(wire: Wire, request_bytes: bytes, repeated: bool) -> None:
+def test_a_request_is_sent_again_only_if_that_changes_nothing(
+    wire: Wire, request_bytes: bytes, repeated: bool
+) -> None:
     """The engine takes the second request of a kept connection and closes without an answer."""
     seen: list[bytes] = []
 
@@ -484,8 +573,14 @@ def test_a_request_is_sent_again_only_if_that_changes_nothing(wire: Wire, reques
 
 @pytest.mark.parametrize("tcp", [False, True])
 @pytest.mark.parametrize("head", [ATTACH % UPGRADE, ATTACH % b""])
-def test_either_side_may_end_first_and_still_hear_the_other(wire: Wire, tcp: bool, head: bytes) -> None:
-    reply = UPGRADED if b"Upgrade" in head else b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+def test_either_side_may_end_first_and_still_hear_the_other(
+    wire: Wire, tcp: bool, head: bytes
+) -> None:
+    reply = (
+        UPGRADED
+        if b"Upgrade" in head
+        else b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+    )
     heard: list[bytes] = []
 
     def client_first(sock: socket.socket, data: bytes) -> None:
@@ -545,7 +640,17 @@ class BrokenSocket:
     send = recv
 
 
-@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN])
+@pytest.mark.parametrize(
+    "number",
+    [
+        errno.ECONNRESET,
+        errno.EPIPE,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+    ],
+)
 def test_however_a_connection_breaks_it_is_gone(number: int) -> None:
     broken: Any = BrokenSocket(number)
     assert receive(broken) == b""
@@ -569,7 +674,9 @@ def test_a_slow_reader_holds_the_engine_up_and_not_the_memory(wire: Wire) -> Non
     with wire.connect() as sock:
         sock.sendall(LOGS)
         read_until(sock, b"\r\n\r\n")
-        stalled = wait_for(lambda: sent[0] if sent[0] and steady(sent) else 0, "the engine to be held up")
+        stalled = wait_for(
+            lambda: sent[0] if sent[0] and steady(sent) else 0, "the engine to be held up"
+        )
         assert stalled * len(block) < 4 << 20
         total = 0
         while True:
@@ -597,13 +704,19 @@ def steady(value: list[int]) -> bool:
 
 BODIES = [
     (PING, b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", b"twenty bytes of text"),
-    (PING, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\nfour\r\n00a;x\r\n0123456789\r\n0\r\nX: y\r\n\r\n"),
+    (
+        PING,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"4\r\nfour\r\n00a;x\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
+    ),
     (LOGS, CHUNKED + b"\r\n", chunk(stdcopy_frame(1, b"a line\n")) + b"0\r\n\r\n"),
 ]
 
 
 @pytest.mark.parametrize("request_bytes, head, body", BODIES)
-def test_an_answer_cut_at_any_byte_arrives_cut_there(wire: Wire, request_bytes: bytes, head: bytes, body: bytes) -> None:
+def test_an_answer_cut_at_any_byte_arrives_cut_there(
+    wire: Wire, request_bytes: bytes, head: bytes, body: bytes
+) -> None:
     for size in range(len(head + body)):
         cut = (head + body)[:size]
         wire.engine.serve = lambda sock, _, cut=cut: sock.sendall(cut)
@@ -634,7 +747,9 @@ def completed(data: bytes, request_bytes: bytes) -> bool:
         response.read()
     except http.client.HTTPException:
         return False
-    return b"X: y\r\n\r\n" in data or response.chunked is not True or data.endswith(b"\r\n0\r\n\r\n")
+    return (
+        b"X: y\r\n\r\n" in data or response.chunked is not True or data.endswith(b"\r\n0\r\n\r\n")
+    )
 
 
 @pytest.mark.parametrize("cut", [None, 1 << 20, (3 << 20) - 1])
@@ -643,7 +758,9 @@ def test_a_large_body_arrives_whole_or_cut_where_it_was_cut(wire: Wire, cut: Any
     body = bytes(range(256)) * (12 << 10)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     behind = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-    wire.engine.serve = lambda sock, _: sock.sendall((head + body + behind) if cut is None else (head + body[:cut]))
+    wire.engine.serve = lambda sock, _: sock.sendall(
+        (head + body + behind) if cut is None else (head + body[:cut])
+    )
     with wire.connect() as sock:
         sock.sendall(PING)
         if cut is not None:
@@ -657,7 +774,9 @@ def test_a_large_body_arrives_whole_or_cut_where_it_was_cut(wire: Wire, cut: Any
 
 @pytest.mark.parametrize("tcp", [False, True])
 @pytest.mark.parametrize("leaves", [False, True])
-def test_a_reader_that_stalls_in_a_large_body_holds_the_engine_up_until_it_reads_or_leaves(wire: Wire, tcp: bool, leaves: bool) -> None:
+def test_a_reader_that_stalls_in_a_large_body_holds_the_engine_up_until_it_reads_or_leaves(
+    wire: Wire, tcp: bool, leaves: bool
+) -> None:
     body = bytes(range(256)) * (64 << 10)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     sent, ended = [0], threading.Event()
@@ -685,7 +804,9 @@ def test_a_reader_that_stalls_in_a_large_body_holds_the_engine_up_until_it_reads
 
 def test_a_stalled_reader_of_a_large_body_does_not_keep_the_proxy_from_ending() -> None:
     with Wire("--shutdown-timeout", "0.5") as wire:
-        wire.engine.serve = lambda sock, _: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20) + bytes(8 << 20))
+        wire.engine.serve = lambda sock, _: sock.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20) + bytes(8 << 20)
+        )
         with wire.connect() as sock:
             sock.sendall(PING)
             read_until(sock, b"\r\n\r\n")
@@ -698,7 +819,9 @@ def test_a_large_answer_before_the_end_of_the_request_cuts_nothing_off(wire: Wir
     heard: list[bytes] = []
 
     def serve(sock: socket.socket, data: bytes) -> None:
-        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"surplus")
+        sock.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body + b"surplus"
+        )
         heard.append(read_exactly(sock, 4))
 
     wire.engine.serve = serve
@@ -750,8 +873,12 @@ def test_an_answer_longer_than_its_length_is_cut_there(wire: Wire) -> None:
         assert b"evil" not in read_all(sock)
 
 
-@pytest.mark.parametrize("bad", [b"zz\r\nabc\r\n0\r\n\r\n", b"3\r\nabcde\r\n0\r\n\r\n", b"3 \r\nabc\r\n0\r\n\r\n"])
-def test_chunks_that_are_none_reach_the_client_as_they_came_and_end_the_connection(wire: Wire, bad: bytes) -> None:
+@pytest.mark.parametrize(
+    "bad", [b"zz\r\nabc\r\n0\r\n\r\n", b"3\r\nabcde\r\n0\r\n\r\n", b"3 \r\nabc\r\n0\r\n\r\n"]
+)
+def test_chunks_that_are_none_reach_the_client_as_they_came_and_end_the_connection(
+    wire: Wire, bad: bytes
+) -> None:
     wire.engine.serve = lambda sock, _: sock.sendall(CHUNKED + b"\r\n" + chunk(b"good") + bad)
     data = wire.talk(PING)
     assert data.endswith(chunk(b"good") + bad)
@@ -776,7 +903,9 @@ def test_interim_responses_without_end_cost_no_memory_and_end_with_the_client(wi
     assert ended.wait(20)
 
 
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nConte", CHUNKED + b"\r\n", CHUNKED + b"\r\n" + chunk(b"x")])
+@pytest.mark.parametrize(
+    "said", [b"", b"HTTP/1.1 200 OK\r\nConte", CHUNKED + b"\r\n", CHUNKED + b"\r\n" + chunk(b"x")]
+)
 @pytest.mark.parametrize("tcp", [False, True])
 def test_a_silent_engine_is_left_when_the_client_leaves(wire: Wire, said: bytes, tcp: bool) -> None:
     ended, asked = threading.Event(), threading.Event()
@@ -800,7 +929,12 @@ class Babbler(RawEngine):
     def _serve(self, sock: socket.socket) -> None:
         try:
             if b"/logs" in read_until(sock, b"\r\n\r\n"):
-                sock.sendall(CHUNKED + b"\r\n" + chunk(stdcopy_frame(1, b"someone" + b"@example.org\n")) + b"0\r\n\r\n")
+                sock.sendall(
+                    CHUNKED
+                    + b"\r\n"
+                    + chunk(stdcopy_frame(1, b"someone" + b"@example.org\n"))
+                    + b"0\r\n\r\n"
+                )
                 return
             while True:
                 sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
@@ -816,7 +950,10 @@ def test_a_question_for_a_name_has_one_limit_whatever_the_engine_says(folder: An
         with pytest.raises(EngineError):
             ask_engine(engine.path, "/containers/web/json", 0.2)
         engine_threads = list(engine._threads)[1:]
-        wait_for(lambda: not any(thread.is_alive() for thread in engine_threads), "the question to be given up")
+        wait_for(
+            lambda: not any(thread.is_alive() for thread in engine_threads),
+            "the question to be given up",
+        )
 
 
 def test_bad_chunks_of_a_request_never_look_whole_to_the_engine(wire: Wire) -> None:
@@ -824,7 +961,9 @@ def test_bad_chunks_of_a_request_never_look_whole_to_the_engine(wire: Wire) -> N
     begun = threading.Event()
     wire.engine.serve = lambda sock, data: (begun.set(), seen.append(data + read_all(sock)))
     with wire.connect() as sock:
-        sock.sendall(b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        sock.sendall(
+            b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+        )
         assert begun.wait(20)
         sock.sendall(b"0x0\r\n\r\nGET /evil HTTP/1.1\r\n\r\n")
         assert "chunk" in message_of(read_all(sock), 400)
@@ -869,7 +1008,11 @@ def ask_http2(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
     """Status and body that a real HTTP/2 client gets, by prior knowledge."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     connection.initiate_connection()
-    connection.send_headers(1, [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "docker")], end_stream=True)
+    connection.send_headers(
+        1,
+        [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "docker")],
+        end_stream=True,
+    )
     sock.sendall(connection.data_to_send())
     status, body = b"", b""
     while True:
@@ -890,7 +1033,10 @@ def test_http2_is_relayed_where_it_was_asked_for_and_the_log_says_unaudited() ->
     with Wire("--http2", "relay") as wire:
         wire.engine.serve = serve_http2
         with wire.connect() as sock:
-            assert ask_http2(sock, "/containers/web/logs") == (b"200", b"you asked for /containers/web/logs")
+            assert ask_http2(sock, "/containers/web/logs") == (
+                b"200",
+                b"you asked for /containers/web/logs",
+            )
         closed = wire.proxy.wait_records("stream_close")[0]
         opened = wire.proxy.records("stream_open")[0]
         assert (opened["endpoint"], opened["audited"]) == ("tunnel", False)
@@ -912,14 +1058,20 @@ def test_a_real_http2_client_is_refused_by_default(wire: Wire) -> None:
 
 def test_a_unix_client_is_known_by_its_credentials(wire: Wire) -> None:
     wire.engine.serve = answer(OK)
-    assert wire.talk(b"POST /whoami HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").endswith(b"ok")
-    record = wait_for(lambda: [r for r in wire.proxy.records("request") if r["path"] == "/whoami"], "the record")[0]
+    assert wire.talk(b"POST /whoami HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").endswith(
+        b"ok"
+    )
+    record = wait_for(
+        lambda: [r for r in wire.proxy.records("request") if r["path"] == "/whoami"], "the record"
+    )[0]
     with open("/proc/self/comm") as file:
         command = file.read().strip()
     expected = {"uid": os.getuid(), "gid": os.getgid(), "pid": os.getpid(), "command": command}
     assert {name: record["client"][name] for name in expected} == expected
     wire.talk(b"POST /whoami2 HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n", tcp=True)
-    record = wait_for(lambda: [r for r in wire.proxy.records("request") if r["path"] == "/whoami2"], "the record")[0]
+    record = wait_for(
+        lambda: [r for r in wire.proxy.records("request") if r["path"] == "/whoami2"], "the record"
+    )[0]
     assert record["client"]["address"] == "127.0.0.1" and "uid" not in record["client"]
 
 
@@ -954,8 +1106,17 @@ class VirtualTime:
         return Poll()
 
 
-@pytest.mark.parametrize("head, reply", [(LOGS, CHUNKED + b"\r\n"), (LOGS.replace(b"containers/web/logs", b"events"), CHUNKED + b"\r\n"), (ATTACH % UPGRADE, UPGRADED)])
-def test_a_stream_outlives_any_silence(folder: Any, monkeypatch: pytest.MonkeyPatch, head: bytes, reply: bytes) -> None:
+@pytest.mark.parametrize(
+    "head, reply",
+    [
+        (LOGS, CHUNKED + b"\r\n"),
+        (LOGS.replace(b"containers/web/logs", b"events"), CHUNKED + b"\r\n"),
+        (ATTACH % UPGRADE, UPGRADED),
+    ],
+)
+def test_a_stream_outlives_any_silence(
+    folder: Any, monkeypatch: pytest.MonkeyPatch, head: bytes, reply: bytes
+) -> None:
     """In virtual time: while nothing flows the relay waits without limit, and a day later the next line arrives."""
     clock = VirtualTime()
     go = threading.Event()
@@ -975,7 +1136,10 @@ def test_a_stream_outlives_any_silence(folder: Any, monkeypatch: pytest.MonkeyPa
             with connected(folder) as sock:
                 sock.sendall(head)
                 read_until(sock, b"\r\n\r\n")
-                wait_for(lambda: clock.waits and clock.waits[-1] is None, "the relay to wait without limit")
+                wait_for(
+                    lambda: clock.waits and clock.waits[-1] is None,
+                    "the relay to wait without limit",
+                )
                 clock.passed += 86_400
                 waits = len(clock.waits)
                 assert steady([waits]) and len(clock.waits) == waits
@@ -990,7 +1154,14 @@ def test_a_stream_outlives_any_silence(folder: Any, monkeypatch: pytest.MonkeyPa
 def serving(folder: Any) -> Iterator[RawEngine]:
     """A proxy in this process, so that its limits and its clock can be changed; gives its engine."""
     with RawEngine(str(folder / "engine.sock")) as engine:
-        arguments = ["--listen", f"unix://{folder}/p.sock", "--upstream", engine.path, "--audit-log", str(folder / "audit.log")]
+        arguments = [
+            "--listen",
+            f"unix://{folder}/p.sock",
+            "--upstream",
+            engine.path,
+            "--audit-log",
+            str(folder / "audit.log"),
+        ]
         options = load_settings(arguments, {})
         quiet = Diagnostics("error")
         log = open_log(options, load_scanner(options), [], quiet)
@@ -1012,7 +1183,9 @@ def connected(folder: Any) -> socket.socket:
     return sock
 
 
-def test_a_head_that_does_not_end_is_408_and_no_head_at_all_is_closed_silently(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_does_not_end_is_408_and_no_head_at_all_is_closed_silently(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sockets, "HEAD_TIMEOUT", 0.1)
     monkeypatch.setattr(dockeraudit, "FIRST_BYTE_TIMEOUT", 0.2)
     with serving(folder) as engine:
@@ -1022,7 +1195,9 @@ def test_a_head_that_does_not_end_is_408_and_no_head_at_all_is_closed_silently(f
         with connected(folder) as sock:
             sock.sendall(PING[:-2])
             assert "not complete" in message_of(read_all(sock), 408)
-        with connected(folder) as sock:  # a connection that has served a request may rest for as long as it likes
+        with connected(
+            folder
+        ) as sock:  # a connection that has served a request may rest for as long as it likes
             sock.sendall(PING)
             assert read_exactly(sock, len(OK)) == OK
             select.select([sock], [], [], 0.4)
@@ -1035,21 +1210,49 @@ def test_a_head_that_does_not_end_is_408_and_no_head_at_all_is_closed_silently(f
 # =====================================================================================================================
 
 
-def test_a_refused_tls_client_reads_its_answer_and_a_proper_end(folder: Any, start_proxy: Any) -> None:
+def test_a_refused_tls_client_reads_its_answer_and_a_proper_end(
+    folder: Any, start_proxy: Any
+) -> None:
     if not shutil.which("openssl"):
         pytest.skip("no openssl program, which makes the test's certificate")
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([*make, "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True, timeout=60)
+    make = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    subprocess.run(
+        [*make, "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
     port = free_port()
     tls = f"[listener tls]\nlisten = tcp://127.0.0.1:{port}\ntls-cert = {folder}/cert.pem\ntls-key = {folder}/key.pem\n"
-    (folder / "proxy.ini").write_text(f"[listener plain]\nlisten = unix://{folder}/proxy.sock\n{tls}")
+    (folder / "proxy.ini").write_text(
+        f"[listener plain]\nlisten = unix://{folder}/proxy.sock\n{tls}"
+    )
     with RawEngine(str(folder / "engine.sock")) as engine:
         engine.serve = answer(OK)
         start_proxy(engine.path, "--config", str(folder / "proxy.ini"))
         context = ssl.create_default_context(cafile=str(folder / "cert.pem"))
-        for request_bytes, status in ((b"GET / HTTP/1.1\r\n\r\n", b"400"), (b"G" * (1 << 20) + b"\r\n" * 9, b"431"), (LAST.replace(b"Host: d", b"Host: localhost"), b"200")):
+        for request_bytes, status in (
+            (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+            (b"G" * (1 << 20) + b"\r\n" * 9, b"431"),
+            (LAST.replace(b"Host: d", b"Host: localhost"), b"200"),
+        ):
             plain = socket.create_connection(("127.0.0.1", port), 20)
-            with context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False) as sock:
+            with context.wrap_socket(
+                plain, server_hostname="localhost", suppress_ragged_eofs=False
+            ) as sock:
                 sock.sendall(request_bytes)
                 data = read_all(sock)  # an end without close_notify would raise here
                 assert data.startswith(b"HTTP/1.1 " + status)

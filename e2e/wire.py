@@ -1,9 +1,10 @@
 """A proxy between plain sockets and an engine whose every byte is the test's: what the hostile cases are made of.
 
-    with Wire() as wire:
-        wire.engine.serve = lambda sock, data: sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
-        assert wire.talk(b"GET / HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 204")
+with Wire() as wire:
+    wire.engine.serve = lambda sock, data: sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert wire.talk(b"GET / HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 204")
 """
+
 from __future__ import annotations
 
 import os
@@ -12,8 +13,9 @@ import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable
 
 from scripted import ScriptedEngine
 
@@ -46,7 +48,9 @@ class RawEngine(ScriptedEngine):
                 self.serve(sock, data)
         except (OSError, IndexError):
             pass  # nothing was asked, or the proxy went away, as tests make it do
-        except BaseException as error:  # an assertion in a test's engine: told when the wire is closed
+        except (
+            BaseException
+        ) as error:  # an assertion in a test's engine: told when the wire is closed
             self.failures.append(error)
         finally:
             with self._lock:
@@ -70,7 +74,9 @@ class Wire:
         self.engine = RawEngine(str(self.folder / "engine.sock"))
         self.engine.__enter__()
         self.port = free_port()
-        self.proxy = ProxyProcess(self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options)
+        self.proxy = ProxyProcess(
+            self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options
+        )
         self.proxy.ready()
         if self.kept == "led":
             self._leader = self.connect()
@@ -100,7 +106,9 @@ class Wire:
             threads, descriptors = self.in_use()
             if threads <= self.threads + LAZY_WORKERS and descriptors <= self.descriptors:
                 return
-            assert time.monotonic() < end, f"{threads} threads of {self.threads} + {LAZY_WORKERS}, {descriptors} descriptors of {self.descriptors}: {self.open_files()}"
+            assert time.monotonic() < end, (
+                f"{threads} threads of {self.threads} + {LAZY_WORKERS}, {descriptors} descriptors of {self.descriptors}: {self.open_files()}"
+            )
             time.sleep(0.01)
 
     def open_files(self) -> list[str]:
@@ -110,7 +118,9 @@ class Wire:
 
     def resident(self) -> int:
         """Bytes of memory in use."""
-        return int(Path(f"/proc/{self.proxy.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(
+            Path(f"/proc/{self.proxy.process.pid}/statm").read_text().split()[1]
+        ) * os.sysconf("SC_PAGE_SIZE")
 
     def connect(self, tcp: bool = False) -> socket.socket:
         """A connection to the proxy."""

@@ -1,4 +1,5 @@
 """Tests of auditlog.py, in the order of its sections: each promise with its fault injected. `e2e/test_faults.py` has the real ones."""
+
 from __future__ import annotations
 
 import errno
@@ -20,16 +21,12 @@ import types
 
 import pytest
 
-from _dockeraudit import auditlog
-from _dockeraudit import logfile
-from _dockeraudit.logfile import last_line, load_fingerprint_key, write_key
-from _dockeraudit.records import line_hash, redact_bytes
-from _dockeraudit import streamrecords
-from _dockeraudit.verify import Verification
+from _dockeraudit import auditlog, logfile, streamrecords
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.errors import AuditLogError
-from _dockeraudit.records import Fingerprinter, Record, encode_record
-from _dockeraudit.verify import run_verify, verify_files
+from _dockeraudit.logfile import last_line, load_fingerprint_key, write_key
+from _dockeraudit.records import Fingerprinter, Record, encode_record, line_hash, redact_bytes
+from _dockeraudit.verify import Verification, run_verify, verify_files
 from conftest import PROGRAM, wait_for
 
 KEY = bytes(range(32))
@@ -111,7 +108,11 @@ def new_log(folder, disk, said, quick):
     logs = []
 
     def new(path=None, **options):
-        log = AuditLog(path or str(folder / "audit.log"), KEY, **{"write": disk.write, "diagnose": lambda level, text: said.append(text), **options})
+        log = AuditLog(
+            path or str(folder / "audit.log"),
+            KEY,
+            **{"write": disk.write, "diagnose": lambda level, text: said.append(text), **options},
+        )
         logs.append(log)
         log.open(version="x", pid=1, listen=["a"], upstream="b", rules=6)
         return log
@@ -144,8 +145,12 @@ def find(stream, secret=b"value", rule=AWS, **options):
 def matches_told(found):
     """Σcount + Σsuppressed + Σgap.matches of records."""
     counts = sum(record["count"] for record in found if record["event"] == "finding")
-    suppressed = sum(sum(record["counts"].values()) for record in found if record["event"] == "suppressed")
-    return counts + suppressed + sum(record["matches"] for record in found if record["event"] == "gap")
+    suppressed = sum(
+        sum(record["counts"].values()) for record in found if record["event"] == "suppressed"
+    )
+    return (
+        counts + suppressed + sum(record["matches"] for record in found if record["event"] == "gap")
+    )
 
 
 # =====================================================================================================================
@@ -187,7 +192,11 @@ def test_each_event_has_its_fields_in_order(new_log, folder, disk, monkeypatch):
     stream.error("ValueError")
     written(log, 9)
     lines = b""
-    changes = {"rotated": lambda: path.rename(folder / "1"), "recreated": path.unlink, "truncated": lambda: os.truncate(path, 0)}
+    changes = {
+        "rotated": lambda: path.rename(folder / "1"),
+        "recreated": path.unlink,
+        "truncated": lambda: os.truncate(path, 0),
+    }
     for event, change in changes.items():
         lines += path.read_bytes()
         change()
@@ -200,7 +209,11 @@ def test_each_event_has_its_fields_in_order(new_log, folder, disk, monkeypatch):
     disk.error = None
     log.close("SIGTERM", 10)
     lines += path.read_bytes()
-    names = {json.loads(line)["event"]: list(json.loads(line)) for line in lines.splitlines() if line.startswith(b"{")}
+    names = {
+        json.loads(line)["event"]: list(json.loads(line))
+        for line in lines.splitlines()
+        if line.startswith(b"{")
+    }
     for event, fields in FIELDS.items():
         expected = HEAD + fields.split()
         assert [name for name in names[event] if name != "partial"] == expected, event
@@ -214,7 +227,10 @@ def test_each_event_has_its_fields_in_order(new_log, folder, disk, monkeypatch):
         {"path": "é" * 5000},
         {"path": "\udcff" * 5000},
         {"client": {"listener": "l" * 5000, "uid": 0}, "stream": 1},
-        {"client": {"listener": "l" * 3000, "command": "c" * 3000}, "deep": {"a": {"b": {"c": "d" * 9000}}}},
+        {
+            "client": {"listener": "l" * 3000, "command": "c" * 3000},
+            "deep": {"a": {"b": {"c": "d" * 9000}}},
+        },
         {"listen": [f"tcp://127.0.0.1:{port}" for port in range(1000)]},
         {"counts": {f"a pattern number {number}": number for number in range(180)}},
         {"n" * 5000: 1},
@@ -235,7 +251,9 @@ def test_a_longer_record_is_shortened_to_4096_bytes_and_says_so(fields):
 def test_a_record_of_exactly_4096_bytes_is_whole():
     size = len(encode_record(Record(0.0, "request", {"path": ""}), "0" * 8, 1, "0" * 16))
     for length, truncated in ((4096, False), (4097, True)):
-        line = encode_record(Record(0.0, "request", {"path": "x" * (length - size)}), "0" * 8, 1, "0" * 16)
+        line = encode_record(
+            Record(0.0, "request", {"path": "x" * (length - size)}), "0" * 8, 1, "0" * 16
+        )
         assert len(line) <= 4096 and ("truncated" in json.loads(line)) is truncated
 
 
@@ -269,7 +287,9 @@ def test_fingerprints_are_hmac_sha_256():
 def test_the_key_is_made_once_and_private(folder):
     path = str(folder / ".audit.log.key")
     keys = []
-    threads = [threading.Thread(target=lambda: keys.append(load_fingerprint_key(path))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: keys.append(load_fingerprint_key(path))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -333,10 +353,15 @@ def test_repeats_are_counted_and_written_at_most_once_a_minute(new_log, folder):
 def test_an_unknown_end_is_never_merged_and_an_allowed_secret_is_no_match(new_log, folder):
     log = new_log(allow=[Fingerprinter(KEY).of(b"fine")])
     stream = log.open_stream("logs", "web", CLIENT, False, True)
-    assert stream.finding("stdout", AWS, b"match", None, 1) is not stream.finding("stdout", AWS, b"match", None, 1)
+    assert stream.finding("stdout", AWS, b"match", None, 1) is not stream.finding(
+        "stdout", AWS, b"match", None, 1
+    )
     assert find(stream, b"fine") is None
     log.close("end", 10)
-    assert [record["fingerprint"] for record in records(folder / "audit.log", "finding")] == [None, None]
+    assert [record["fingerprint"] for record in records(folder / "audit.log", "finding")] == [
+        None,
+        None,
+    ]
     assert log.counters()["findings"] == {("AWS Access Key", "HIGH"): 2}
 
 
@@ -346,18 +371,26 @@ def test_a_container_cannot_buy_volume_and_nothing_is_uncounted(new_log, folder,
     stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
     stream.named(FULL_ID, "web")
     for number in range(3000):
-        rule = types.SimpleNamespace(id=f"r{number % 300}", name=f"A pattern with quite a long name, number {number % 300}", severity="LOW")
+        rule = types.SimpleNamespace(
+            id=f"r{number % 300}",
+            name=f"A pattern with quite a long name, number {number % 300}",
+            severity="LOW",
+        )
         find(stream, b"%d" % number, rule)
         find(stream, b"%d" % (number % 5), AWS)
     log.close("end", 10)
     path = folder / "audit.log"
     assert len(records(path, "finding")) == 10
-    assert len(records(path, "suppressed")) > 1 and not any("truncated" in record for record in records(path))
+    assert len(records(path, "suppressed")) > 1 and not any(
+        "truncated" in record for record in records(path)
+    )
     assert matches_told(records(path)) == 6000
     assert not problems(path)
 
 
-def test_the_budget_belongs_to_the_container_under_whatever_name_it_was_asked_for(new_log, folder, monkeypatch):
+def test_the_budget_belongs_to_the_container_under_whatever_name_it_was_asked_for(
+    new_log, folder, monkeypatch
+):
     monkeypatch.setattr(streamrecords, "BUDGET_BURST", 10)
     log = new_log(monotonic=Clock())
     for name in ("web", FULL_ID[:12], FULL_ID[:13], FULL_ID):
@@ -371,7 +404,9 @@ def test_the_budget_belongs_to_the_container_under_whatever_name_it_was_asked_fo
     found = records(folder / "audit.log")
     assert matches_told(found) == 64
     first = [record for record in found if record["event"] == "finding" and record["stream"] == 1]
-    assert len(first) == 10  # 8 under its name, 2 more; then each new spelling of the name buys no more than itself
+    assert (
+        len(first) == 10
+    )  # 8 under its name, 2 more; then each new spelling of the name buys no more than itself
     assert len(records(folder / "audit.log", "finding")) == 10 + 8 + 8 + 0
 
 
@@ -397,14 +432,18 @@ def test_an_evicted_finding_leaves_its_repeats_in_suppressed(new_log, folder, mo
     stream.close(framing="framed", nbytes=1, frames=1, lines=1, unscanned=0, reason="end")
     log.close("end", 10)
     found = records(folder / "audit.log")
-    assert [record["counts"] for record in found if record["event"] == "suppressed"] == [{"AWS Access Key": 2}]
+    assert [record["counts"] for record in found if record["event"] == "suppressed"] == [
+        {"AWS Access Key": 2}
+    ]
     assert matches_told(found) == 8 and not log.known
 
 
 def test_records_wait_for_the_name_but_not_for_long(new_log, folder):
     monotonic = Clock()
     log = new_log(monotonic=monotonic)
-    named, silent, failed = (log.open_stream("logs", name, CLIENT, False, True) for name in ("a", "b", "c"))
+    named, silent, failed = (
+        log.open_stream("logs", name, CLIENT, False, True) for name in ("a", "b", "c")
+    )
     for stream in (named, silent, failed):
         find(stream)
     named.named(FULL_ID, "web")
@@ -417,7 +456,10 @@ def test_records_wait_for_the_name_but_not_for_long(new_log, folder):
     silent.named("cd" * 32, "late")
     silent.close(framing="framed", nbytes=1, frames=1, lines=1, unscanned=0, reason="end")
     log.close("end", 10)
-    assert [(record["container_id"], record["container_name"]) for record in records(folder / "audit.log", "finding")] == [(FULL_ID, "web"), ("c", None), ("b", None)]
+    assert [
+        (record["container_id"], record["container_name"])
+        for record in records(folder / "audit.log", "finding")
+    ] == [(FULL_ID, "web"), ("c", None), ("b", None)]
     assert records(folder / "audit.log", "stream_close")[0]["container_name"] == "late"
 
 
@@ -433,7 +475,7 @@ def test_the_sum_of_counts_is_exact_whatever_happens(new_log, folder, disk, monk
 
     def feed(number):
         rng = random.Random(seed * 10 + number)
-        for round_ in range(4):
+        for _round in range(4):
             stream = log.open_stream("logs", f"c{number % 2}", CLIENT, False, True)
             for _ in range(rng.randrange(200)):
                 find(stream, b"%d" % int(rng.expovariate(0.2)))
@@ -442,7 +484,9 @@ def test_the_sum_of_counts_is_exact_whatever_happens(new_log, folder, disk, monk
                     stream.named(f"{number % 2}" * 64, "x")
                     time.sleep(0.001)
             if rng.random() < 0.8:
-                stream.close(framing="framed", nbytes=1, frames=1, lines=1, unscanned=0, reason="end")
+                stream.close(
+                    framing="framed", nbytes=1, frames=1, lines=1, unscanned=0, reason="end"
+                )
 
     def shake():
         rng = random.Random(seed)
@@ -452,7 +496,9 @@ def test_the_sum_of_counts_is_exact_whatever_happens(new_log, folder, disk, monk
             time.sleep(0.01)
         disk.error = disk.room = None
 
-    threads = [threading.Thread(target=feed, args=(number,)) for number in range(4)] + [threading.Thread(target=shake)]
+    threads = [threading.Thread(target=feed, args=(number,)) for number in range(4)] + [
+        threading.Thread(target=shake)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -461,7 +507,9 @@ def test_the_sum_of_counts_is_exact_whatever_happens(new_log, folder, disk, monk
     found = records(folder / "audit.log")
     assert matches_told(found) == sum(told)
     gaps = [record for record in found if record["event"] == "gap"]
-    assert found[-1]["event"] == "stop" and found[-1]["lost"] == sum(record["records"] for record in gaps)
+    assert found[-1]["event"] == "stop" and found[-1]["lost"] == sum(
+        record["records"] for record in gaps
+    )
     assert found[-1]["seq"] == len(found) + found[-1]["lost"]
     assert all("were lost" in problem for problem in problems(folder / "audit.log"))
 
@@ -471,7 +519,10 @@ def test_the_sum_of_counts_is_exact_whatever_happens(new_log, folder, disk, monk
 # =====================================================================================================================
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG, "memory"])
+@pytest.mark.parametrize(
+    "error",
+    [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG, "memory"],
+)
 def test_a_failing_disk_holds_records_and_says_so_once_a_change(new_log, folder, disk, said, error):
     log = new_log()
     written(log, 1)
@@ -485,8 +536,14 @@ def test_a_failing_disk_holds_records_and_says_so_once_a_change(new_log, folder,
     written(log, 101)
     assert not log.failed()
     assert log.close("end", 10) == 0
-    assert [record["number"] for record in records(folder / "audit.log", "request")] == list(range(100))
-    assert [len(re.findall("cannot be written: ", text)) + 2 * len(re.findall("can be written again", text)) for text in said[:2]] == [1, 2]
+    assert [record["number"] for record in records(folder / "audit.log", "request")] == list(
+        range(100)
+    )
+    assert [
+        len(re.findall("cannot be written: ", text))
+        + 2 * len(re.findall("can be written again", text))
+        for text in said[:2]
+    ] == [1, 2]
     assert len(said) == 3 and not problems(folder / "audit.log")
 
 
@@ -502,7 +559,9 @@ def test_the_nth_write_fails_or_is_short_and_no_line_is_torn(new_log, folder, di
         disk.room = None
         written(log, number + 2)
     log.close("end", 10)
-    assert [record["number"] for record in records(folder / "audit.log", "request")] == list(range(20))
+    assert [record["number"] for record in records(folder / "audit.log", "request")] == list(
+        range(20)
+    )
     assert not problems(folder / "audit.log")
 
 
@@ -523,8 +582,14 @@ def test_a_torn_line_that_cannot_be_taken_back_is_isolated(new_log, folder, disk
     log.accept("request", {"number": 2})
     log.close("end", 10)
     lines = (folder / "audit.log").read_bytes().split(b"\n")
-    assert len(lines[1]) == 30 and [json.loads(line)["event"] for line in lines[2:-1]] == ["request", "request", "stop"]
-    assert problems(folder / "audit.log") == ["the line is not a record (a torn one ends like this)"]
+    assert len(lines[1]) == 30 and [json.loads(line)["event"] for line in lines[2:-1]] == [
+        "request",
+        "request",
+        "stop",
+    ]
+    assert problems(folder / "audit.log") == [
+        "the line is not a record (a torn one ends like this)"
+    ]
 
 
 def test_a_failing_sync_is_checked_tried_again_and_told(new_log, said, disk):
@@ -542,10 +607,15 @@ def test_a_failing_sync_is_checked_tried_again_and_told(new_log, said, disk):
     wait_for(lambda: told == [True], "the failure")
     broken.clear()
     wait_for(lambda: told == [True, False], "the end of it, although nothing new is written")
-    assert [("cannot be synced" in text, "can be synced again" in text) for text in said] == [(True, False), (False, True)]
+    assert [("cannot be synced" in text, "can be synced again" in text) for text in said] == [
+        (True, False),
+        (False, True),
+    ]
 
 
-@pytest.mark.parametrize("mode, syncs", [("always", range(5, 20)), ("interval", range(1, 20)), ("never", range(0, 1))])
+@pytest.mark.parametrize(
+    "mode, syncs", [("always", range(5, 20)), ("interval", range(1, 20)), ("never", range(1))]
+)
 def test_fsync_modes(new_log, mode, syncs):
     calls = []
     log = new_log(fsync=mode, fdatasync=calls.append)
@@ -555,7 +625,9 @@ def test_fsync_modes(new_log, mode, syncs):
     assert len(calls) in syncs
 
 
-def test_a_hung_disk_delays_nobody_and_memory_stays_bounded(new_log, folder, disk, said, monkeypatch):
+def test_a_hung_disk_delays_nobody_and_memory_stays_bounded(
+    new_log, folder, disk, said, monkeypatch
+):
     monkeypatch.setattr(auditlog, "STUCK_WRITE", 0.02)
     told = []
     log = new_log(queue_limit=50)
@@ -601,7 +673,11 @@ def test_closing_with_a_full_disk_tries_until_the_time_is_up(new_log, disk, fold
     disk.error = None
     again = new_log()
     again.close("end", 10)
-    assert [record["event"] for record in records(folder / "audit.log")] == ["start", "start", "stop"]
+    assert [record["event"] for record in records(folder / "audit.log")] == [
+        "start",
+        "start",
+        "stop",
+    ]
 
 
 def test_closing_writes_what_a_full_disk_held_once_there_is_room(new_log, disk, folder):
@@ -612,7 +688,11 @@ def test_closing_writes_what_a_full_disk_held_once_there_is_room(new_log, disk, 
     wait_for(log.failed, "the failure")
     threading.Timer(0.05, lambda: setattr(disk, "error", None)).start()
     assert log.close("SIGTERM", 10) == 0
-    assert [record["event"] for record in records(folder / "audit.log")] == ["start", "request", "stop"]
+    assert [record["event"] for record in records(folder / "audit.log")] == [
+        "start",
+        "request",
+        "stop",
+    ]
 
 
 def test_a_rename_without_a_new_file_is_followed_after_a_moment(new_log, folder):
@@ -659,12 +739,17 @@ def test_rename_and_create_loses_and_doubles_nothing(new_log, folder):
         path.touch()
         if number % 2:
             log.reopen()
-        wait_for(lambda: path.stat().st_size or not any(thread.is_alive() for thread in threads), "the switch")
+        wait_for(
+            lambda: path.stat().st_size or not any(thread.is_alive() for thread in threads),
+            "the switch",
+        )
     for thread in threads:
         thread.join()
     log.close("end", 10)
     files = [path, *(folder / f"audit.log.{number}" for number in range(20))]
-    assert sorted(record["number"] for file in files for record in records(file, "request")) == sorted(list(range(1500)) * 3)
+    assert sorted(
+        record["number"] for file in files for record in records(file, "request")
+    ) == sorted(list(range(1500)) * 3)
     assert not problems(*files)
 
 
@@ -698,7 +783,11 @@ def test_a_deleted_log_is_made_anew_with_the_next_record(new_log, folder):
     (folder / "audit.log").unlink()
     log.accept("request", {})
     log.close("end", 10)
-    assert [record["event"] for record in records(folder / "audit.log")] == ["recreated", "request", "stop"]
+    assert [record["event"] for record in records(folder / "audit.log")] == [
+        "recreated",
+        "request",
+        "stop",
+    ]
 
 
 def test_a_deleted_directory_is_made_anew_with_lock_and_key(new_log, folder):
@@ -718,7 +807,11 @@ def test_a_deleted_directory_is_made_anew_with_lock_and_key(new_log, folder):
         AuditLog(str(home / "audit.log"), KEY).open()
     assert caught.value.status == 75
     log.close("end", 10)
-    assert [record["event"] for record in records(home / "audit.log")] == ["recreated", "request", "stop"]
+    assert [record["event"] for record in records(home / "audit.log")] == [
+        "recreated",
+        "request",
+        "stop",
+    ]
 
 
 def test_two_processes_never_write_one_log_even_after_its_directory_was_replaced(new_log, folder):
@@ -734,7 +827,13 @@ def test_two_processes_never_write_one_log_even_after_its_directory_was_replaced
     second.close("end", 10)
     wait_for(lambda: not first.failed(), "the first to take over")
     first.close("end", 10)
-    assert [record["event"] for record in records(home / "audit.log")] == ["start", "stop", "rotated", "request", "stop"]
+    assert [record["event"] for record in records(home / "audit.log")] == [
+        "start",
+        "stop",
+        "rotated",
+        "request",
+        "stop",
+    ]
 
 
 def test_copytruncate_leaves_no_nuls_and_tells(new_log, folder):
@@ -751,7 +850,9 @@ def test_copytruncate_leaves_no_nuls_and_tells(new_log, folder):
     assert b"\0" not in path.read_bytes()
     assert [record["event"] for record in records(path)] == ["truncated", "request", "stop"]
     assert records(path, "truncated")[0]["size_before"] == size
-    assert problems(folder / "1", path) == [f"the file was truncated at {size} bytes while it was written"]
+    assert problems(folder / "1", path) == [
+        f"the file was truncated at {size} bytes while it was written"
+    ]
 
 
 def test_what_copytruncate_lost_is_seen(new_log, folder):
@@ -820,10 +921,16 @@ def test_a_torn_tail_is_isolated_by_the_next_start(new_log, folder):
         log = new_log(run="b" * 8)
         log.close("end", 10)
         text = path.read_bytes()
-        start = text.rindex(b"\n", 0, cut) + 1 if b"\n" in text[:cut] and not whole[:cut].endswith(b"\n") else 0
+        start = (
+            text.rindex(b"\n", 0, cut) + 1
+            if b"\n" in text[:cut] and not whole[:cut].endswith(b"\n")
+            else 0
+        )
         torn = bool(cut) and not whole[:cut].endswith(b"\n")
         mine = [json.loads(line) for line in text[cut:].splitlines() if line]
-        assert [record["event"] for record in mine] == ["start", "recovered", "stop"][:: 1 if torn else 2], cut
+        assert [record["event"] for record in mine] == ["start", "recovered", "stop"][
+            :: 1 if torn else 2
+        ], cut
         if torn:
             assert mine[1]["offset"] == start
         before = text[:cut].rstrip(b"\n").split(b"\n")[-1]
@@ -858,7 +965,11 @@ def test_what_is_no_regular_file_is_refused(folder):
         with pytest.raises(AuditLogError) as caught:
             log._file._lock = lambda: None  # nothing is to be left beside a device
             log.open()
-        assert caught.value.status == 78 and path in str(caught.value) and "--audit-log" in str(caught.value)
+        assert (
+            caught.value.status == 78
+            and path in str(caught.value)
+            and "--audit-log" in str(caught.value)
+        )
     os.close(reader)
     assert not (folder / "nothing").exists() and (folder / "target").stat().st_size == 0
 
@@ -889,7 +1000,11 @@ def test_a_forked_child_writes_nothing_and_keeps_nothing(new_log, folder):
         status = 1
         try:
             log.accept("request", {"who": "child"})
-            held = {os.fstat(int(fd)).st_ino for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
+            held = {
+                os.fstat(int(fd)).st_ino
+                for fd in os.listdir("/proc/self/fd")
+                if os.path.exists(f"/proc/self/fd/{fd}")
+            }
             status = 0 if log.close("child", 1) == 0 and not held & files else 2
         finally:
             os._exit(status)
@@ -943,7 +1058,9 @@ def test_a_slow_pipe_is_waited_for_and_keeps_every_line(new_log, pipe):
     pipe[1] = -1
     reader.join()
     found = verify_lines(got[0])
-    assert [record["number"] for record in found if record["event"] == "request"] == list(range(300))
+    assert [record["number"] for record in found if record["event"] == "request"] == list(
+        range(300)
+    )
 
 
 def verify_lines(text):
@@ -957,7 +1074,7 @@ def test_a_non_blocking_pipe_that_takes_half_a_line_gets_the_other_half(new_log,
     os.set_blocking(pipe[1], False)
     log = new_log("-", write=lambda fd, data: os.write(pipe[1], data[:700]))
     names = []
-    for number in range(200):
+    for _number in range(200):
         log.accept("request", lambda: {"call": names.append(1) or len(names), "path": "x" * 1000})
     got = []
     reader = threading.Thread(target=lambda: got.append(drain(pipe[0])))
@@ -1004,13 +1121,28 @@ def test_what_finds_no_room_is_counted_exactly_in_a_gap(new_log, folder, disk, l
     (gap,) = [record for record in found if record["event"] == "gap"]
     lost = count - (limit - 1)
     assert (gap["records"], gap["matches"], gap["errno"]) == (lost, 2 * lost, "ENOSPC")
-    assert (gap["first_seq"], gap["last_seq"], gap["seq"]) == (2 + limit, 1 + limit + lost, 2 + limit + lost)
-    assert [record["event"] for record in found] == ["start", "first", *["finding"] * (limit - 1), "gap", "last", "stop"]
-    assert problems(folder / "audit.log") == [f"{lost} records were lost (ENOSPC), counted in this gap"]
+    assert (gap["first_seq"], gap["last_seq"], gap["seq"]) == (
+        2 + limit,
+        1 + limit + lost,
+        2 + limit + lost,
+    )
+    assert [record["event"] for record in found] == [
+        "start",
+        "first",
+        *["finding"] * (limit - 1),
+        "gap",
+        "last",
+        "stop",
+    ]
+    assert problems(folder / "audit.log") == [
+        f"{lost} records were lost (ENOSPC), counted in this gap"
+    ]
     assert matches_told(found) == 2 * count
 
 
-def test_the_gap_stands_right_behind_its_hole_even_when_the_file_is_rotated_there(new_log, folder, disk):
+def test_the_gap_stands_right_behind_its_hole_even_when_the_file_is_rotated_there(
+    new_log, folder, disk
+):
     path = folder / "audit.log"
     log = new_log(queue_limit=2)
     written(log, 1)
@@ -1019,7 +1151,7 @@ def test_the_gap_stands_right_behind_its_hole_even_when_the_file_is_rotated_ther
     wait_for(log.failed, "the failure")
     for _ in range(9):
         log.accept("request", {})
-    real, log._file.notice = log._file.notice, lambda: []
+    real, log._file.notice = log._file.notice, list
     seen = []
 
     def notice():
@@ -1061,7 +1193,13 @@ def test_a_record_that_cannot_be_encoded_is_a_gap_of_one(new_log, folder, said):
     log.accept("request", {})
     assert log.close("end", 10) == 74
     found = records(folder / "audit.log")
-    assert [(record["event"], record["seq"]) for record in found] == [("start", 1), ("gap", 3), ("gap", 5), ("request", 6), ("stop", 7)]
+    assert [(record["event"], record["seq"]) for record in found] == [
+        ("start", 1),
+        ("gap", 3),
+        ("gap", 5),
+        ("request", 6),
+        ("stop", 7),
+    ]
     assert matches_told(found) == 7 and not any("not for JSON" in text for text in said)
 
 
@@ -1101,7 +1239,9 @@ def test_stop_is_last_and_everything_before_it_is_there(new_log, folder):
     found = records(folder / "audit.log")
     assert [record["event"] for record in found].index("stop") == len(found) - 1
     assert matches_told(found) == 100 and not problems(folder / "audit.log")
-    assert sum(record["event"] == "request" for record in found) + log.totals["lost"] == sum(accepted)
+    assert sum(record["event"] == "request" for record in found) + log.totals["lost"] == sum(
+        accepted
+    )
 
 
 def test_clock_steps_disturb_neither_order_nor_timers(new_log, folder, monkeypatch):
@@ -1155,7 +1295,9 @@ def history(runs=3, size=6):
         for number in range(size):
             event = {0: "start", size - 1: "stop"}.get(number, "finding")
             fields = {"count": 2} if event == "finding" else {}
-            line = encode_record(Record(1e9 + run * 1000 + number, event, fields), f"{run:08x}", number + 1, prev)
+            line = encode_record(
+                Record(1e9 + run * 1000 + number, event, fields), f"{run:08x}", number + 1, prev
+            )
             prev = line_hash(line[:-1])
             lines.append(line)
     return lines
@@ -1182,20 +1324,35 @@ def save(folder, *files):
 
 def told(*paths, **options):
     out = io.StringIO()
-    status = run_verify([str(path) for path in paths], **{"json_output": True, "anchors": [], **options}, out=out)
+    status = run_verify(
+        [str(path) for path in paths], **{"json_output": True, "anchors": [], **options}, out=out
+    )
     return status, json.loads(out.getvalue())
 
 
-@pytest.mark.parametrize("cuts", [(), (1,), (6, 12), (3, 9, 15), (5, 7), (17,), tuple(range(1, 18))], ids=str)
-def test_a_whole_history_is_sound_however_it_was_cut_into_files_and_whatever_their_order(folder, cuts):
+@pytest.mark.parametrize(
+    "cuts", [(), (1,), (6, 12), (3, 9, 15), (5, 7), (17,), tuple(range(1, 18))], ids=str
+)
+def test_a_whole_history_is_sound_however_it_was_cut_into_files_and_whatever_their_order(
+    folder, cuts
+):
     lines = history()
     edges = [0, *cuts, len(lines)]
     paths = save(folder, *(lines[a:b] for a, b in zip(edges, edges[1:])))
     rng = random.Random(1)
-    orders = list(itertools.permutations(paths)) if len(paths) < 5 else [rng.sample(paths, len(paths)) for _ in range(20)]
+    orders = (
+        list(itertools.permutations(paths))
+        if len(paths) < 5
+        else [rng.sample(paths, len(paths)) for _ in range(20)]
+    )
     for order in orders:
         status, found = told(*order)
-        assert (status, found["problems"], found["totals"]["records"], found["totals"]["findings"]) == (0, [], 18, 24), order
+        assert (
+            status,
+            found["problems"],
+            found["totals"]["records"],
+            found["totals"]["findings"],
+        ) == (0, [], 18, 24), order
 
 
 def edited(line):
@@ -1210,28 +1367,83 @@ MUTATIONS = {
     "doubled": ([L[:4] + L[3:]], 5, 4, "doubled or out of order"),
     "swapped": ([L[:2] + [L[3], L[2]] + L[4:]], 4, 3, "out of order"),
     "edited": ([L[:2] + [edited(L[2])] + L[3:]], 4, 4, "its prev is not the hash"),
-    "edited first": ([[L[0].replace(b"start", b"stert")] + L[1:]], 2, 2, "its prev is not the hash"),
-    "edited last of a run": ([L[:5] + [L[5].replace(b"stop", b"stpp")] + L[6:]], 7, 1, "its prev is not the hash"),
+    "edited first": (
+        [[L[0].replace(b"start", b"stert")] + L[1:]],
+        2,
+        2,
+        "its prev is not the hash",
+    ),
+    "edited last of a run": (
+        [L[:5] + [L[5].replace(b"stop", b"stpp")] + L[6:]],
+        7,
+        1,
+        "its prev is not the hash",
+    ),
     "stop removed": ([L[:5] + L[6:]], 6, 1, "has no stop"),
     "torn end": ([L[:-1] + [L[-1][:50]]], 18, None, "the line has no end"),
     "torn inside": ([L[:3] + [L[3][:50] + b"\n"] + L[4:]], 4, None, "the line is not a record"),
     "empty line": ([L[:3] + [b"\n"] + L[3:]], 4, None, "the line is not a record"),
     "NULs": ([L[:3] + [b"\0" * 100 + L[3]] + L[4:]], 4, None, "the line is not a record"),
     "not an object": ([L[:3] + [b"[1]\n"] + L[3:]], 4, None, "the line is not a record"),
-    "a strange seq": ([L[:3] + [b'{"seq": "4", "run": "x", "prev": "", "event": "e"}\n'] + L[3:]], 4, None, "the line is not a record"),
-    "over-long": ([L[:3] + [b'{"x": "' + b"x" * 4200 + b'"}\n'] + L[3:]], 4, None, "longer than 4096"),
+    "a strange seq": (
+        [L[:3] + [b'{"seq": "4", "run": "x", "prev": "", "event": "e"}\n'] + L[3:]],
+        4,
+        None,
+        "the line is not a record",
+    ),
+    "over-long": (
+        [L[:3] + [b'{"x": "' + b"x" * 4200 + b'"}\n'] + L[3:]],
+        4,
+        None,
+        "longer than 4096",
+    ),
     "endless": ([L[:3] + [b"x" * (3 << 20)] + L[3:]], 4, None, "the line has no end"),
     "a file missing": ([L[:5], L[10:]], 1, 5, "lines are missing between the files"),
     "a file missing, seq": ([L[:8], L[10:]], 1, 5, "seq 3 to 4 are missing"),
     "a run's beginning missing": ([L[:6], L[8:]], 1, 3, "begins with seq 3, not 1"),
     "a file twice": ([L[:6], L[:6], L[6:]], 1, 1, "doubled or out of order"),
-    "killed": ([chain(("a", 1, "start", {}), ("b", 1, "start", {}), ("b", 2, "stop", {}))], 2, 1, "run a has no stop"),
-    "gap": ([chain(("a", 1, "start", {}), ("a", 5, "gap", GAP), ("a", 6, "stop", {}))], 2, 5, "3 records were lost (the queue was full)"),
-    "gap of another hole": ([chain(("a", 1, "start", {}), ("a", 6, "gap", GAP))], 2, 6, "names other records than the 4"),
-    "gap with other figures": ([chain(("a", 1, "start", {}), ("a", 5, "gap", {**GAP, "records": 2}))], 2, 5, "names other records than the 3"),
-    "gap not right behind": ([chain(("a", 1, "start", {}), ("a", 5, "request", {}), ("a", 6, "gap", GAP))], 2, 5, "without a gap"),
-    "gap without a hole": ([chain(("a", 1, "start", {}), ("a", 2, "gap", GAP))], 2, 2, "names other records than the 0"),
-    "truncated": ([chain(("a", 1, "start", {}), ("a", 2, "truncated", {"size_before": 9}))], 2, 2, "truncated at 9 bytes"),
+    "killed": (
+        [chain(("a", 1, "start", {}), ("b", 1, "start", {}), ("b", 2, "stop", {}))],
+        2,
+        1,
+        "run a has no stop",
+    ),
+    "gap": (
+        [chain(("a", 1, "start", {}), ("a", 5, "gap", GAP), ("a", 6, "stop", {}))],
+        2,
+        5,
+        "3 records were lost (the queue was full)",
+    ),
+    "gap of another hole": (
+        [chain(("a", 1, "start", {}), ("a", 6, "gap", GAP))],
+        2,
+        6,
+        "names other records than the 4",
+    ),
+    "gap with other figures": (
+        [chain(("a", 1, "start", {}), ("a", 5, "gap", {**GAP, "records": 2}))],
+        2,
+        5,
+        "names other records than the 3",
+    ),
+    "gap not right behind": (
+        [chain(("a", 1, "start", {}), ("a", 5, "request", {}), ("a", 6, "gap", GAP))],
+        2,
+        5,
+        "without a gap",
+    ),
+    "gap without a hole": (
+        [chain(("a", 1, "start", {}), ("a", 2, "gap", GAP))],
+        2,
+        2,
+        "names other records than the 0",
+    ),
+    "truncated": (
+        [chain(("a", 1, "start", {}), ("a", 2, "truncated", {"size_before": 9}))],
+        2,
+        2,
+        "truncated at 9 bytes",
+    ),
 }
 
 
@@ -1242,7 +1454,10 @@ def test_each_mutation_is_named_with_file_line_and_seq(folder, name):
     for order in itertools.permutations(paths):
         status, found = told(*order)
         assert status == 1 and found["sound"] is False
-        assert any(item["line"] == line and item["seq"] == seq and text in item["problem"] for item in found["problems"]), found["problems"]
+        assert any(
+            item["line"] == line and item["seq"] == seq and text in item["problem"]
+            for item in found["problems"]
+        ), found["problems"]
         assert all(item["file"] in [str(path) for path in paths] for item in found["problems"])
 
 
@@ -1278,8 +1493,13 @@ def test_verify_reads_gz_and_standard_input_and_prints_for_people(folder):
     lines = history()
     (folder / "log.1.gz").write_bytes(gzip.compress(b"".join(lines[:9])))
     command = [sys.executable, PROGRAM, "verify", "-", str(folder / "log.1.gz")]
-    for text, status, last in ((lines[9:], 0, b"whole: nothing is missing, changed or lost\n"), (lines[10:], 1, b"NOT WHOLE: 2 problems\n")):
-        run = subprocess.run(command, input=b"".join(text), capture_output=True, timeout=60, check=False)
+    for text, status, last in (
+        (lines[9:], 0, b"whole: nothing is missing, changed or lost\n"),
+        (lines[10:], 1, b"NOT WHOLE: 2 problems\n"),
+    ):
+        run = subprocess.run(
+            command, input=b"".join(text), capture_output=True, timeout=60, check=False
+        )
         assert (run.returncode, run.stderr) == (status, b"") and run.stdout.endswith(last), run
     assert b"-, line 1, seq 5: seq 4 to 4 are missing, without a gap that names them" in run.stdout
 
@@ -1309,7 +1529,14 @@ def test_gaps_and_suppressions_are_totalled(folder):
         ("a", 8, "stop", {}),
     )
     status, found = told(*save(folder, lines))
-    expected = {"records": 6, "findings": 5, "suppressed": 5, "lost_records": 2, "lost_matches": 7, "unscanned_bytes": 100}
+    expected = {
+        "records": 6,
+        "findings": 5,
+        "suppressed": 5,
+        "lost_records": 2,
+        "lost_matches": 7,
+        "unscanned_bytes": 100,
+    }
     assert status == 1 and found["totals"] == expected and found["runs"] == 1
 
 
@@ -1346,4 +1573,6 @@ def test_verify_holds_no_more_for_more_lines(folder):
     line = encode_record(Record(0.0, "request", {"path": "x" * 100}), "a", 1, "0" * 16)
     found = Verification()
     segment = found.read("x", itertools.repeat(line, 5000))
-    assert segment.lines == 5000 and len(found.problems) == 1000 and found.omitted == 2 * 4999 - 1000
+    assert (
+        segment.lines == 5000 and len(found.problems) == 1000 and found.omitted == 2 * 4999 - 1000
+    )

@@ -1,4 +1,5 @@
 """The order of the rooms, held against the imports in their source."""
+
 from __future__ import annotations
 
 import ast
@@ -56,7 +57,9 @@ def test_a_room_without_io_imports_no_io(room: str) -> None:
 
 @pytest.mark.parametrize("room", [*ORDER, "dockeraudit"])
 def test_only_the_standard_library_is_imported(room: str) -> None:
-    known = set(getattr(sys, "stdlib_module_names", ())) or pytest.skip("Python 3.9 does not list its modules")
+    known = set(getattr(sys, "stdlib_module_names", ())) or pytest.skip(
+        "Python 3.9 does not list its modules"
+    )
     path = ROOT / "dockeraudit.py" if room == "dockeraudit" else path_of(room)
     ours = {"patterns", "_dockeraudit"}
     assert {module.partition(".")[0] for module in imports(path)} <= known | ours

@@ -1,4 +1,5 @@
 """The rules: their own examples, the six originals against plain finditer, cuts, placeholders, users' rules."""
+
 from __future__ import annotations
 
 import json
@@ -11,15 +12,43 @@ from pathlib import Path
 import pytest
 
 import patterns
-from _dockeraudit import rules
-from _dockeraudit import userrules
-from patterns import ORIGINAL_RULES, RULES, check, redact, scan
+from _dockeraudit import rules, userrules
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.userrules import RuleError, load_rules, select_rules
+from patterns import ORIGINAL_RULES, RULES, check, redact, scan
 
 AWS_KEY = "AK" + "IA" + "IOSFODNN7EXAMPLE"
-PIECES = [b"AKIA", b"api", b"_key", b"=", b":", b" ", b'"', b"'", b"-----BEGIN", b" PRIVATE", b" KEY-----", b" RSA", b"@", b".", b"a", b"com", b"bearer"]
-PIECES += [b"Password", b"x" * 20, b"ABCDEFGHIJKLMNOP", b"\n", b"-", b"\t", b"token: ", b"\\n", b"%3D", b"\x1b[31m"]
+PIECES = [
+    b"AKIA",
+    b"api",
+    b"_key",
+    b"=",
+    b":",
+    b" ",
+    b'"',
+    b"'",
+    b"-----BEGIN",
+    b" PRIVATE",
+    b" KEY-----",
+    b" RSA",
+    b"@",
+    b".",
+    b"a",
+    b"com",
+    b"bearer",
+]
+PIECES += [
+    b"Password",
+    b"x" * 20,
+    b"ABCDEFGHIJKLMNOP",
+    b"\n",
+    b"-",
+    b"\t",
+    b"token: ",
+    b"\\n",
+    b"%3D",
+    b"\x1b[31m",
+]
 
 
 def strings(count, seed):
@@ -46,9 +75,14 @@ def test_scanning_lines_at_once_is_scanning_each_line():
     for text in strings(4000, 7):
         expected, offset = [], 0
         for line in text.split(b"\n"):
-            expected += [(match.rule.id, match.start + offset, match.end + offset) for match in scanner.scan(line)]
+            expected += [
+                (match.rule.id, match.start + offset, match.end + offset)
+                for match in scanner.scan(line)
+            ]
             offset += len(line) + 1
-        assert sorted((match.rule.id, match.start, match.end) for match in scanner.scan_lines(text)) == sorted(expected), text
+        assert sorted(
+            (match.rule.id, match.start, match.end) for match in scanner.scan_lines(text)
+        ) == sorted(expected), text
 
 
 @pytest.mark.parametrize(
@@ -65,7 +99,21 @@ def test_redaction_table(text, expected):
     assert redact(text) == expected
 
 
-@pytest.mark.parametrize("value", ["REDACTED", "****", "xxxxxxxx", "<token>", "${TOKEN}", "{{ token }}", "%s", "[FILTERED]", "changeme", "null"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "REDACTED",
+        "****",
+        "xxxxxxxx",
+        "<token>",
+        "${TOKEN}",
+        "{{ token }}",
+        "%s",
+        "[FILTERED]",
+        "changeme",
+        "null",
+    ],
+)
 def test_placeholders_are_nobodys_findings(value):
     added = Scanner([rule for rule in RULES if rule not in ORIGINAL_RULES])
     assert added.scan(f'{{"client_secret": "{value}", "db_pwd": "{value}"}}'.encode()) == []
@@ -96,7 +144,15 @@ def test_select_rules():
 
 
 def user_rules(tmp_path, **changes):
-    rule = {"id": "ours", "name": "Ours", "severity": "HIGH", "keywords": ["ours-"], "regex": "ours-[0-9]{6}", "examples": ["ours-123456"], **changes}
+    rule = {
+        "id": "ours",
+        "name": "Ours",
+        "severity": "HIGH",
+        "keywords": ["ours-"],
+        "regex": "ours-[0-9]{6}",
+        "examples": ["ours-123456"],
+        **changes,
+    }
     path = tmp_path / "rules.json"
     path.write_text(json.dumps([rule]))
     return str(path)
@@ -120,7 +176,14 @@ def test_users_rules_are_found(tmp_path):
         ({"severity": "LOUD"}, "severity"),
         ({"id": "password"}, "one of ours"),
         ({"group": 3}, "group 3"),
-        ({"regex": "(o+u*r*s*-*[0-9]*a*)+$", "keywords": ["ours-"], "examples": ["ours-1aaaaaaaaaaaaaaaaaaa"]}, "too slow"),
+        (
+            {
+                "regex": "(o+u*r*s*-*[0-9]*a*)+$",
+                "keywords": ["ours-"],
+                "examples": ["ours-1aaaaaaaaaaaaaaaaaaa"],
+            },
+            "too slow",
+        ),
     ],
 )
 def test_a_wrong_users_rule_is_one_sentence(tmp_path, changes, message):
@@ -141,17 +204,33 @@ FOUND = [
     ("password in YAML", "  db_passwd: Zq8x-W2mK", "keyed-password"),
     ("password in an option", "mysqldump --password='Zq8x W2mK'", "keyed-secret-weak"),
     ("password in an element", "<dbPassword>Zq8x-W2mK</dbPassword>", "keyed-password"),
-    ("environment as names and values", '[{"name":"DB_PASSWORD","value":"Zq8x-W2mK"}]', "keyed-password"),
+    (
+        "environment as names and values",
+        '[{"name":"DB_PASSWORD","value":"Zq8x-W2mK"}]',
+        "keyed-password",
+    ),
     ("arguments", f'setenv("APP_CLIENT_SECRET", "{VALUE}")', "keyed-secret"),
     ("logfmt", f"level=info client_secret={VALUE} took=3ms", "keyed-secret"),
     ("colours", f"\x1b[36mclient_secret\x1b[0m=\x1b[33m{VALUE}\x1b[0m", "keyed-secret"),
     ("percent-encoding", f"GET /?q=client_secret%3D{VALUE}%26a", "keyed-secret"),
     ("a service's shape", f"DATADOG_API_KEY={made('{a40}')}", "datadog-key"),
     ("a known service", f"weatherstack_key={made('{l32}')}", "keyed-secret-weak"),
-    ("a known service without an operator", f"using todoist token {made('{h40}')} now", "keyed-secret-weak"),
-    ("Docker's config.json", '{"auths":{"r.example":{"auth":"' + "cm9ib3Q6" + "WnE4eC1XMm1L" + '"}}}', "keyed-secret"),
+    (
+        "a known service without an operator",
+        f"using todoist token {made('{h40}')} now",
+        "keyed-secret-weak",
+    ),
+    (
+        "Docker's config.json",
+        '{"auths":{"r.example":{"auth":"' + "cm9ib3Q6" + "WnE4eC1XMm1L" + '"}}}',
+        "keyed-secret",
+    ),
     ("a URL's credential", "amqp://app:Zq8x-W2mK@queue.internal:5672/", "url-credentials"),
-    ("a hook", "POST https://hooks.slack.com/services/" + made("T{u9}/B{u9}/{a24}"), "slack-webhook"),
+    (
+        "a hook",
+        "POST https://hooks.slack.com/services/" + made("T{u9}/B{u9}/{a24}"),
+        "slack-webhook",
+    ),
     ("curl", "+ curl -s -u deploy:Zq8xW2mK https://r.example/v2/", "curl-user"),
     ("a token before a dot", "key SG." + made("{a22}.{a43}") + " used", "sendgrid-key"),
     ("a mark inside", "value " + made("{a3}8Q~{a34}"), "azure-entra-secret"),
@@ -192,8 +271,18 @@ def test_severities_follow_what_is_known():
     severity = {rule.id: rule.severity for rule in RULES}
     assert {severity[rule.id] for rule in ORIGINAL_RULES} == {"HIGH", "LOW"}
     assert severity["email-address"] == severity["keyed-secret-weak"] == "LOW"
-    assert severity["keyed-secret"] == severity["keyed-password"] == severity["json-web-token"] == "MEDIUM"
-    assert severity["github-token"] == severity["url-credentials"] == severity["private-key-other"] == "HIGH"
+    assert (
+        severity["keyed-secret"]
+        == severity["keyed-password"]
+        == severity["json-web-token"]
+        == "MEDIUM"
+    )
+    assert (
+        severity["github-token"]
+        == severity["url-credentials"]
+        == severity["private-key-other"]
+        == "HIGH"
+    )
 
 
 def test_published_keys_are_no_secrets():
@@ -207,10 +296,28 @@ def test_published_keys_are_no_secrets():
 def test_originals_are_identical_to_plain_finditer_at_length(rule):
     scanner, plain = Scanner([rule]), re.compile(rule.pattern)
     for text in strings(500_000, rule.id):
-        assert [tuple(match[1:]) for match in scanner.scan(text)] == [match.span() + match.span(rule.group) for match in plain.finditer(text)], text
+        assert [tuple(match[1:]) for match in scanner.scan(text)] == [
+            match.span() + match.span(rule.group) for match in plain.finditer(text)
+        ], text
 
 
-STORMS = [b"key=", b"password=", b"token: '", b"@a.bc", b"://a:b@", b"eyJ", b"$6$", b"~", b"-----BEGIN", b"sk-proj-", b"_sk-proj-", b"a1", b"todoist token ", b"<secret>", b'"key": "']
+STORMS = [
+    b"key=",
+    b"password=",
+    b"token: '",
+    b"@a.bc",
+    b"://a:b@",
+    b"eyJ",
+    b"$6$",
+    b"~",
+    b"-----BEGIN",
+    b"sk-proj-",
+    b"_sk-proj-",
+    b"a1",
+    b"todoist token ",
+    b"<secret>",
+    b'"key": "',
+]
 
 
 @pytest.mark.full

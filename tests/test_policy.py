@@ -2,31 +2,37 @@
 
 How they compare with HAProxy itself, endpoint by endpoint, stands in e2e/test_access.py.
 """
+
 from __future__ import annotations
 
 import itertools
 import random
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from _dockeraudit.policy import Decision, LINUXSERVER_ONLY, SWITCHES
-from _dockeraudit.admission import DENIAL_INTERVAL, DenialCounts, MAX_DENIALS
+from _dockeraudit.admission import DENIAL_INTERVAL, MAX_DENIALS, DenialCounts
 from _dockeraudit.options import load_listeners, load_settings
-from _dockeraudit.policy import refusal
-from _dockeraudit.routes import classify
 from _dockeraudit.policy import (
+    LINUXSERVER_ONLY,
+    SWITCHES,
     CompatiblePolicy,
+    Decision,
     PolicyError,
     client_filter,
     learn,
     native_policy,
     path_pattern,
     policy_from_environment,
+    refusal,
 )
+from _dockeraudit.routes import classify
 
 
-def decide(environ: Mapping[str, str], method: str, target: str, mode: str = "tecnativa") -> Decision:
+def decide(
+    environ: Mapping[str, str], method: str, target: str, mode: str = "tecnativa"
+) -> Decision:
     """What the variables decide on a request's target, as it would stand on the wire."""
     chosen, _ = policy_from_environment(environ, mode)
     assert chosen is not None
@@ -92,8 +98,14 @@ LINUXSERVER = [
     ("ALLOW_PAUSE=1", "POST", "/containers/x/unpause", False),
     ("ALLOW_UNPAUSE=1", "POST", "/v1.41/containers/x/unpause", True),
     ("CONTAINERS=1", "GET", "/containers/x/json", True),
-    *[(f"CONTAINERS=1 POST=1 ALLOW_{n}=0", "GET", f"/containers/x/{n.lower()}", False) for n in ("ARCHIVE", "CHANGES", "EXPORT", "LOGS", "TOP")],
-    *[(f"CONTAINERS=1 ALLOW_{n}=1", "GET", f"/containers/x/{n.lower()}", True) for n in ("ARCHIVE", "CHANGES", "EXPORT", "LOGS", "TOP")],
+    *[
+        (f"CONTAINERS=1 POST=1 ALLOW_{n}=0", "GET", f"/containers/x/{n.lower()}", False)
+        for n in ("ARCHIVE", "CHANGES", "EXPORT", "LOGS", "TOP")
+    ],
+    *[
+        (f"CONTAINERS=1 ALLOW_{n}=1", "GET", f"/containers/x/{n.lower()}", True)
+        for n in ("ARCHIVE", "CHANGES", "EXPORT", "LOGS", "TOP")
+    ],
     ("CONTAINERS=1", "GET", "/containers/x/LOGS", False),
     ("SERVICES=1", "GET", "/services/x/logs", True),
     ("CONTAINERS=1 ALLOW_LOGS=1", "GET", "/libpod/containers/json", False),
@@ -139,7 +151,9 @@ HOLES = [
 
 
 @pytest.mark.parametrize("mode, words, method, target, admitted_by", HOLES)
-def test_a_hole_of_the_originals_is_closed(mode: str, words: str, method: str, target: str, admitted_by: str) -> None:
+def test_a_hole_of_the_originals_is_closed(
+    mode: str, words: str, method: str, target: str, admitted_by: str
+) -> None:
     decision = decide(variables(words), method, target, mode)
     assert decision == (False, decision.rule, (admitted_by,))
     assert decide({**variables(words), **variables(admitted_by)}, method, target, mode).allowed
@@ -169,12 +183,20 @@ def test_each_alternative_of_a_refusal_admits_and_none_of_its_settings_is_idle(m
             if decision.allowed:
                 continue
             refused += 1
-            assert bool(decision.admits) == (path != "/unheard/of" and (mode == "linuxserver" or "libpod" not in path))
+            assert bool(decision.admits) == (
+                path != "/unheard/of" and (mode == "linuxserver" or "libpod" not in path)
+            )
             for alternative in decision.admits:
                 added = set(variables(alternative))
-                assert CompatiblePolicy(on | added, mode == "linuxserver").decide(method, path).allowed
+                assert (
+                    CompatiblePolicy(on | added, mode == "linuxserver").decide(method, path).allowed
+                )
                 for name in added:
-                    assert not CompatiblePolicy(on | added - {name}, mode == "linuxserver").decide(method, path).allowed
+                    assert (
+                        not CompatiblePolicy(on | added - {name}, mode == "linuxserver")
+                        .decide(method, path)
+                        .allowed
+                    )
     assert refused > 500
 
 
@@ -184,14 +206,20 @@ def test_a_refusal_names_the_rule_and_every_setting_it_would_take() -> None:
         "POST /containers/x/restart is refused by POST=0; it takes POST=1 ALLOW_RESTARTS=1, or POST=1 CONTAINERS=1"
     )
     assert decide({"POST": "1"}, "GET", "/images/json").rule == "IMAGES=0"
-    assert refusal("GET", "/unheard", decide({}, "GET", "/unheard")).endswith("no rule; no setting of this policy admits it")
+    assert refusal("GET", "/unheard", decide({}, "GET", "/unheard")).endswith(
+        "no rule; no setting of this policy admits it"
+    )
 
 
 def test_the_table_names_each_variable_once() -> None:
     table = "\n".join(CompatiblePolicy({"CONTAINERS", "ALLOW_LOGS"}, True).table())
     for name in SWITCHES:
         assert ("LIBPOD" in name) or table.count(f" {name}=") >= 1 or name == "ALLOW_LOGS", name
-    assert "allow  *             /containers**" in table and "CONTAINERS=1" in table and "deny   not GET,HEAD" in table
+    assert (
+        "allow  *             /containers**" in table
+        and "CONTAINERS=1" in table
+        and "deny   not GET,HEAD" in table
+    )
 
 
 # -- which policy the environment means
@@ -245,7 +273,13 @@ def test_a_value_that_is_neither_is_refused() -> None:
 
 
 def test_native_rules_first_match_decides() -> None:
-    rules = native_policy(["deny = * /containers/*/archive", "allow = GET,HEAD /containers/**", "allow = POST /exec/*/start"])
+    rules = native_policy(
+        [
+            "deny = * /containers/*/archive",
+            "allow = GET,HEAD /containers/**",
+            "allow = POST /exec/*/start",
+        ]
+    )
     assert not rules.decide("GET", "/containers/x/archive").allowed
     assert rules.decide("HEAD", "/containers/x/y/logs").allowed
     assert rules.decide("POST", "/exec/1/start").allowed
@@ -256,9 +290,22 @@ def test_native_rules_first_match_decides() -> None:
 
 
 def test_logs_without_inspect_and_exec_without_create() -> None:
-    rules = native_policy(["allow = GET /containers/json", "allow = GET /containers/*/logs", "allow = POST /containers/*/exec", "allow = POST /exec/*/start"])
-    assert rules.decide("GET", "/containers/web/logs").allowed and rules.decide("POST", "/containers/web/exec").allowed
-    assert not rules.decide("GET", "/containers/web/json").allowed and not rules.decide("POST", "/containers/create").allowed
+    rules = native_policy(
+        [
+            "allow = GET /containers/json",
+            "allow = GET /containers/*/logs",
+            "allow = POST /containers/*/exec",
+            "allow = POST /exec/*/start",
+        ]
+    )
+    assert (
+        rules.decide("GET", "/containers/web/logs").allowed
+        and rules.decide("POST", "/containers/web/exec").allowed
+    )
+    assert (
+        not rules.decide("GET", "/containers/web/json").allowed
+        and not rules.decide("POST", "/containers/create").allowed
+    )
 
 
 def test_a_container_named_like_a_version_is_no_way_around_a_rule() -> None:
@@ -266,13 +313,30 @@ def test_a_container_named_like_a_version_is_no_way_around_a_rule() -> None:
     assert not rules.decide("GET", classify(b"GET", b"/v1.41/containers/v1/json").path).allowed
 
 
-@pytest.mark.parametrize("target", ["/containers/../images/json", "/containers/x/..%2F..%2F../images/json", "/containers//../images/json"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/containers/../images/json",
+        "/containers/x/..%2F..%2F../images/json",
+        "/containers//../images/json",
+    ],
+)
 def test_dots_are_no_way_around_a_rule(target: str) -> None:
     rules = native_policy(["allow = GET /containers/**"])
     assert not rules.decide("GET", classify(b"GET", target.encode()).path).allowed
 
 
-@pytest.mark.parametrize("line", ["allow GET /x", "allow = get /x", "permit = * /x", "allow = * x", "allow = GET", "deny = GET /x y"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "allow GET /x",
+        "allow = get /x",
+        "permit = * /x",
+        "allow = * x",
+        "allow = GET",
+        "deny = GET /x y",
+    ],
+)
 def test_native_rule_errors_name_the_line(line: str) -> None:
     with pytest.raises(PolicyError, match="is no rule"):
         native_policy([line])
@@ -285,14 +349,21 @@ def test_native_rule_errors_name_the_line(line: str) -> None:
 
 def test_client_filter() -> None:
     clients = client_filter(["10.0.0.0/8", "::1"], [0], [])
-    assert clients.admits({"address": "10.1.2.3"}).allowed and clients.admits({"address": "::1"}).allowed
+    assert (
+        clients.admits({"address": "10.1.2.3"}).allowed
+        and clients.admits({"address": "::1"}).allowed
+    )
     refused = clients.admits({"address": "192.0.2.1"})
     assert refused == (False, "allow-from", ("allow-from = 192.0.2.1",))
     assert clients.admits({"uid": 0, "gid": 5}).allowed
     assert not clients.admits({"uid": 7, "gid": 7}).allowed
     assert client_filter([], [], ["root"]).admits({"uid": 7, "gid": 0}).allowed
     assert client_filter([], [], []) is None
-    for wrong in (["nonsense"], [], []), ([], ["nobody-of-this-name"], []), ([], [], ["no-such-group"]):
+    for wrong in (
+        (["nonsense"], [], []),
+        ([], ["nobody-of-this-name"], []),
+        ([], [], ["no-such-group"]),
+    ):
         with pytest.raises(PolicyError):
             client_filter(*wrong)
 
@@ -304,7 +375,10 @@ def test_client_filter() -> None:
 
 def would_deny(*requests: str) -> list[dict[str, Any]]:
     """Records as --mode learn writes them."""
-    return [{"event": "would_deny", "method": method, "path": path} for method, path in (request.split(" ") for request in requests)]
+    return [
+        {"event": "would_deny", "method": method, "path": path}
+        for method, path in (request.split(" ") for request in requests)
+    ]
 
 
 def learned(lines: list[str]) -> tuple[list[str], list[str]]:
@@ -314,12 +388,18 @@ def learned(lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 def test_a_restarter_gets_containers_allow_restarts_and_no_post() -> None:
-    records = would_deny("GET /containers/json", "POST /containers/web/restart") + [{"event": "stream_open", "endpoint": "logs"}]
+    records = would_deny("GET /containers/json", "POST /containers/web/restart") + [
+        {"event": "stream_open", "endpoint": "logs"}
+    ]
     lines = learn(records)
     assert lines[1] == "DOCKERAUDIT_POLICY=linuxserver"
     assert learned(lines) == (
         ["CONTAINERS", "ALLOW_RESTARTS", "ALLOW_LOGS"],
-        ["allow = GET /containers/*/logs", "allow = POST /containers/*/restart", "allow = GET /containers/json"],
+        [
+            "allow = GET /containers/*/logs",
+            "allow = POST /containers/*/restart",
+            "allow = GET /containers/json",
+        ],
     )
     assert learned(learn(records, linuxserver=False))[0] == ["CONTAINERS", "POST"]
 
@@ -337,11 +417,13 @@ TRAFFIC = [
 def test_what_is_learned_admits_the_traffic_and_no_line_is_idle() -> None:
     rng = random.Random(3)
     for _ in range(60):
-        requests = [tuple(request.split(" ")) for request in rng.sample(TRAFFIC, rng.randrange(1, 9))]
+        requests = [
+            tuple(request.split(" ")) for request in rng.sample(TRAFFIC, rng.randrange(1, 9))
+        ]
         names, rules = learned(learn(would_deny(*map(" ".join, requests))))
 
         def admitted(on: set[str]) -> bool:
-            chosen, _ = policy_from_environment({name: "1" for name in on}, "linuxserver")
+            chosen, _ = policy_from_environment(dict.fromkeys(on, "1"), "linuxserver")
             return all(chosen.decide(*request).allowed for request in requests)
 
         assert admitted(set(names)), (requests, names)
@@ -350,13 +432,20 @@ def test_what_is_learned_admits_the_traffic_and_no_line_is_idle() -> None:
         assert all(native_policy(rules).decide(*request).allowed for request in requests)
         for rule in rules:
             rest = [other for other in rules if other != rule]
-            assert not rest or not all(native_policy(rest).decide(*request).allowed for request in requests), (rules, rule)
+            assert not rest or not all(
+                native_policy(rest).decide(*request).allowed for request in requests
+            ), (rules, rule)
 
 
 def test_an_action_is_learned_rather_than_post() -> None:
     assert learned(learn(would_deny("POST /containers/a/stop")))[0] == ["ALLOW_STOP"]
-    assert learned(learn(would_deny("POST /containers/a/stop", "POST /containers/a/kill")))[0] == ["ALLOW_RESTARTS"]
-    assert learned(learn(would_deny("POST /containers/a/stop", "POST /containers/create")))[0] == ["CONTAINERS", "POST"]
+    assert learned(learn(would_deny("POST /containers/a/stop", "POST /containers/a/kill")))[0] == [
+        "ALLOW_RESTARTS"
+    ]
+    assert learned(learn(would_deny("POST /containers/a/stop", "POST /containers/create")))[0] == [
+        "CONTAINERS",
+        "POST",
+    ]
 
 
 def test_what_no_variable_admits_is_said() -> None:
@@ -393,7 +482,9 @@ def test_names_are_generalised(path: str, pattern: str) -> None:
 # =====================================================================================================================
 
 
-def listeners(folder: Any, ini: str, environ: Mapping[str, str] = {}, *arguments: str) -> tuple[list[Any], list[str]]:
+def listeners(
+    folder: Any, ini: str, environ: Mapping[str, str] = {}, *arguments: str
+) -> tuple[list[Any], list[str]]:
     """The listeners of a file, and what was warned of."""
     path = folder / "config.ini"
     path.write_text(ini)
@@ -414,12 +505,28 @@ def test_each_listener_has_its_own_policy(folder: Any) -> None:
     )
     traefik, ci, dozzle, rest = found
     assert [listener.name for listener in found] == ["traefik", "ci", "dozzle", "rest"]
-    assert traefik.policy.title == "rules" and not traefik.policy.decide("GET", "/images/json").allowed
-    assert ci.policy is None and ci.clients.admits({"uid": 0}).allowed and not ci.clients.admits({"uid": 5, "gid": 5}).allowed
-    assert dozzle.policy.title == "linuxserver" and dozzle.policy.decide("GET", "/containers/x/logs").allowed
-    assert not dozzle.policy.decide("GET", "/images/json").allowed, "its own variables, not the environment's"
+    assert (
+        traefik.policy.title == "rules" and not traefik.policy.decide("GET", "/images/json").allowed
+    )
+    assert (
+        ci.policy is None
+        and ci.clients.admits({"uid": 0}).allowed
+        and not ci.clients.admits({"uid": 5, "gid": 5}).allowed
+    )
+    assert (
+        dozzle.policy.title == "linuxserver"
+        and dozzle.policy.decide("GET", "/containers/x/logs").allowed
+    )
+    assert not dozzle.policy.decide("GET", "/images/json").allowed, (
+        "its own variables, not the environment's"
+    )
     assert rest.policy.title == "tecnativa" and rest.policy.decide("GET", "/images/json").allowed
-    assert (rest.socket_mode, rest.socket_group, ci.socket_mode, ci.socket_group) == (0o600, 0, 0o660, None)
+    assert (rest.socket_mode, rest.socket_group, ci.socket_mode, ci.socket_group) == (
+        0o600,
+        0,
+        0o660,
+        None,
+    )
     assert len(said) == 1, said
 
 
@@ -434,9 +541,15 @@ def test_rules_without_a_policy_are_a_policy(folder: Any) -> None:
 
 
 def test_rules_from_the_environment() -> None:
-    environ = {"DOCKERAUDIT_ACCESS": "allow = GET /version; deny = * /**\nallow = GET /x", "DOCKERAUDIT_LISTEN": "unix:///x.sock"}
+    environ = {
+        "DOCKERAUDIT_ACCESS": "allow = GET /version; deny = * /**\nallow = GET /x",
+        "DOCKERAUDIT_LISTEN": "unix:///x.sock",
+    }
     found = load_listeners(load_settings([], environ), environ, lambda level, text: None)
-    assert found[0].policy.decide("GET", "/version").allowed and not found[0].policy.decide("GET", "/x").allowed
+    assert (
+        found[0].policy.decide("GET", "/version").allowed
+        and not found[0].policy.decide("GET", "/x").allowed
+    )
 
 
 def test_learn_without_a_policy_measures_by_none(folder: Any) -> None:
@@ -445,10 +558,17 @@ def test_learn_without_a_policy_measures_by_none(folder: Any) -> None:
 
 
 def test_the_originals_other_variables_count() -> None:
-    environ = {"SOCKET_PATH": "/run/podman.sock", "DISABLE_IPV6": "1", "LOG_LEVEL": "err", "DOCKERAUDIT_LISTEN": "tcp://[::]:2375"}
+    environ = {
+        "SOCKET_PATH": "/run/podman.sock",
+        "DISABLE_IPV6": "1",
+        "LOG_LEVEL": "err",
+        "DOCKERAUDIT_LISTEN": "tcp://[::]:2375",
+    }
     settings = load_settings([], environ)
     assert settings.upstream == "/run/podman.sock" and settings.log_level == "err"
-    assert load_settings([], {**environ, "DOCKERAUDIT_UPSTREAM": "/own.sock"}).upstream == "/own.sock"
+    assert (
+        load_settings([], {**environ, "DOCKERAUDIT_UPSTREAM": "/own.sock"}).upstream == "/own.sock"
+    )
     address = load_listeners(settings, environ, lambda level, text: None)[0].address
     assert address.target == ("0.0.0.0", 2375)
 
@@ -469,7 +589,6 @@ def test_the_originals_other_variables_count() -> None:
 def test_a_bad_section_is_named(folder: Any, section: str, problem: str) -> None:
     with pytest.raises(Exception, match=problem):
         listeners(folder, f"[listener x]\n{section}\n")
-
 
 
 def test_equal_denials_are_written_once_a_minute_and_all_are_counted() -> None:
