@@ -49,7 +49,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, NoReturn
 
 if sys.version_info < (3, 9):  # before the imports below, which need it
-    sys.stderr.write("dockeraudit needs Python 3.9 or newer; this is %d.%d\n" % sys.version_info[:2])
+    sys.stderr.write(
+        "dockeraudit needs Python 3.9 or newer; this is %d.%d\n" % sys.version_info[:2]
+    )
     sys.exit(78)
 
 # --- lone file check: begin

@@ -38,8 +38,8 @@ from _dockeraudit.scanning import (
     CARRY_LIMIT,
     OWN_SHARE,
     QUICK_SCAN,
-    ScanRoom,
-    StreamAuditor,
+    ScanBudget,
+    StreamScanner,
     TextScanner,
     count_lines,
 )
@@ -68,7 +68,7 @@ def chunked(parts: Sequence[bytes]) -> bytes:
 
 
 class RecordedStream:
-    """Stands in for auditlog.StreamAudit: keeps what a scanner reports."""
+    """Stands in for auditlog.StreamRecords: keeps what a scanner reports."""
 
     number = 1
 
@@ -543,10 +543,10 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 def auditor(
     executor: ThreadPoolExecutor, audit: RecordedStream, scanner: Any = None, **options: Any
-) -> StreamAuditor:
-    room = options.pop("room", ScanRoom())
+) -> StreamScanner:
+    room = options.pop("room", ScanBudget())
     options = {"abandoned": lambda: False, "on_error": lambda: None, **options}
-    return StreamAuditor(executor, room, scanner or Scanner(RULES), audit, **options)
+    return StreamScanner(executor, room, scanner or Scanner(RULES), audit, **options)
 
 
 class SlowScanner:
@@ -600,7 +600,7 @@ def test_a_slow_streams_blocks_are_jobs_unless_all_workers_are_busy(
             self.threads.append(threading.current_thread())
             return super().scan_lines(block)
 
-    here, room, decoder = threading.current_thread(), ScanRoom(workers=1), RawDecoder("tty")
+    here, room, decoder = threading.current_thread(), ScanBudget(workers=1), RawDecoder("tty")
     hung, other = Noting(), Noting()
     first, second = (
         auditor(executor, RecordedStream(), hung, room=room),
@@ -630,7 +630,7 @@ def test_without_room_blocks_pass_unscanned_and_are_counted(
 ) -> None:
     monkeypatch.setattr(scanning, "ROOM_WAIT", 0.01)
     audit, scanner = RecordedStream(), SlowScanner()
-    room = ScanRoom(100_000)
+    room = ScanBudget(100_000)
     stream = auditor(executor, audit, scanner, room=room)
     decoder = RawDecoder("tty")
     block = b"x" * 32_767 + b"\n"
@@ -671,7 +671,7 @@ def test_a_scan_that_raises_is_recorded_and_the_stream_goes_on(
 def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
     audit, scanner = RecordedStream(), SlowScanner()
     stream = auditor(
-        executor, audit, scanner, room=ScanRoom(0), abandoned=lambda: True, patient=True
+        executor, audit, scanner, room=ScanBudget(0), abandoned=lambda: True, patient=True
     )
     decoder = RawDecoder("tty")
     for _ in range(10):

@@ -22,7 +22,7 @@ from typing import Any, Callable
 from _dockeraudit.errors import EXIT_LOST
 from _dockeraudit.logfile import AuditFile, AuditPipe
 from _dockeraudit.records import Fingerprinter, Record, encode_record, rfc3339
-from _dockeraudit.streamrecords import REPEAT_PERIOD, Budget, Known, StreamAudit
+from _dockeraudit.streamrecords import REPEAT_PERIOD, Budget, Known, StreamRecords
 
 QUEUE_LIMIT = 10_000  # records held while the disk does not take them; about 10 MB
 NAME_WAIT = 1.0  # seconds that a stream's records wait for its container's name
@@ -86,7 +86,7 @@ class AuditLog:
         self.fingerprinter = Fingerprinter(key)
         self.lock = threading.Lock()
         self.held = 0  # records in the queue and waiting for names
-        self.streams: set[StreamAudit] = set()
+        self.streams: set[StreamRecords] = set()
         self.known: OrderedDict[Any, Known] = OrderedDict()
         self.repeats: deque[tuple[float, Known]] = (
             deque()
@@ -156,7 +156,7 @@ class AuditLog:
         follow: bool,
         audited: bool,
         kind: str | None = None,
-    ) -> StreamAudit:
+    ) -> StreamRecords:
         """A stream has begun: its `stream_open`, and the object for its further records."""
         fields = {
             "endpoint": endpoint,
@@ -168,7 +168,7 @@ class AuditLog:
         }
         with self.lock:
             self._numbers += 1
-            stream = StreamAudit(self, self._numbers, fields)
+            stream = StreamRecords(self, self._numbers, fields)
             self.streams.add(stream)
             self.totals["streams"] += 1
             stream.open()
@@ -243,7 +243,7 @@ class AuditLog:
         self._filled = threading.Condition(self.lock)
         self._file.close()
 
-    # -- for StreamAudit, under the lock
+    # -- for StreamRecords, under the lock
 
     def enqueue(self, record: Record) -> None:
         """Queue a stamped record, or count it where there is no room."""
@@ -268,7 +268,7 @@ class AuditLog:
         """Whether one more record can be held."""
         return self.held < self._queue_limit
 
-    def release(self, stream: StreamAudit) -> None:
+    def release(self, stream: StreamRecords) -> None:
         """Queue what waited for the stream's name, which may have come after the stream's end."""
         for record in stream.waiting_records():
             self.held -= 1
@@ -276,7 +276,7 @@ class AuditLog:
         if stream.closed:
             self.streams.discard(stream)
 
-    def is_allowed(self, fingerprint: str, stream: StreamAudit) -> bool:
+    def is_allowed(self, fingerprint: str, stream: StreamRecords) -> bool:
         """Whether this secret is known as harmless, everywhere or in this container."""
         if not self._allow:
             return False
@@ -294,7 +294,7 @@ class AuditLog:
         self._findings[rule.name, rule.severity] += 1
         self.totals["findings"] += 1
 
-    def budget(self, stream: StreamAudit) -> bool:
+    def budget(self, stream: StreamRecords) -> bool:
         """Whether the stream's container may cause one more record."""
         if not self._budget_of(stream.container_id).take(self.monotonic()):
             return False

@@ -91,7 +91,7 @@ def engine_error(path: str, error: OSError) -> str:
     return text + "; is the engine running?"
 
 
-class NameResolver:
+class Lookups:
     """Full ids and names of what streams are asked of: looked up beside the stream, never in its way."""
 
     #: kind → path, key of the id, key of the name

@@ -26,7 +26,7 @@ from _dockeraudit.http1 import (
     response_framing,
 )
 from _dockeraudit.routes import ENDLESS, EXPORTS, Route, offered_protocols
-from _dockeraudit.scanning import StreamAuditor
+from _dockeraudit.scanning import StreamScanner
 from _dockeraudit.sockets import (
     GONE,
     HANGUP,
@@ -37,7 +37,7 @@ from _dockeraudit.sockets import (
     send_some,
     wake,
 )
-from _dockeraudit.streamrecords import StreamAudit
+from _dockeraudit.streamrecords import StreamRecords
 from _dockeraudit.streams import (
     UNDECODED,
     WALK_LEAST,
@@ -97,8 +97,8 @@ class Exchange:
     )
     over = False
     reason = "end"
-    audit: StreamAudit | None = None
-    auditor: StreamAuditor | None = None
+    audit: StreamRecords | None = None
+    auditor: StreamScanner | None = None
     output: Decoder = UNDECODED
     input: Decoder = UNDECODED
     tunnelled = 0  # bytes through a tunnel that nobody audits
@@ -537,7 +537,7 @@ class Exchange:
             return
         proxy.resolver.resolve(route.kind or "container", route.name, self.audit.named)
         deny = proxy.settings.on_audit_failure == "deny"
-        self.auditor = StreamAuditor(
+        self.auditor = StreamScanner(
             proxy.scanning,
             proxy.room,
             proxy.scanner,

@@ -14,10 +14,10 @@ from typing import Any
 from _dockeraudit.admission import DenialCounts
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import NameResolver
+from _dockeraudit.engine import Lookups
 from _dockeraudit.records import redact_bytes
 from _dockeraudit.scanner import Scanner
-from _dockeraudit.scanning import ScanRoom
+from _dockeraudit.scanning import ScanBudget
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import wake
 
@@ -44,9 +44,9 @@ class Proxy:
         self.log = log
         self.scanner = scanner
         self.diagnostics = diagnostics
-        self.room = ScanRoom(workers=settings.workers)
+        self.room = ScanBudget(workers=settings.workers)
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
-        self.resolver = NameResolver(settings.upstream)
+        self.resolver = Lookups(settings.upstream)
         self.stopping = False
         self.requests: Counter[tuple[str, int]] = Counter()
         self.denied = 0

@@ -29,7 +29,7 @@ from _dockeraudit.options import ENVIRONMENT, load_scanner, load_settings, open_
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import TextScanner
 from _dockeraudit.sockets import command_of
-from _dockeraudit.streamrecords import StreamAudit
+from _dockeraudit.streamrecords import StreamRecords
 from _dockeraudit.streams import Decoder, RawDecoder, Run, StreamDemuxer
 from _dockeraudit.text import (
     SEVERITY_RANK,
@@ -270,7 +270,9 @@ class Scan:
                 printable(f"scanned {title}: {size_text(size)}"),
             )
 
-    def _feed(self, texts: dict[str, TextScanner], audit: StreamAudit, runs: Sequence[Run]) -> None:
+    def _feed(
+        self, texts: dict[str, TextScanner], audit: StreamRecords, runs: Sequence[Run]
+    ) -> None:
         """Scan some runs, once the log has room for what they may hold."""
         deadline = time.monotonic() + SCAN_PATIENCE
         while self.log.held > SCAN_HELD and time.monotonic() < deadline:

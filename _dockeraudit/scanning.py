@@ -1,6 +1,6 @@
 """A stream's text to findings, beside the relay: lines are joined, scanned and reported, in bounded memory.
 
-runs ─▶ StreamAuditor (queue, room) ─▶ TextScanner (lines, carry) ─▶ Scanner ─▶ StreamAudit
+runs ─▶ StreamScanner (queue, room) ─▶ TextScanner (lines, carry) ─▶ Scanner ─▶ StreamRecords
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple, Union
 
 from _dockeraudit.rules import Match
 from _dockeraudit.scanner import Scanner
-from _dockeraudit.streamrecords import StreamAudit
+from _dockeraudit.streamrecords import StreamRecords
 from _dockeraudit.streams import Decoded, Decoder, decode
 
 CARRY_LIMIT = 64 << 10  # bytes of an unfinished line; a longer one is scanned window by window
@@ -38,7 +38,7 @@ JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams
 # Threads. A stream's relaying thread offers blocks and scans them itself once they are delivered, or, as soon as that
 # takes long, leaves them to a scanning worker: whoever set `_running` under the stream's lock, so never two at once.
 # Locks are held for bookkeeping only.
-# Nothing here touches the log's file or the engine: `StreamAudit` never blocks.
+# Nothing here touches the log's file or the engine: `StreamRecords` never blocks.
 
 KEY_TEXT = re.compile(rb"[A-Za-z0-9+/=]*")
 KEY_FIELD = re.compile(rb"[A-Za-z-]{1,64}: [ -~]*")  # RFC 1421 §4.6: Proc-Type, DEK-Info
@@ -105,7 +105,7 @@ class TextScanner:
     match that begins before what has been decided is dropped.
     """
 
-    def __init__(self, scanner: Scanner, audit: StreamAudit, stream_type: str) -> None:
+    def __init__(self, scanner: Scanner, audit: StreamRecords, stream_type: str) -> None:
         self.scan = scanner.scan_lines
         self.audit = audit
         self.stream_type = stream_type
@@ -254,7 +254,7 @@ class TextScanner:
             )
 
 
-class ScanRoom:
+class ScanBudget:
     """What all streams share: bytes that they may queue beyond their own shares, and workers."""
 
     def __init__(self, total: int = TOTAL_SHARE, workers: int = 2) -> None:
@@ -288,7 +288,7 @@ class Skipped(NamedTuple):
     newlines: int
 
 
-class StreamAuditor:
+class StreamScanner:
     """One audited exchange: decodes what its relaying thread delivered, and has it scanned, in order and bounded.
 
     `offer` and `silence` are for the relaying thread alone. Each never blocks longer than ROOM_WAIT, or, with
@@ -298,9 +298,9 @@ class StreamAuditor:
     def __init__(
         self,
         executor: ThreadPoolExecutor,
-        room: ScanRoom,
+        room: ScanBudget,
         scanner: Scanner,
-        audit: StreamAudit,
+        audit: StreamRecords,
         abandoned: Callable[[], bool],
         on_error: Callable[[], None],
         patient: bool = False,

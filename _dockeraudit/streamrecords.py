@@ -37,13 +37,13 @@ class Known:
 
     __slots__ = ("stream", "finding", "pending")
 
-    def __init__(self, stream: StreamAudit, finding: Mapping[str, Any]) -> None:
+    def __init__(self, stream: StreamRecords, finding: Mapping[str, Any]) -> None:
         self.stream = stream
         self.finding = finding
         self.pending = 0
 
 
-class StreamAudit:
+class StreamRecords:
     """One stream's records, in order, and the counts of its findings. All its methods return at once; any thread may call.
 
     Its records wait until `named` has said what its container is called, or NAME_WAIT has passed.

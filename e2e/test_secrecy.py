@@ -54,10 +54,10 @@ sys.path.insert(0, {folder!r})
 import dockeraudit
 for room in ("engine", "exchange", "scanner"):  # of the stitched file, one module stands for all
     sys.modules.setdefault("_dockeraudit." + room, dockeraudit)
-from _dockeraudit.engine import NameResolver
+from _dockeraudit.engine import Lookups
 from _dockeraudit.exchange import Exchange
 from _dockeraudit.scanner import Scanner
-run, scan, ask = Exchange.run, Scanner.scan_lines, NameResolver._ask
+run, scan, ask = Exchange.run, Scanner.scan_lines, Lookups._ask
 def broken_run(self):
     if b"/boom" in self.head.target:
         held = {secret!r}
@@ -71,7 +71,7 @@ def broken_ask(self, kind, name):
     if name == "unlucky":
         raise KeyError({secret!r})
     return ask(self, kind, name)
-Exchange.run, Scanner.scan_lines, NameResolver._ask = broken_run, broken_scan, broken_ask
+Exchange.run, Scanner.scan_lines, Lookups._ask = broken_run, broken_scan, broken_ask
 dockeraudit.run()
 """
 
