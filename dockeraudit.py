@@ -44,9 +44,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable, NoReturn, Optional
 
 if sys.version_info < (3, 9):  # before the imports below, which need it
     sys.stderr.write(
@@ -72,23 +71,26 @@ from _dockeraudit.commands import (
     command_rules,
     command_verify,
 )
+from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection, ask_engine
 from _dockeraudit.errors import (
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
-    EXIT_LOST,
+    EXIT_DEFECT,
     AuditLogError,
     ConfigurationError,
     Denied,
+    EngineError,
     HTTPError,
     ListenError,
 )
 from _dockeraudit.exchange import Exchange
-from _dockeraudit.http1 import HEAD_END, HTTP2_PREFACE, RequestHead, error_response, head_length
+from _dockeraudit.http1 import HTTP2_PREFACE, NO_BODY, RequestHead, error_response, head_length
 from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
 from _dockeraudit.policy import refusal
-from _dockeraudit.proxy import MAX_CONNECTIONS, Proxy
+from _dockeraudit.proxy import Proxy, method_name
+from _dockeraudit.relay import Relay, State
 from _dockeraudit.report import live_page
 from _dockeraudit.routes import Route, read_request
 from _dockeraudit.scan import command_scan
@@ -97,7 +99,8 @@ from _dockeraudit.sockets import (
     GONE,
     HEAD_TIMEOUT,
     TCP_OPTIONS,
-    Waiting,
+    Pending,
+    bind_unix,
     certificate_subject,
     half_close,
     inherited_sockets,
@@ -105,124 +108,94 @@ from _dockeraudit.sockets import (
     notify_systemd,
     peer_identity,
     receive,
-    remove_dead_socket,
     send_some,
+    wait_until,
 )
 
-HEAD_BLOCK = 8 << 10  # bytes read at once while a request is awaited
-FIRST_BYTE_TIMEOUT = (
-    60.0  # seconds until a connection's first byte; Go's pools dial ahead, so it is closed silently
-)
-LINGER = 1.0  # seconds a refused client's bytes are read and dropped: closing over unread bytes would reset its reply
-BACKLOG = 1024  # connections waiting in the kernel; the kernel itself cuts it to net.core.somaxconn
+BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
+LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
-DESCRIPTORS = (
-    2 * MAX_CONNECTIONS + 128
-)  # wanted: two a connection, and the log, the listeners, look-ups
-COMPLAINT_INTERVAL = 60.0  # seconds in which a shortage of descriptors is told once
-MAX_REFUSALS = (
-    64  # threads that say 503 at the same time; connections beyond those are closed without a word
-)
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
+BROWSER_HINT = (
+    "to admit it, start dockeraudit with --allow-browser, or --allow-host NAME for its name"
+)
+SMALL_HEAD = 8 << 10  # bytes of a head that do not count against the budget of large ones
+SWITCH_INTERVAL = 0.0005  # seconds that a thread may keep the interpreter from the others
 
 
 class ProxyHandler(BaseHTTPRequestHandler):
     """A client's connection: its requests, one after another, each an Exchange with the engine.
 
-    Answers of its own: 400 illegal HTTP, 403 refused, 408 a head that does not end, 431 too large, 502 no engine, 503.
+    Answers of its own: 400 illegal HTTP, 403 refused, 408 a head that does not end, 431 a head too
+    large, 502 no engine, 503 no room.
     """
 
     server: RelayServer
 
     def setup(self) -> None:
-        """Take the socket over; nothing of the base class's buffered files is used."""
-        self.connection: socket.socket = self.request
+        """Take the connection over; nothing of the base class's buffered files is used."""
+        self.peer: Connection = self.client_address  # type: ignore[assignment]  # of the server
         self.proxy = self.server.proxy
         self.listener = self.server.listener
         self.buffer = b""  # bytes from the client that no exchange has claimed yet
         self.client_eof = False
-        self.exchange: Exchange | None = None
         self.upstream: UnixHTTPConnection | None = None  # kept between requests
-        self.identity: dict[str, Any] = {"listener": self.listener.name}
-        self.served = 0
-        self.called = (
-            threading.Lock()
-        )  # held, but for the moment in which another thread calls this one
-        self.called.acquire()
+        self._head_bytes = 0  # taken from the budget of large heads
 
     def handle(self) -> None:
         """Serve requests until the connection ends."""
         try:
-            if not self.proxy.join(self):
-                self._overfull()
-                return
             if self._begin():
                 while self._serve():
-                    self.served += 1
+                    self.peer.idle_since = time.monotonic()
         except GONE:
             pass  # the client is gone, and nothing of it is left
         except (TimeoutError, socket.timeout):  # two classes before Python 3.10
             pass  # a TLS handshake that did not end
         except OSError as error:
-            self.proxy.diagnostics.say(
-                "error", f"a connection to {self.listener.name} failed: {error}; it was closed"
-            )
+            text = f"a connection to {self.listener.name} failed: {error}; it was closed"
+            self.proxy.diagnostics.say("error", text)
 
     def finish(self) -> None:
         """Leave nothing behind, whatever happened."""
-        self.proxy.leave(self)
+        self.proxy.connections.leave(self.peer)
         self._drop_upstream()
-        if isinstance(self.connection, ssl.SSLSocket):
-            half_close(self.connection)  # without it a client takes the end for a cut
-        self.connection.close()
+        if isinstance(self.peer.sock, ssl.SSLSocket):
+            half_close(self.peer.sock)  # without close_notify a client takes the end for a cut
+        self.peer.sock.close()
+
+    # -- TLS
 
     def _begin(self) -> bool:
-        """Learn who it is, and shake hands where the listener speaks TLS; whether requests may follow."""
-        self.identity = peer_identity(self.connection, self.client_address, self.listener.name)
-        encrypted = self.listener.tls is None or self._shake_hands(self.listener.tls)
-        if self.listener.tls:
-            self.connection.setblocking(False)
+        """Shake hands where the listener speaks TLS; whether requests may follow."""
+        if self.listener.tls is None:
+            return True
+        try:
+            encrypted = self._shake_hands(self.listener.tls)
+        except ssl.SSLError as error:
+            who = self.peer.identity.get("address")
+            text = f"{self.listener.name}: TLS with {who} failed: {error.reason}"
+            self.proxy.diagnostics.seldom("warning", "tls", text)
+            raise
+        self.peer.sock.setblocking(False)
         if not encrypted:
-            self._refuse(
-                400,
-                "this listener speaks TLS: set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH",
-                b"GET",
-            )
+            hint = "set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
+            self._refuse(HTTPError(400, f"this listener speaks TLS: {hint}"), b"GET")
         return encrypted
 
     def _shake_hands(self, context: ssl.SSLContext) -> bool:
-        """TLS, within HEAD_TIMEOUT in all; False for a client whose first byte begins no handshake (RFC 8446 §5.1)."""
-        deadline = time.monotonic() + HEAD_TIMEOUT
-        self.connection.settimeout(HEAD_TIMEOUT)
-        if self.connection.recv(1, socket.MSG_PEEK) not in (b"\x16", b""):
+        """TLS within HEAD_TIMEOUT; False where the first byte begins no handshake (RFC 8446 §5.1)."""
+        sock, deadline = self.peer.sock, time.monotonic() + HEAD_TIMEOUT
+        sock.settimeout(HEAD_TIMEOUT)
+        if sock.recv(1, socket.MSG_PEEK) not in (b"\x16", b""):
             return False
-        self.connection.settimeout(max(0.001, deadline - time.monotonic()))
-        try:
-            self.connection = context.wrap_socket(self.connection, server_side=True)
-        except ssl.SSLError as error:
-            who = self.identity.get("address")
-            self.proxy.diagnostics.say(
-                "debug", f"{self.listener.name}: no TLS with {who}: {error.reason}"
-            )
-            raise
-        certificate = self.connection.getpeercert()
+        sock.settimeout(max(0.001, deadline - time.monotonic()))
+        secure = context.wrap_socket(sock, server_side=True)
+        self.peer.sock = secure
+        certificate = secure.getpeercert()
         if certificate:
-            self.identity["certificate"] = certificate_subject(certificate)
+            self.peer.identity["certificate"] = certificate_subject(certificate)
         return True
-
-    def _overfull(self) -> None:
-        if self.proxy.stopping or self.listener.tls:  # a handshake is what a crowd must not get
-            return
-        self.connection.setblocking(False)
-        self.proxy.refuse(+1)
-        try:
-            self._refuse(
-                503,
-                f"there are {MAX_CONNECTIONS} open connections already; try again later",
-                b"GET",
-            )
-        finally:
-            self.proxy.refuse(-1)
 
     # -- one request
 
@@ -230,15 +203,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """One request; whether another may follow on this connection."""
         method = b"GET"
         try:
-            if self._lendable():
-                self._quiet_engine()
-                self.proxy.kept.wait(self)
-            if self.exchange:
-                method = self.exchange.head.method
-                return self._finish_exchange(self.exchange)
             raw = self._read_head()
             if raw is None:
                 return False
+            self.peer.request = True
             self.listener = self.server.listener  # SIGHUP may have changed its rules
             if raw.startswith(HTTP2_PREFACE):
                 return self._http2(raw)
@@ -247,20 +215,21 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self._admit(head, route)
             return self._relay(head, route)
         except HTTPError as error:
-            if not self.exchange or not self.exchange.answered:
-                self._refuse(error.status, str(error), method)
-            return False
+            if self.peer.exchange and self.peer.exchange.relay.answered:
+                return False
+            return self._refuse(error, method)
         finally:
-            self.exchange = None
+            self.peer.exchange = None
+            self.peer.request = False
+            self._charge_head(0)
 
     def _read_head(self) -> bytes | None:
-        """The next head with its empty line; None when the client has no more requests. Raises HTTPError."""
-        seen = 0
-        deadline = time.monotonic() + (FIRST_BYTE_TIMEOUT if not self.served else float("inf"))
-        started = False
+        """The next head with its empty line; None when no more requests come. Raises HTTPError."""
+        seen, deadline = 0, None
         while True:
-            if self.buffer and not started:
-                started, deadline = True, time.monotonic() + HEAD_TIMEOUT
+            if self.buffer and deadline is None:
+                deadline = time.monotonic() + HEAD_TIMEOUT
+                self.peer.idle_since = None
             length = head_length(self.buffer, seen) if self.buffer else 0
             if length:
                 raw, self.buffer = self.buffer[:length], self.buffer[length:]
@@ -268,239 +237,192 @@ class ProxyHandler(BaseHTTPRequestHandler):
             seen = len(self.buffer)
             if self.client_eof or self.proxy.stopping:
                 return None
-            if not self._readable(deadline - time.monotonic()):
-                if started:
-                    raise HTTPError(
-                        408, f"the request's head was not complete after {HEAD_TIMEOUT:.0f} seconds"
-                    )
-                return None
-            data = receive(self.connection)
-            self.client_eof = data == b""
-            self.buffer += data or b""
+            self._await_bytes(deadline)
+            self._charge_head(len(self.buffer))
 
-    def _readable(self, timeout: float) -> bool:
-        """Wait until the client has something to say."""
-        if isinstance(self.connection, ssl.SSLSocket) and self.connection.pending():
-            return True
-        poll = select.poll()
-        poll.register(self.connection.fileno(), select.POLLIN)
-        return bool(poll.poll(None if timeout == float("inf") else max(0.0, timeout) * 1000))
+    def _await_bytes(self, deadline: float | None) -> None:
+        """Wait for more of a head, or for its first byte as long as it takes."""
+        sock = self.peer.sock
+        buffered = isinstance(sock, ssl.SSLSocket) and sock.pending()
+        left = None if deadline is None else deadline - time.monotonic()
+        if not buffered and not wait_until(sock, select.POLLIN, left):
+            text = f"the request's head was not complete after {HEAD_TIMEOUT:.0f} seconds"
+            raise HTTPError(408, text)
+        data = receive(sock)
+        self.client_eof = data == b""
+        self.buffer += data or b""
+
+    def _charge_head(self, size: int) -> None:
+        """Account for a head of so many bytes until its request is over; raises HTTPError (503)."""
+        size = size if size > SMALL_HEAD else 0
+        more, heads = size - self._head_bytes, self.proxy.heads
+        if more > 0 and not heads.take(more):
+            raise HTTPError(503, "too many large request heads are under way; try again later")
+        if more < 0:
+            heads.give_back(-more)
+        self._head_bytes = size
+
+    def _relay(self, head: RequestHead, route: Route) -> bool:
+        """Relay one request and its answer; whether the connection can carry another."""
+        relay = self._exchange(head, route)
+        if relay.state is State.STALE:
+            self._drop_upstream()
+            relay = self._exchange(head, route)
+        cut = relay.state is State.CUT
+        if not relay.keep_engine or cut:
+            self._drop_upstream()
+        if cut:
+            return False
+        keep = relay.keep_client and relay.upload.done and not self.proxy.stopping
+        if not keep and not self.client_eof and not relay.engine_broke:
+            self._linger()
+        return keep
+
+    def _exchange(self, head: RequestHead, route: Route) -> Relay:
+        """Run one exchange; what it leaves unread of the client's bytes is the next request's."""
+        try:
+            engine, reused = self._engine()
+        except EngineError as error:
+            self.proxy.record_request(head.method, route, error.status, self.peer.identity, 0.0)
+            raise
+        exchange = Exchange(
+            self.proxy, self.peer, head, route, engine, reused=reused, unread=self.buffer
+        )
+        relay = exchange.relay
+        relay.client.ended = self.client_eof
+        self.peer.exchange = exchange
+        try:
+            exchange.run()
+        finally:
+            self.buffer, self.client_eof = relay.unread, relay.client.ended
+        return relay
+
+    def _http2(self, raw: bytes) -> bool:
+        """An HTTP/2 preface: refused as an engine without HTTP/2 does, or relayed without audit."""
+        head = RequestHead(b"PRI", b"*", b"2.0", (), raw)
+        route = Route("*", "", None, "other")
+        if self.proxy.settings.http2 != "relay":
+            self.proxy.record_denial("denied", b"PRI", "*", self.peer.identity, "http2")
+            raise Denied(400, "http2", "HTTP/2 is not spoken here; use HTTP/1.1")
+        if self.listener.policy or self.listener.clients:
+            text = "HTTP/2 cannot be held to this listener's rules, so it is refused"
+            self._deny(head, route, "http2", text)
+        engine, _ = self._engine()
+        exchange = Exchange(self.proxy, self.peer, head, route, engine, unread=self.buffer)
+        self.peer.exchange = exchange
+        exchange.begin_opaque()
+        exchange.run()
+        return False
+
+    # -- admission
 
     def _admit(self, head: RequestHead, route: Route) -> None:
         """Raise Denied for what must not reach the engine."""
         for rule, message in self._objections(head, route):
             self._deny(head, route, rule, message)
-        if (
-            self.proxy.settings.on_audit_failure == "deny"
-            and route.audited
-            and self.proxy.log.failed()
-        ):
-            raise Denied(
-                503,
-                "audit",
-                "the audit log cannot be written, and streams that would go unrecorded are refused",
+        deny = self.proxy.settings.on_audit_failure == "deny"
+        if deny and route.audited and self.proxy.log.failed():
+            text = (
+                "the audit log cannot be written, and streams that would go unrecorded are refused"
             )
+            raise Denied(503, "audit", text)
 
     def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, str]]:
         """The rules that a request breaks, each with what its client is told."""
-        settings = self.proxy.settings
+        settings, identity = self.proxy.settings, self.peer.identity
         on_tcp = self.listener.address.family != socket.AF_UNIX
-        if on_tcp and "certificate" not in self.identity and not settings.allow_browser:
-            encrypted = isinstance(self.connection, ssl.SSLSocket)
-            reason = browser_refusal(head, route, not encrypted, settings.allow_host)
+        if on_tcp and "certificate" not in identity and not settings.allow_browser:
+            plain = not isinstance(self.peer.sock, ssl.SSLSocket)
+            reason = browser_refusal(head, route, plain, settings.allow_host)
             if reason:
-                hint = "; if this is meant, start dockeraudit with --allow-browser, or with --allow-host NAME for its name"
-                yield "browser", f"a request from a web page is refused: {reason}{hint}"
+                yield "browser", f"a request from a web page is refused: {reason}; {BROWSER_HINT}"
         decisions = []
         if self.listener.clients:
-            decisions.append(self.listener.clients.admits(self.identity))
+            decisions.append(self.listener.clients.admits(identity))
         if self.listener.policy:
             decisions.append(self.listener.policy.decide(head.method.decode(), route.path))
         for decision in decisions:
             if not decision.allowed:
-                yield (
-                    decision.rule,
-                    refusal(head.method.decode(), self.proxy.masked(route.path), decision),
-                )
+                path = self.proxy.masked(route.path)
+                yield decision.rule, refusal(method_name(head.method) or "", path, decision)
 
     def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
+        """Record a refusal; raises Denied unless the policy is only being learned."""
         learning = self.proxy.settings.mode == "learn" and rule != "browser"
         event = "would_deny" if learning else "denied"
-        self.proxy.record_denial(event, head.method.decode(), route.path, self.identity, rule)
+        self.proxy.record_denial(event, head.method, route.path, self.peer.identity, rule)
         if not learning:
-            self.proxy.count_request(head.method, 403)
-            raise Denied(403, rule, message)
-
-    def _relay(self, head: RequestHead, route: Route) -> bool:
-        """Relay one request and its answer; whether the connection can carry another."""
-        engine, reused = self._engine()
-        self.exchange = Exchange(self, head, route, engine, reused)
-        return self._finish_exchange(self.exchange)
-
-    def _finish_exchange(self, exchange: Exchange) -> bool:
-        """Relay the rest of it; whether the connection can carry another."""
-        exchange.run()
-        if exchange.stale:
-            self._drop_upstream()
-            exchange = self.exchange = Exchange(
-                self, exchange.head, exchange.route, self._engine()[0], False
-            )
-            exchange.run()
-        if not exchange.keep_engine or exchange.over:
-            self._drop_upstream()
-        keep = (
-            exchange.keep_client
-            and not exchange.over
-            and exchange.upload.done
-            and not self.proxy.stopping
-        )
-        if not keep and not exchange.over and not self.client_eof:
-            self._linger()
-        return keep
-
-    # -- requests that another thread serves, one that waits as this one does
-
-    def _lendable(self) -> bool:
-        """Whether the next request may be waited for by another thread: between requests, and without TLS."""
-        between = (
-            self.served and not self.buffer and not self.client_eof and not self.proxy.stopping
-        )
-        return bool(between) and not isinstance(self.connection, ssl.SSLSocket)
-
-    def descriptors(self) -> Iterator[int]:
-        """Of the client's connection, and of the kept one to the engine."""
-        yield self.connection.fileno()
-        if self.upstream:
-            yield self.upstream.sock.fileno()
-
-    def serve_short(self, fileno: int) -> bool:
-        """Serve what comes on one of them; False for what may take long, and is for the connection's own thread."""
-        try:
-            if fileno == self.connection.fileno():
-                return self.exchange is None and self._begin_short()
-            return self.exchange is not None and self._hear_short(self.exchange)
-        except Exception as error:  # its own thread is to meet with it, and no other: in the exchange, or when it reads the head again
-            if self.exchange:
-                self.exchange.failure = error
-            return False
-
-    def _begin_short(self) -> bool:
-        data = receive(self.connection, HEAD_BLOCK)
-        if data is None:
-            return True
-        self.buffer, self.client_eof = data, not data
-        if self.upstream is None or data.find(HEAD_END) != len(data) - 4 or self.proxy.stopping:
-            return False
-        self.listener = self.server.listener
-        head, route = read_request(data)
-        if (
-            not head.replayable
-            or route.endpoint != "other"
-            or b"upgrade" in head.index
-            or next(self._objections(head, route), None)
-        ):
-            return False
-        self.exchange = Exchange(self, head, route, self.upstream.sock, True)
-        self.buffer = b""
-        self.exchange.start()
-        return not self.exchange.to_engine
-
-    def _hear_short(self, exchange: Exchange) -> bool:
-        exchange.hear()
-        if (
-            exchange.finished
-            and exchange.keep_client
-            and exchange.keep_engine
-            and not exchange.over
-            and not self.proxy.stopping
-        ):
-            exchange.record()
-            self.exchange = None
-            self.served += 1
-            return True
-        return exchange.response is None and not exchange.over and not exchange.to_client
+            keep = head.keeps_alive and head.version == b"1.1" and head.framing is NO_BODY
+            raise Denied(403, rule, message, keep=keep)
 
     # -- the engine
 
     def _engine(self) -> tuple[socket.socket, bool]:
-        """A connection to the engine, the kept one if it is still quiet; and whether it was kept."""
-        kept = self._quiet_engine()
-        if kept:
-            return kept, True
+        """A connection to the engine, and whether it is the kept one; raises EngineError."""
+        if self.upstream and wait_until(self.upstream.sock, select.POLLIN, 0):
+            self._drop_upstream()  # it has ended, or says something unasked
+        if self.upstream:
+            return self.upstream.sock, True
         self.upstream = UnixHTTPConnection(self.proxy.settings.upstream)
         self.upstream.connect()
         self.upstream.sock.settimeout(None)
-        self._upstream_poll = select.poll()
-        self._upstream_poll.register(self.upstream.sock.fileno(), select.POLLIN)
         return self.upstream.sock, False
-
-    def _quiet_engine(self) -> socket.socket | None:
-        """The kept connection, if it has not ended and says nothing unasked; else it is closed."""
-        if self.upstream and self._upstream_poll.poll(0):
-            self._drop_upstream()
-        return self.upstream.sock if self.upstream else None
 
     def _drop_upstream(self) -> None:
         if self.upstream:
             self.upstream.close()
             self.upstream = None
 
-    def _http2(self, raw: bytes) -> bool:
-        """A bare HTTP/2 preface: refused as an engine without HTTP/2 does, or, if asked for, relayed unseen."""
-        head = RequestHead(b"PRI", b"*", b"2.0", (), raw)
-        route = Route("*", "", None, "other")
-        if self.proxy.settings.http2 != "relay":
-            self.proxy.record_denial("denied", "PRI", "*", self.identity, "http2")
-            raise HTTPError(400, "HTTP/2 is not spoken here; use HTTP/1.1")
-        if self.listener.policy or self.listener.clients:
-            self._deny(
-                head,
-                route,
-                "http2",
-                "HTTP/2 cannot be held to this listener's rules, so it is refused",
-            )
-        exchange = self.exchange = Exchange(self, head, route, self._engine()[0], False)
-        exchange.begin_opaque()
-        exchange.run()
-        return False
+    # -- answers of our own
 
-    def _refuse(self, status: int, message: str, method: bytes) -> None:
-        """Answer for ourselves, and close so that the answer arrives."""
-        rest: Waiting = error_response(status, message, method)
+    def _refuse(self, error: HTTPError, method: bytes) -> bool:
+        """Answer for ourselves; whether the connection goes on. Else close so that the answer arrives."""
+        self._report(error, method)
+        keep = isinstance(error, Denied) and error.keep and not self.proxy.stopping
+        rest: Pending = error_response(error.status, str(error), method, keep=keep)
         deadline = time.monotonic() + LINGER
         while rest and time.monotonic() < deadline:
-            rest = send_some(self.connection, rest)
+            rest = send_some(self.peer.sock, rest)
             if rest:
-                poll = select.poll()
-                poll.register(self.connection.fileno(), select.POLLOUT)
-                poll.poll(LINGER * 1000)
-        self._linger()
+                wait_until(self.peer.sock, select.POLLOUT, deadline - time.monotonic())
+        if not keep or rest:
+            self._linger()
+            return False
+        return True
+
+    def _report(self, error: HTTPError, method: bytes) -> None:
+        """Count a refusal, and say or record what nothing else tells of."""
+        proxy, who = self.proxy, self.peer.identity
+        if isinstance(error, EngineError):
+            proxy.engine_failed(str(error))
+        elif not self.peer.exchange:
+            proxy.count_request(method, error.status)
+        if error.status in (400, 408, 431) and not isinstance(error, Denied):
+            name = who.get("address", f"uid {who.get('uid')}")
+            text = f"{self.listener.name}: a request of {name} was refused: {error}"
+            proxy.diagnostics.seldom("warning", "http", text)
+            proxy.record_denial("denied", method, None, who, "http")
 
     def _linger(self) -> None:
         """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""
-        half_close(self.connection)
-        if isinstance(self.connection, ssl.SSLSocket):
+        sock = self.peer.sock
+        half_close(sock)
+        if isinstance(sock, ssl.SSLSocket):
             try:
-                socket.socket.shutdown(self.connection, socket.SHUT_WR)
+                socket.socket.shutdown(sock, socket.SHUT_WR)
             except OSError:
                 return
         deadline = time.monotonic() + LINGER
-        poll = select.poll()
-        poll.register(self.connection.fileno(), select.POLLIN)
-        while time.monotonic() < deadline and poll.poll(
-            max(0.0, deadline - time.monotonic()) * 1000
-        ):
+        while wait_until(sock, select.POLLIN, deadline - time.monotonic()):
             try:
-                if not socket.socket.recv(
-                    self.connection, BLOCK
-                ):  # of a TLS session: what it still encrypts
+                if not socket.socket.recv(sock, BLOCK):  # of a TLS session: what it still encrypts
                     return
             except OSError:
                 return
 
 
 class RelayServer(ThreadingHTTPServer):
-    """One listener, TCP or Unix; a thread for each connection."""
+    """One listener, TCP or Unix; a thread for each connection that is admitted."""
 
     daemon_threads = True
     block_on_close = False
@@ -513,16 +435,14 @@ class RelayServer(ThreadingHTTPServer):
         self.proxy = proxy
         self.listener = listener
         self.address_family = listener.address.family
-        self._complained = float("-inf")  # when running out of descriptors was last told
         self._inode: int | None = None
         try:
             super().__init__(
                 listener.address.target, ProxyHandler, bind_and_activate=inherited is None
             )
         except OSError as error:
-            raise ListenError(
-                f"cannot listen on {listener.address.url}: {error.strerror or error}"
-            ) from error
+            reason = error.strerror or error
+            raise ListenError(f"cannot listen on {listener.address.url}: {reason}") from error
         if inherited is not None:
             self.socket.close()
             self.socket = inherited
@@ -539,16 +459,8 @@ class RelayServer(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     def _bind_unix(self, path: str) -> None:
-        """Bind so that the socket is never open to others, not even for a moment, and replace only a dead one."""
-        remove_dead_socket(path)
-        before = os.umask(0o177)
-        try:
-            self.socket.bind(path)
-        finally:
-            os.umask(before)
-        if self.listener.socket_group is not None:
-            os.chown(path, -1, self.listener.socket_group)
-        os.chmod(path, self.listener.socket_mode)
+        """Bind so that the socket is never open to others, and replace only a dead one."""
+        bind_unix(self.socket, path, self.listener.socket_mode, self.listener.socket_group)
         self._inode = os.stat(path).st_ino
         self.server_address = (path, 0)
 
@@ -563,12 +475,15 @@ class RelayServer(ThreadingHTTPServer):
             pass  # gone already
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept. Out of descriptors: say so once, pause, go on: connections wait in the backlog meanwhile."""
+        """Accept. Out of descriptors: pause, so that connections wait in the backlog meanwhile."""
         try:
             sock, address = self.socket.accept()
         except OSError as error:
             if error.errno in (*NO_DESCRIPTORS, errno.ENOBUFS, errno.ENOMEM):
-                self._pause(error)
+                text = f"cannot accept on {self.listener.address.url}: {error.strerror}"
+                hint = "new connections wait until others close"
+                self.proxy.diagnostics.seldom("error", "accept", f"{text}; {hint}")
+                time.sleep(DESCRIPTOR_PAUSE)
             raise
         if sock.family != socket.AF_UNIX:
             for level, option, value in TCP_OPTIONS:
@@ -576,34 +491,62 @@ class RelayServer(ThreadingHTTPServer):
         return sock, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for the connection, unless enough of them are busy with refusing."""
-        if self.proxy.refusing >= MAX_REFUSALS:
+        """Admit a connection, then start its thread; one that is refused never holds a thread."""
+        identity = peer_identity(request, client_address, self.listener.name)
+        connection = Connection(request, identity, time.monotonic())
+        refused = self._refused(connection)
+        if refused:
+            self._turn_away(request, refused)
+            return
+        try:
+            super().process_request(request, connection)
+        except RuntimeError:
+            self.proxy.connections.leave(connection)
+            self.shutdown_request(request)
+            text = "no thread can be started for a new connection; it was closed"
+            self.proxy.diagnostics.seldom("error", "thread", text)
+
+    def _refused(self, connection: Connection) -> HTTPError | None:
+        """Why a connection cannot be admitted; None if it is, and counted in."""
+        proxy, clients = self.proxy, self.listener.clients
+        if clients and proxy.settings.mode != "learn":
+            decision = clients.admits(connection.identity)
+            if not decision.allowed:
+                proxy.record_denial("denied", None, None, connection.identity, decision.rule)
+                return Denied(403, decision.rule, refusal("a connection", "", decision))
+        if proxy.connections.join(connection):
+            return None
+        most = proxy.connections.most
+        text = f"no connection is free: {most} may be open, half of them by one client"
+        proxy.diagnostics.seldom("warning", "full", f"{text}; a new one was answered 503")
+        return HTTPError(503, f"{text}; try again later")
+
+    def _turn_away(self, request: socket.socket, refused: HTTPError) -> None:
+        self.proxy.count_request(None, refused.status)
+        if self.listener.tls:  # the client would take a plain answer for a broken handshake
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
-
-    def _pause(self, error: OSError) -> None:
-        if time.monotonic() - self._complained > COMPLAINT_INTERVAL:
-            self._complained = time.monotonic()
-            text = f"cannot accept on {self.listener.address.url}: {error.strerror}; new connections wait until others close"
-            self.proxy.diagnostics.say("error", text)
-        time.sleep(DESCRIPTOR_PAUSE)
+        self.proxy.doorman.turn_away(request, error_response(refused.status, str(refused)))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """An exception nobody expected: named by kind and place, never with its values, which may hold secrets."""
-        kind, _, trace = sys.exc_info()
-        while trace and trace.tb_next:
-            trace = trace.tb_next
-        where = (
-            f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
-            if trace
-            else "?"
-        )
-        name = kind.__name__ if kind else "error"
-        self.proxy.diagnostics.say(
-            "error",
-            f"a connection to {self.listener.name} was closed by a defect: {name} at {where}",
-        )
+        """An exception that nobody expected: say its kind and place, never its values.
+
+        They may hold secrets.
+        """
+        kind, place = defect(sys.exc_info()[1])
+        text = f"a connection to {self.listener.name} was closed by a defect: {kind} at {place}"
+        self.proxy.diagnostics.seldom("error", f"defect {kind} {place}", text)
+
+
+def defect(error: BaseException | None) -> tuple[str, str]:
+    """The kind of an exception, and where it was raised, without its values."""
+    trace = error.__traceback__ if error else None
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__, "?"
+    file = os.path.basename(trace.tb_frame.f_code.co_filename)
+    return type(error).__name__, f"{file}:{trace.tb_lineno}"
 
 
 class Service:
@@ -616,16 +559,13 @@ class Service:
         inherited = inherited_sockets()
         try:
             for listener in listeners:
-                passed = next(
-                    (sock for sock in inherited if listens_at(sock, listener.address)), None
-                )
-                if passed is not None:
-                    inherited.remove(passed)
-                self.servers.append(RelayServer(proxy, listener, passed))
+                passed = [sock for sock in inherited if listens_at(sock, listener.address)]
+                if passed:
+                    inherited.remove(passed[0])
+                self.servers.append(RelayServer(proxy, listener, passed[0] if passed else None))
             if inherited:
-                raise ListenError(
-                    f"systemd passed a socket at {inherited[0].getsockname()!r}, which no --listen names"
-                )
+                name = inherited[0].getsockname()
+                raise ListenError(f"systemd passed a socket at {name!r}, which no --listen names")
         except ListenError:
             self._close()
             raise
@@ -633,9 +573,11 @@ class Service:
     def start(self) -> None:
         """Accept from here on."""
         for server in self.servers:
-            name = f"accept {server.listener.name}"
             thread = threading.Thread(
-                target=server.serve_forever, name=name, args=(SHUTDOWN_POLL,), daemon=True
+                target=server.serve_forever,
+                name=f"accept {server.listener.name}",
+                args=(SHUTDOWN_POLL,),
+                daemon=True,
             )
             self._threads.append(thread)
             thread.start()
@@ -645,7 +587,7 @@ class Service:
         return all(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float) -> None:
-        """Stop accepting, then stop the proxy; returns after `timeout` seconds at the latest, and a little."""
+        """Stop accepting, then stop the proxy, within about `timeout` seconds."""
         for server in self.servers:
             server.shutdown()
         self._close()
@@ -656,10 +598,11 @@ class Service:
             server.server_close()
 
 
-def raise_descriptor_limit() -> None:
-    """As many descriptors as MAX_CONNECTIONS take, where the hard limit allows: the usual soft one is 1,024."""
+def raise_descriptor_limit(connections: int) -> None:
+    """Allow as many descriptors as the connections take, where the hard limit allows it."""
+    needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -670,37 +613,42 @@ def command_serve(arguments: Sequence[str]) -> int:
     diagnostics = Diagnostics(settings.log_level)
     scanner = load_scanner(settings)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
-    raise_descriptor_limit()
-    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, signals
-    )  # before any thread: all inherit it, and the main thread waits
+    raise_descriptor_limit(settings.max_connections)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    # Before any thread starts: all inherit the mask, and the main thread waits for the signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     log = open_log(settings, scanner, [listener.address.url for listener in listeners], diagnostics)
-    proxy = Proxy(settings, log, scanner, diagnostics)
+    reason = "a defect"
     try:
+        proxy = Proxy(settings, log, scanner, diagnostics)
         service = Service(proxy, listeners)
-        admin = (
-            AdminServer(
-                proxy, settings.admin_listen, functools.partial(live_page, settings.audit_log)
-            )
-            if settings.admin_listen
-            else None
-        )
+        start_admin(proxy)
+        service.start()
+        announce(settings, listeners, diagnostics)
+        notify_systemd("READY=1")
+        reason = signal.Signals(wait_for_end(service)).name
+        stop_service(service, settings.shutdown_timeout)
     except ListenError:
-        log.close("cannot listen", settings.shutdown_timeout)
+        reason = "cannot listen"
         raise
-    service.start()
-    if admin:
-        threading.Thread(target=admin.serve_forever, name="admin", daemon=True).start()
-        if not settings.admin_listen.loopback:
-            diagnostics.say(
-                "warning",
-                f"{settings.admin_listen.url} tells whoever reaches it the names of containers and clients",
-            )
-    announce(settings, listeners, diagnostics)
-    notify_systemd("READY=1")
-    number = wait_for_end(signals, service, diagnostics)
-    return stop_service(service, number, signals, settings.shutdown_timeout)
+    finally:
+        status = log.close(reason, settings.shutdown_timeout)
+    return status
+
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def start_admin(proxy: Proxy) -> None:
+    """Serve health, metrics and the page, where --admin-listen asks for it; raises ListenError."""
+    address = proxy.settings.admin_listen
+    if not address:
+        return
+    admin = AdminServer(proxy, address, functools.partial(live_page, proxy.settings.audit_log))
+    threading.Thread(target=admin.serve_forever, name="admin", daemon=True).start()
+    if not address.loopback:
+        text = f"{address.url} tells whoever reaches it the names of containers and clients"
+        proxy.diagnostics.say("warning", text)
 
 
 def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Diagnostics) -> None:
@@ -730,27 +678,26 @@ def client_url(address: Address) -> str:
     if address.family == socket.AF_UNIX:
         return address.url
     host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(address.target[0], address.target[0])
-    return (
-        f"tcp://[{host}]:{address.target[1]}"
-        if ":" in host
-        else f"tcp://{host}:{address.target[1]}"
-    )
+    host = f"[{host}]" if ":" in host else host
+    return f"tcp://{host}:{address.target[1]}"
 
 
-def wait_for_end(signals: set[signal.Signals], service: Service, diagnostics: Diagnostics) -> int:
-    """Wait for SIGTERM or SIGINT; SIGHUP reopens the log and re-reads the rules; systemd's watchdog is fed."""
-    watchdog = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+def wait_for_end(service: Service) -> int:
+    """Wait for SIGTERM or SIGINT, and return its number.
+
+    SIGHUP reopens the log and reads the rules again; systemd's watchdog is fed.
+    """
+    watchdog = int(os.environ.get("WATCHDOG_USEC") or "0") / 2e6
     while True:
-        info = signal.sigtimedwait(signals, watchdog or 3600)
+        info = signal.sigtimedwait(SIGNALS, watchdog or 3600)
         if info is None:
             if service.alive():
                 notify_systemd("WATCHDOG=1")
         elif info.si_signo == signal.SIGHUP:
-            notify_systemd(
-                f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
-            )
+            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={now}")
             service.proxy.log.reopen()
-            reload_listeners(service, diagnostics)
+            reload_listeners(service, service.proxy.diagnostics)
             notify_systemd("READY=1")
         else:
             return info.si_signo
@@ -772,10 +719,8 @@ def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
     for server in service.servers:
         url = server.listener.address.url
         if url not in listeners:
-            diagnostics.say(
-                "warning",
-                f"SIGHUP: {url} is no longer configured; until a restart it stays open under the rules it had",
-            )
+            text = f"{url} is no longer configured; it stays open as it was until a restart"
+            diagnostics.say("warning", f"SIGHUP: {text}")
             continue
         server.listener = listeners.pop(url)
         say_policy(server.listener, diagnostics)
@@ -788,34 +733,17 @@ def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
 RELOADED = ("allow_host", "allow_browser", "mode")
 
 
-def stop_service(
-    service: Service, number: int, signals: set[signal.Signals], timeout: float
-) -> int:
-    """Stop within the timeout; a second signal ends at once. Returns the exit status."""
+def stop_service(service: Service, timeout: float) -> None:
+    """Stop within about `timeout` seconds; a second signal ends the process at once."""
     notify_systemd("STOPPING=1")
-    done: Future[int] = Future()
-
-    def stop() -> None:
-        deadline = time.monotonic() + timeout
-        try:
-            service.stop(timeout)
-            done.set_result(
-                service.proxy.log.close(
-                    signal.Signals(number).name, max(0.5, deadline - time.monotonic())
-                )
-            )
-        except Exception as error:  # a defect must not leave the process waiting for ever
-            service.proxy.diagnostics.say(
-                "error", f"stopping failed by a defect: {type(error).__name__}"
-            )
-            done.set_result(EXIT_LOST)
-
-    threading.Thread(target=stop, name="stop", daemon=True).start()
-    while not done.done():
-        again = signal.sigtimedwait(signals - {signal.SIGHUP}, 0.02)
-        if again:
-            os._exit(128 + again.si_signo)
-    return done.result()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: os._exit(128 + number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP})
+    try:
+        service.stop(timeout)
+    except Exception as error:
+        kind, place = defect(error)
+        service.proxy.diagnostics.say("error", f"stopping failed by a defect: {kind} at {place}")
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
@@ -836,9 +764,8 @@ def dispatch(arguments: Sequence[str]) -> int:
         if command:
             return command(arguments[1:])
         if arguments and not arguments[0].startswith("-"):
-            raise ConfigurationError(
-                f"{arguments[0]!r} is not a command; there are {', '.join(COMMANDS)}"
-            )
+            known = ", ".join(COMMANDS)
+            raise ConfigurationError(f"{arguments[0]!r} is not a command; there are {known}")
         return command_serve(arguments)
     except ConfigurationError as error:
         status, text = EXIT_CONFIGURATION, str(error)
@@ -850,12 +777,16 @@ def dispatch(arguments: Sequence[str]) -> int:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return 141  # the reader of our output is gone: as a process that SIGPIPE ended
+    except Exception as error:
+        kind, place = defect(error)
+        status, text = EXIT_DEFECT, f"ended by a defect: {kind} at {place}"
     sys.stderr.write(f"dockeraudit: {text}\n")
     return status
 
 
-def run() -> NoReturn:
-    """The program. Ends the process itself: a thread stuck in a hung disk would be waited for, for ever."""
+def main() -> NoReturn:
+    """The program. It ends the process itself: a thread stuck in a hung disk would be joined for ever."""
+    replace_closed_streams()
     status = dispatch(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -865,5 +796,19 @@ def run() -> NoReturn:
     os._exit(status)
 
 
+def replace_closed_streams() -> None:
+    """Give closed standard streams a descriptor that fails, so that no file of ours gets theirs."""
+    for number, name, mode in (
+        (0, "stdin", os.O_WRONLY),
+        (1, "stdout", os.O_RDONLY),
+        (2, "stderr", os.O_WRONLY),
+    ):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest free number, which is this one
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+
+
 if __name__ == "__main__":
-    run()
+    main()

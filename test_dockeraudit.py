@@ -5,16 +5,12 @@ Names are promises. A scripted engine on a Unix socket stands in for Docker; not
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
-import socket
 import struct
-import sys
 import threading
 import time
-import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
@@ -27,10 +23,8 @@ from _dockeraudit import scanning, streams
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.engine import ask_engine
 from _dockeraudit.errors import EngineError, HTTPError
-from _dockeraudit.exchange import SPLICE_PATIENCE, Exchange
-from _dockeraudit.http1 import ChunkedReader, LengthReader, parse_response_head
+from _dockeraudit.http1 import ChunkedReader, parse_response_head
 from _dockeraudit.options import OPTIONS
-from _dockeraudit.proxy import CROWD, CROWD_INTERVAL, SWITCH_INTERVAL, KeptConnections, Proxy
 from _dockeraudit.routes import classify
 from _dockeraudit.rules import shape_sample
 from _dockeraudit.scanner import Scanner
@@ -43,8 +37,6 @@ from _dockeraudit.scanning import (
     TextScanner,
     count_lines,
 )
-from _dockeraudit.settings import Settings
-from _dockeraudit.sockets import GONE, SplicePipe
 from _dockeraudit.streams import (
     Decoded,
     FrameReader,
@@ -55,7 +47,6 @@ from _dockeraudit.streams import (
     output_decoder,
 )
 from conftest import ROOT, splits, wait_for
-from dockeraudit import ProxyHandler
 from patterns import RULES
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
@@ -683,83 +674,6 @@ def test_abandoned_ends_the_wait_for_room(executor: ThreadPoolExecutor) -> None:
 
 
 # =====================================================================================================================
-# relay
-# =====================================================================================================================
-
-
-@pytest.mark.parametrize(
-    "left, stopping, abandoned", [(5, False, True), (0, False, False), (0, True, True)]
-)
-def test_a_client_that_leaves_with_the_last_byte_leaves_nothing_unscanned(
-    left: int, stopping: bool, abandoned: bool
-) -> None:
-    client, peer = socket.socketpair()
-    peer.close()
-    exchange = object.__new__(Exchange)
-    exchange.over, exchange.client, exchange.download = False, client, LengthReader(left)
-    exchange.proxy = type("Stopping", (), {"stopping": stopping})()  # type: ignore[assignment]
-    with client:
-        assert exchange._abandoned() is abandoned
-
-
-@pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
-@pytest.mark.parametrize("spliceable", [True, False])
-def test_a_pipe_passes_bytes_on_even_to_a_socket_that_cannot_be_spliced(
-    monkeypatch: pytest.MonkeyPatch, spliceable: bool
-) -> None:
-    data = random.Random(5).randbytes(2_000_000)
-    (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
-    splice, pipe, got = os.splice, SplicePipe(), b""
-
-    def refused(src: int, dst: int, *arguments: Any, **options: Any) -> int:
-        if dst == client.fileno():
-            raise OSError(errno.EINVAL, "not this one")
-        return splice(src, dst, *arguments, **options)
-
-    def forbidden() -> None:
-        raise PermissionError(errno.EPERM, "not in this sandbox")
-
-    if not spliceable:
-        monkeypatch.setattr(os, "splice", refused)
-        monkeypatch.setattr(os, "sched_yield", forbidden)
-    engine.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, SPLICE_PATIENCE)
-
-    def move_all() -> None:
-        moved, left = None, len(data)
-        while moved != 0:
-            moved = pipe.move(engine, client, left or 1)
-            left -= moved or 0
-        client.close()
-
-    with source, engine, client, reader:
-        assert pipe.move(engine, client, 1) is None
-        threads = [
-            threading.Thread(target=work)
-            for work in (move_all, lambda: (source.sendall(data), source.close()))
-        ]
-        for thread in threads:
-            thread.start()
-        while len(got) < len(data):
-            got += reader.recv(1 << 20)
-        for thread in threads:
-            thread.join()
-        assert got == data and reader.recv(1) == b""
-    pipe.close()
-
-
-@pytest.mark.skipif(not hasattr(os, "splice"), reason="os.splice came with Python 3.10")
-def test_a_pipe_tells_of_a_reader_that_is_gone() -> None:
-    (source, engine), (client, reader) = socket.socketpair(), socket.socketpair()
-    pipe = SplicePipe()
-    with source, engine, client:
-        reader.close()
-        source.sendall(b"for nobody")
-        with pytest.raises(GONE):
-            pipe.move(engine, client, 10)
-    pipe.close()
-
-
-# =====================================================================================================================
 # the whole, in one process
 # =====================================================================================================================
 
@@ -783,73 +697,6 @@ def test_pattern_table(name: str, severity: str, text: str, other: str) -> None:
         (match.rule.name, match.rule.severity) for match in scanner.scan(f"x {text} y".encode())
     ] == [(name, severity)]
     assert scanner.scan(f"x {other} y".encode()) == []
-
-
-def test_the_interpreter_is_shared_in_short_turns_beside_a_stream_and_in_longer_ones_by_a_crowd(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    turns: list[float] = []
-    monkeypatch.setattr(sys, "setswitchinterval", turns.append)
-    settings = Settings(workers=1, upstream="/nonexistent", on_audit_failure="continue")
-    proxy = Proxy(settings, None, None, None)  # type: ignore[arg-type]
-    crowd = [object() for _ in range(CROWD)]
-    assert proxy.join(crowd[0])  # type: ignore[arg-type]
-    proxy.scans(+1)
-    for handler in crowd[1:]:
-        assert proxy.join(handler)  # type: ignore[arg-type]
-    for handler in crowd:
-        proxy.leave(handler)  # type: ignore[arg-type]
-    proxy.scans(-1)
-    proxy.scanning.shutdown()
-    proxy.resolver.stop()
-    long, short = CROWD_INTERVAL, SWITCH_INTERVAL
-    assert turns == [long, short, long, short, long]
-
-
-def test_what_one_kept_connection_meets_with_is_for_its_own_thread_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    defect = RuntimeError("a defect")
-    monkeypatch.setattr(ProxyHandler, "_hear_short", lambda *_: (_ for _ in ()).throw(defect))
-    client, _ = pair = socket.socketpair()
-    handler = ProxyHandler.__new__(ProxyHandler)
-    handler.connection = client
-    handler.exchange = types.SimpleNamespace(failure=None)  # type: ignore[assignment]
-    assert not handler.serve_short(-1) and handler.exchange and handler.exchange.failure is defect
-    with pytest.raises(RuntimeError):
-        exchange = Exchange.__new__(Exchange)
-        exchange.failure, exchange.record = defect, lambda: None  # type: ignore[method-assign]
-        exchange.run()
-    for sock in pair:
-        sock.close()
-
-
-def test_a_kept_connection_that_is_called_to_lead_as_it_begins_to_wait_leads_once() -> None:
-    kept, led = KeptConnections(), []
-    called = threading.Lock()
-    called.acquire()
-    handler: Any = types.SimpleNamespace(descriptors=lambda: iter(()), called=called)
-
-    class LeaderLeaves:
-        def __enter__(self) -> None:
-            kept._leader = object()  # type: ignore[assignment]
-
-        def __exit__(self, *_: object) -> None:
-            kept._leader = handler
-            called.release()
-
-    kept._lock, kept._lead = LeaderLeaves(), led.append  # type: ignore[assignment, method-assign]
-    kept.wait(handler)
-    assert led == [handler] and called.locked()
-
-
-def test_a_kept_connection_waits_for_itself_where_the_kernel_has_no_room() -> None:
-    kept = KeptConnections()
-    with socket.socket() as client, open(__file__) as refused:  # epoll takes no file
-        kept.wait(
-            types.SimpleNamespace(descriptors=lambda: iter([client.fileno(), refused.fileno()]))
-        )  # type: ignore[arg-type]
-    assert not kept._waiting and kept._leader is None
 
 
 def test_payload_isolation_a_header_never_reaches_the_scanner(executor: ThreadPoolExecutor) -> None:

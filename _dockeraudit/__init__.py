@@ -22,8 +22,11 @@
     diagnostics    lines for people on standard error
     settings       what the options say, as values
     sockets        system calls on sockets
+    connections    who is connected, and who goes when there is no room
+    doorman        answers connections that are turned away
     proxy          what all connections share
-    exchange       one request and its answer
+    relay          one request and its answer, sans I/O
+    exchange       one request and its answer on two sockets
     admin          health, metrics, the page of what runs now
     options        command line, environment and file to settings
     scan           the command `scan`

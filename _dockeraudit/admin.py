@@ -20,11 +20,10 @@ from _dockeraudit.sockets import HEAD_TIMEOUT, remove_dead_socket
 def metrics_text(proxy: Proxy) -> str:
     """The state as Prometheus reads it (text format 0.0.4)."""
     counters = proxy.log.counters()
-    exchanges = proxy.exchanges()
-    lag = sum(exchange.auditor.waiting for exchange in exchanges if exchange.auditor)
+    exchanges = proxy.connections.exchanges()
+    lag = sum(exchange.scanner.waiting for exchange in exchanges if exchange.scanner)
     version = f'version="{__version__}",python="{platform.python_version()}"'
-    with proxy._lock:
-        requests = sorted(proxy.requests.items())
+    requests = sorted(proxy.request_counts().items())
     families: list[tuple[str, str, str, list[tuple[str, float]]]] = [
         (
             "requests_total",
@@ -124,11 +123,11 @@ def live_state(proxy: Proxy) -> dict[str, Any]:
             "stream": exchange.audit.number,
             "endpoint": exchange.route.endpoint,
             "container": exchange.audit.container_name or exchange.route.name,
-            "client": exchange.handler.identity,
+            "client": exchange.connection.identity,
             "seconds": round(time.monotonic() - exchange.begun),
-            "bytes": exchange.auditor.bytes if exchange.auditor else exchange.tunnelled,
+            "bytes": exchange.scanner.bytes if exchange.scanner else exchange.tunnelled,
         }
-        for exchange in proxy.exchanges()
+        for exchange in proxy.connections.exchanges()
         if exchange.audit
     ]
     return {

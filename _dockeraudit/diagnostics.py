@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from typing import TextIO
 
 LEVELS = {
@@ -19,12 +21,17 @@ LEVELS = {
 }
 
 
+SELDOM = 60.0  # seconds between two lines of one kind that `seldom` says
+
+
 class Diagnostics:
     """Lines for people, on standard error, from `level` up."""
 
     def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
         self.level = LEVELS[level]
         self.stream = stream or sys.stderr
+        self._said: dict[str, tuple[float, int]] = {}  # kind: when it was said, and unsaid since
+        self._lock = threading.Lock()
 
     def say(self, level: str, text: str) -> None:
         """One line; a closed standard error is nobody's concern."""
@@ -35,3 +42,13 @@ class Diagnostics:
             self.stream.flush()
         except (OSError, ValueError):
             pass
+
+    def seldom(self, level: str, kind: str, text: str) -> None:
+        """A line that others of its kind would follow in a flood: one a minute, with their number."""
+        now = time.monotonic()
+        with self._lock:
+            since, unsaid = self._said.get(kind, (float("-inf"), 0))
+            due = now - since >= SELDOM
+            self._said[kind] = (now, 0) if due else (since, unsaid + 1)
+        if due:
+            self.say(level, text + (f" (and {unsaid} like it before)" if unsaid else ""))

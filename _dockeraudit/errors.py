@@ -4,6 +4,7 @@ from __future__ import annotations
 
 EXIT_FOUND = 1
 EXIT_UNAVAILABLE = 69
+EXIT_DEFECT = 70  # sysexits.h EX_SOFTWARE: an exception that nobody expected
 EXIT_CANNOT_LISTEN = 73
 EXIT_CONFIGURATION = 78
 
@@ -32,11 +33,15 @@ class ListenError(Exception):
 
 
 class Denied(HTTPError):
-    """A request that is refused by a rule of ours: `rule` names it in the `denied` record."""
+    """A request or connection that a rule of ours refuses; `rule` names it in `denied` records.
 
-    def __init__(self, status: int, rule: str, message: str) -> None:
+    `keep`: the connection can carry another request.
+    """
+
+    def __init__(self, status: int, rule: str, message: str, *, keep: bool = False) -> None:
         super().__init__(status, message)
         self.rule = rule
+        self.keep = keep
 
 
 EXIT_BUSY = 75

@@ -106,6 +106,11 @@ class Head:
             return False
         return self.version == b"1.1" or b"keep-alive" in options
 
+    @property
+    def as_it_came(self) -> bytes:
+        """All its lines, those of one hop too, in their order and spelling."""
+        return b"".join([self.start_line, *[field.line for field in self.fields]])
+
     @functools.cached_property
     def end_to_end(self) -> bytes:
         """Its lines, but those of the fields of one hop, in their order and spelling."""
@@ -479,13 +484,19 @@ def forwarded_response_head(head: ResponseHead, client_version: bytes, keep: boo
     )
 
 
-def error_response(status: int, message: str, method: bytes = b"GET") -> bytes:
-    """An answer of our own, as Docker's clients print it: JSON with one `message`; the connection closes after it."""
+def error_response(
+    status: int, message: str, method: bytes = b"GET", *, keep: bool = False
+) -> bytes:
+    """An answer of our own, as Docker's clients print it: JSON with one `message`.
+
+    `keep`: the connection goes on after it.
+    """
     body = json.dumps({"message": f"dockeraudit: {message}"}).encode() + b"\n"
     reason = http.client.responses.get(status, "Error")
+    connection = "" if keep else "Connection: close\r\n"
     head = (
         f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n{connection}\r\n"
     )
     return head.encode() + (b"" if method == b"HEAD" else body)
 

@@ -182,6 +182,13 @@ OPTIONS = (
     Option("socket-mode", "0660", read_mode, "MODE", "mode of a Unix listener"),
     Option("socket-group", None, read_group, "GROUP", "group of a Unix listener"),
     Option(
+        "max-connections",
+        "1024",
+        read_number(int, 2, "a number of connections from 2"),
+        "N",
+        "connections of all listeners together; one client may hold half of them",
+    ),
+    Option(
         "workers", "2", read_number(int, 1, "a number of threads from 1"), "N", "scanning threads"
     ),
     Option(

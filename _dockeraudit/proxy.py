@@ -1,9 +1,13 @@
-"""What all connections share: settings, log, executors, counters."""
+"""What all connections share: settings, log, executors, counters, and the connections themselves.
+
+Threads. Each listener's thread accepts; a connection's thread relays, and alone reads and writes its
+sockets; `--workers` threads scan, some ask the engine for names, one writes the log; the main thread
+waits for signals and stops everything. `Proxy._lock` guards the counters and is never held over a
+system call.
+"""
 
 from __future__ import annotations
 
-import select
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,29 +17,51 @@ from typing import Any
 
 from _dockeraudit.admission import DenialCounts
 from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.doorman import Doorman
 from _dockeraudit.engine import Lookups
 from _dockeraudit.records import redact_bytes
+from _dockeraudit.routes import EXPORTS, Route
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import ScanBudget
 from _dockeraudit.settings import Settings
-from _dockeraudit.sockets import wake
+from _dockeraudit.sockets import shut_down
 
-EVENTS_A_TURN = (
-    64  # sockets of kept connections that are looked at between two looks at all of them
-)
-MAX_CONNECTIONS = 1024  # of all listeners together, a thread each; 503 beyond
-SWITCH_INTERVAL = 0.0005  # seconds a thread keeps the interpreter; the default 5 ms would be a quiet stream's latency
-CROWD = 128  # connections from which on it is longer: 1,000 that were cut at once spent 1.5 s of system time on waking up
-CROWD_INTERVAL = 0.005  # seconds then, and while no stream is scanned, the interpreter's default: half as many requests again
+MAX_HEADS = 64 << 20  # bytes that all large heads under way may hold together
 KNOWN_METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT"}
 )
 MASKED_PATH = 512  # bytes of a path in a record
+SCANNED_PATH = (
+    1024  # bytes of it that are scanned: a secret that begins before the cut is seen whole
+)
+STOP_POLL = 0.02  # seconds between looks at what still runs while stopping
+
+
+class HeadBudget:
+    """Bytes that large request heads may hold, all connections together."""
+
+    def __init__(self, most: int = MAX_HEADS) -> None:
+        self._left = most
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Take so many bytes, or none and False."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        """So many bytes are free again."""
+        with self._lock:
+            self._left += size
 
 
 class Proxy:
-    """What all connections share: settings, the log, the executors, the counters, and the connections themselves."""
+    """What all connections share."""
 
     def __init__(
         self, settings: Settings, log: AuditLog, scanner: Scanner, diagnostics: Diagnostics
@@ -44,187 +70,143 @@ class Proxy:
         self.log = log
         self.scanner = scanner
         self.diagnostics = diagnostics
-        self.room = ScanBudget(workers=settings.workers)
+        self.budget = ScanBudget(workers=settings.workers)
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
-        self.resolver = Lookups(settings.upstream)
+        self.lookups = Lookups(settings.upstream)
+        self.connections = Connections(settings.max_connections)
+        self.doorman = Doorman()
+        self.heads = HeadBudget()
         self.stopping = False
         self.requests: Counter[tuple[str, int]] = Counter()
         self.denied = 0
-        self.streams = 0  # that are scanned now
-        self.refusing = 0  # threads that tell a client beyond MAX_CONNECTIONS so
-        self.connections: set[Any] = set()
-        self._interval = 0.0
+        self._engine_fails = False
         self._denials = DenialCounts()
         self._lock = threading.Lock()
-        self.kept = KeptConnections()
         if settings.on_audit_failure == "deny":
             log.add_failure_listener(self._audit_failure)
 
-    def join(self, handler: Any) -> bool:
-        """Count a connection in, unless there are too many."""
-        with self._lock:
-            if len(self.connections) >= MAX_CONNECTIONS or self.stopping:
-                return False
-            self.connections.add(handler)
-            self._share_interpreter()
-            return True
+    # -- counters and records
 
-    def leave(self, handler: Any) -> None:
-        """Count a connection out."""
+    def count_request(self, method: bytes | None, status: int) -> None:
+        """Count an answered request; None for a connection that was refused before one."""
         with self._lock:
-            self.connections.discard(handler)
-            self._share_interpreter()
+            self.requests[method_name(method) or "none", status] += 1
 
-    def scans(self, change: int) -> None:
-        """Count the streams that are scanned."""
+    def request_counts(self) -> dict[tuple[str, int], int]:
+        """Answered requests so far by method and status."""
         with self._lock:
-            self.streams += change
-            self._share_interpreter()
+            return dict(self.requests)
 
-    def _share_interpreter(self) -> None:
-        """A stream's scan must not keep others waiting; without one, or with a crowd of threads that wake up once an interval, a longer one is faster."""
-        interval = (
-            SWITCH_INTERVAL if self.streams and len(self.connections) < CROWD else CROWD_INTERVAL
-        )
-        if interval != self._interval:
-            self._interval = interval
-            sys.setswitchinterval(interval)
-
-    def refuse(self, change: int) -> None:
-        """Count the threads that tell a client of being too many."""
-        with self._lock:
-            self.refusing += change
-
-    def exchanges(self) -> list[Any]:
-        """The exchanges that run now."""
-        with self._lock:
-            return [handler.exchange for handler in self.connections if handler.exchange]
-
-    def count_request(self, method: bytes, status: int) -> None:
-        """Count an answered request; unknown methods together, since clients invent them."""
-        with self._lock:
-            self.requests[method.decode() if method in KNOWN_METHODS else "other", status] += 1
+    def record_request(
+        self, method: bytes, route: Route, status: int, client: dict[str, Any], seconds: float
+    ) -> None:
+        """Count a request, and record one that changes something or copies data out."""
+        self.count_request(method, status)
+        reading = method in (b"GET", b"HEAD") and not EXPORTS.fullmatch(route.path)
+        if reading and self.settings.mode != "learn":  # to learn, all of the traffic is needed
+            return
+        fields = {
+            "method": method_name(method),
+            "path": self.masked(route.path),
+            "status": status,
+            "client": client,
+            "seconds": round(seconds, 6),
+        }
+        self.log.accept("request", fields)
 
     def masked(self, path: str) -> str:
-        """A path for a record: what looks like a secret in it is redacted."""
-        raw = path.encode("utf-8", "surrogateescape")
-        for match in reversed(self.scanner.scan(raw)):
-            raw = (
-                raw[: match.start]
-                + redact_bytes(raw[match.start : match.end]).encode()
-                + raw[match.end :]
-            )
-        return raw[:MASKED_PATH].decode("utf-8", "replace")
+        """A path for a record: cut, and what looks like a secret in it redacted."""
+        raw = path[:SCANNED_PATH].encode("utf-8", "surrogateescape")[:SCANNED_PATH]
+        pieces, at = [], 0
+        for match in self.scanner.scan(raw):
+            if match.start >= at:
+                pieces += [
+                    raw[at : match.start],
+                    redact_bytes(raw[match.start : match.end]).encode(),
+                ]
+                at = match.end
+        return b"".join([*pieces, raw[at:]])[:MASKED_PATH].decode("utf-8", "replace")
 
     def record_denial(
-        self, event: str, method: str, path: str, client: dict[str, Any], rule: str
+        self, event: str, method: bytes | None, path: str | None, client: dict[str, Any], rule: str
     ) -> None:
-        """Write a `denied` or `would_deny` record, the same one at most once a minute with its count."""
+        """Write a `denied` or `would_deny` record, the same one at most once a minute.
+
+        Method and path are None where they are not known: of a connection that was refused, or a
+        head that could not be read.
+        """
+        name, masked = method_name(method), None if path is None else self.masked(path)
         who = client.get("address", client.get("uid"))
-        key = (event, method, path, client["listener"], who, rule)
+        key = (event, name, masked, client["listener"], who, rule)
         with self._lock:
             self.denied += event == "denied"
-            due = self._denials.add(key, (event, method, path, client, rule), time.monotonic())
+            due = self._denials.add(key, (event, name, masked, client, rule), time.monotonic())
         self._write_denials(due)
 
     def _write_denials(self, due: Iterable[tuple[tuple[Any, ...], int]]) -> None:
         for (event, method, path, client, rule), count in due:
-            fields = {
-                "method": method,
-                "path": self.masked(path),
-                "client": client,
-                "rule": rule,
-                "count": count,
-            }
-            self.log.accept(event, fields)
+            fields = {"method": method, "path": path, "client": client, "rule": rule}
+            self.log.accept(event, {**fields, "count": count})
+
+    # -- the engine and the log, as far as all are concerned
+
+    def engine_failed(self, reason: str) -> None:
+        """A request could not reach the engine: say so when that begins."""
+        with self._lock:
+            begins, self._engine_fails = not self._engine_fails, True
+        if begins:
+            self.diagnostics.say("warning", f"{reason}; requests get 502 until it answers")
+
+    def engine_answered(self) -> None:
+        """The engine has answered: say so where it had failed before."""
+        if not self._engine_fails:
+            return
+        with self._lock:
+            ends, self._engine_fails = self._engine_fails, False
+        if ends:
+            self.diagnostics.say("info", "the engine answers again")
 
     def _audit_failure(self, failed: bool) -> None:
-        """With --on-audit-failure deny: what would go unrecorded is cut; all other requests go on."""
+        """With --on-audit-failure deny: cut the streams that would go unrecorded, nothing else."""
         if failed:
-            for exchange in self.exchanges():
-                if exchange.auditor:
+            for exchange in self.connections.exchanges():
+                if exchange.audited:
                     exchange.cut("audit_failure")
 
+    # -- the end
+
     def stop(self, deadline: float) -> None:
-        """Let open requests finish until `deadline` (monotonic); what never ends by itself is cut at once."""
+        """Let what ends by itself end until `deadline` (monotonic); cut at once what never would."""
         self.stopping = True
+        cut: Counter[str] = Counter()
         while True:
-            with self._lock:
-                handlers = list(self.connections)
+            connections = self.connections.open()
             overdue = time.monotonic() > deadline
-            for handler in handlers:
-                exchange = handler.exchange
-                if exchange is None:
-                    wake(handler.connection)
-                elif overdue or exchange.endless:
-                    exchange.cut("shutdown")
-            if not handlers or time.monotonic() > deadline + 0.5:
+            for connection in connections:
+                exchange = connection.exchange
+                if exchange is not None and (overdue or exchange.endless):
+                    if exchange.cut("shutdown"):
+                        cut[exchange.kind] += 1
+                elif overdue or not connection.request:
+                    shut_down(connection.sock)
+            if not connections or time.monotonic() > deadline + 0.5:
                 break
-            time.sleep(0.02)
+            time.sleep(STOP_POLL)
+        if cut:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(cut.items()))
+            self.diagnostics.say("info", f"stopping: cut {kinds}")
         with self._lock:
             due = self._denials.drain()
         self._write_denials(due)
-        self.resolver.stop()
+        self.lookups.stop()
         finish_executor(self.scanning, deadline + 0.5)
 
 
-class KeptConnections:
-    """Kept connections that wait for their next request: one of the waiting threads waits for them all, and serves what is short.
-
-    Leaders and followers (Schmidt et al., Pattern-Oriented Software Architecture 2): where each thread waits for its own
-    client and engine, 32 clients at once hand the interpreter on eight times a request, and get half as many answers.
-    """
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._waiting: dict[int, Any] = {}  # by the descriptor of either side
-        self._leader: Any | None = None
-        self._lock = threading.Lock()
-
-    def wait(self, handler: Any) -> None:
-        """Lend a connection, until it needs its own thread: what came is in its `buffer`, or in an `exchange` that has begun."""
-        with self._lock:
-            try:
-                for fileno in handler.descriptors():
-                    self._epoll.register(fileno, select.EPOLLIN)
-                    self._waiting[fileno] = handler
-            except OSError:  # the kernel has no room for it: then it waits for itself
-                self._remove(handler)
-                return
-            follows = self._leader is not None
-            if not follows:
-                self._leader = handler
-        if follows:  # decided under the lock: once it is free, the leader may call this one to lead
-            handler.called.acquire()
-        if self._leader is handler:
-            self._lead(handler)
-
-    def _lead(self, handler: Any) -> None:
-        """Serve all that wait until the leader's own connection needs its thread; then another leads."""
-        own = handler.connection.fileno()
-        try:
-            while own in self._waiting:
-                for fileno, _ in self._epoll.poll(-1, EVENTS_A_TURN):
-                    waiting = self._waiting.get(fileno)
-                    if waiting and not waiting.serve_short(fileno):
-                        self._give_back(waiting)
-        finally:
-            with self._lock:
-                self._remove(handler)
-                self._leader = next(iter(self._waiting.values()), None)
-                if self._leader:
-                    self._leader.called.release()
-
-    def _give_back(self, handler: Any) -> None:
-        with self._lock:
-            self._remove(handler)
-        if handler is not self._leader:
-            handler.called.release()
-
-    def _remove(self, handler: Any) -> None:
-        for fileno in handler.descriptors():
-            if self._waiting.pop(fileno, None):
-                self._epoll.unregister(fileno)
+def method_name(method: bytes | None) -> str | None:
+    """A method for records and counts: a client can send anything as one, even a secret."""
+    if method is None:
+        return None
+    return method.decode("ascii") if method in KNOWN_METHODS else "other"
 
 
 def finish_executor(executor: ThreadPoolExecutor, deadline: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import ipaddress
 import os
 import re
@@ -13,90 +12,35 @@ import ssl
 import stat
 import struct
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Union
 
 from _dockeraudit.engine import BLOCK
 from _dockeraudit.settings import Address
 
-SPLICE_SIZE = 256 << 10  # bytes of that pipe; more gains nothing
-HEAD_TIMEOUT = (
-    10.0  # seconds from a head's first byte to its end, against slow heads holding threads
-)
+HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end; a slow head holds a thread
 GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
-NO_WAIT = (
-    socket.MSG_DONTWAIT
-)  # plain sockets block, so that a read alone can wait; reads and sends that must not say so
+NO_WAIT = socket.MSG_DONTWAIT  # plain sockets block; only TLS sockets are set to non-blocking
+ABORT = struct.pack(
+    "ii", 1, 0
+)  # SO_LINGER of zero seconds: closing sends a reset (RFC 9293 §3.10.4)
+
+Pending = Union[bytes, memoryview]  # bytes that a socket has not taken yet
 
 
 def receive(sock: socket.socket, size: int = BLOCK) -> bytes | None:
-    """What has come on a socket: b"" at its end, also a broken one's; None for nothing yet. TLS sockets must not block."""
+    """What has come on a socket: b"" at its end, None where nothing has come yet.
+
+    Raises OSError for a connection that was reset, or whose host no longer answers.
+    """
     try:
         return sock.recv(size, NO_WAIT) if type(sock) is socket.socket else sock.recv(size)
     except LATER:
         return None
-    except OSError:  # reset, or a host that keep-alive probes no longer reach: as good as ended
-        return b""
 
 
-class SplicePipe:
-    """Bytes from socket to socket that never leave the kernel (splice(2), Python 3.10): a third of the processor time of copying.
-
-    Its methods raise OSError where there is no such thing: no descriptor for it, or sockets that cannot be spliced.
-    """
-
-    def __init__(self) -> None:
-        if not hasattr(os, "splice"):
-            raise OSError(errno.ENOSYS, "this Python has no os.splice")
-        self._out, self._in = os.pipe2(os.O_CLOEXEC)
-        try:
-            fcntl.fcntl(self._in, F_SETPIPE_SZ, SPLICE_SIZE)
-        except OSError:
-            pass  # a user's pipes may be limited: then they are smaller
-
-    def move(self, source: socket.socket, sink: socket.socket, most: int) -> int | None:
-        """Wait for what comes next and until it has been taken; how many bytes that were.
-
-        0 at the source's end, None when nothing has come in its SO_RCVTIMEO; raises one of GONE when the sink is gone.
-        """
-        try:
-            moved = os.splice(source.fileno(), self._in, min(most, SPLICE_SIZE))
-        except LATER:
-            return None
-        except OSError as error:
-            if error.errno in UNSPLICEABLE:
-                raise
-            return 0
-        left = moved
-        with suppress(OSError):  # of sandboxes that forbid it
-            os.sched_yield()  # the engine, which has room again, goes first: a sixth less processor time, and as much more a second
-        try:
-            while left:
-                left -= os.splice(self._out, sink.fileno(), left)
-        except OSError as error:
-            if error.errno not in UNSPLICEABLE:
-                raise ConnectionAbortedError(error.errno, error.strerror) from error
-            sink.sendall(os.read(self._out, left))
-        return moved
-
-    def close(self) -> None:
-        """Leave no descriptor behind."""
-        os.close(self._in)
-        os.close(self._out)
-
-
-UNSPLICEABLE = (
-    errno.EINVAL,
-    errno.EOPNOTSUPP,
-    errno.ENOSYS,
-)  # what sandboxes' kernels say of sockets
-F_SETPIPE_SZ = 1031  # Linux's fcntl.h; Python names it from 3.10 on
-Waiting = Union[bytes, memoryview]  # what a side has not taken yet
-
-
-def send_some(sock: socket.socket, data: Waiting) -> Waiting:
+def send_some(sock: socket.socket, data: Pending) -> Pending:
     """Send what a socket takes now; returns the rest. Raises one of GONE."""
     try:
         sent = sock.send(data, NO_WAIT) if type(sock) is socket.socket else sock.send(data)
@@ -110,27 +54,74 @@ def send_some(sock: socket.socket, data: Waiting) -> Waiting:
 
 
 def half_close(sock: socket.socket) -> None:
-    """Tell the peer that nothing more comes; what it still sends can be read. In TLS that is a close_notify."""
+    """Tell the peer that no more bytes come; its own can still be read. In TLS: close_notify."""
     try:
         if isinstance(sock, ssl.SSLSocket):
-            sock.unwrap()  # sends ours; the peer's, which it then waits for, comes later or never
+            sock.unwrap()  # sends our close_notify, then waits for the peer's, which may never come
         else:
             sock.shutdown(socket.SHUT_WR)
     except (OSError, ValueError):
-        pass  # not yet answered, or the peer is gone already, which the next poll tells
+        pass  # the peer is gone, which the next poll tells, or has not sent its close_notify
 
 
-def wake(sock: socket.socket) -> None:
-    """From another thread: make whoever polls this socket see its end. Never touches a TLS session."""
+def shut_down(sock: socket.socket) -> None:
+    """Shut a connection down from another thread, so that its own thread's poll returns.
+
+    The socket is closed by its own thread. A TLS session is not touched.
+    """
     try:
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
-        pass  # closed by its own thread meanwhile
+        pass  # its own thread has closed it meanwhile
 
 
-# Threads. One accepts for each listener, one handles each connection (and alone touches its sockets but for `wake`),
-# `--workers` scan, two ask for names, one writes the log. `Proxy._lock` guards the set of connections and the counters,
-# and is never held over a system call. The main thread waits for signals and does the stopping.
+def abort(sock: socket.socket) -> None:
+    """Let the socket's close send a reset, so that the peer does not take it for a clean end."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+    except OSError:
+        pass  # a Unix socket cannot pass a reset on
+
+
+def wait_until(sock: socket.socket, event: int, seconds: float | None = None) -> bool:
+    """Wait until a socket is readable (POLLIN) or writable (POLLOUT); False if it never was."""
+    poll = select.poll()
+    poll.register(sock.fileno(), event)
+    return bool(poll.poll(None if seconds is None else max(0.0, seconds) * 1000))
+
+
+Events = list[tuple[int, int]]  # (descriptor, mask), as select.poll tells
+
+
+class PollPair:
+    """A poll of two sockets that changes its registrations only where the wanted events change.
+
+    A socket of which nothing is wanted is not registered at all: poll reports POLLHUP even so, and
+    would return at once for ever.
+    """
+
+    def __init__(self, first: socket.socket, second: socket.socket) -> None:
+        self.first, self.second = first.fileno(), second.fileno()
+        self.second_readable: Events = [(self.second, select.POLLIN)]
+        self._poll = select.poll()
+        self._masks: dict[int, int | None] = {self.first: None, self.second: None}
+
+    def wait(self, first: int | None, second: int | None, seconds: float | None) -> Events:
+        """Wait for events of both sockets; None for a mask leaves that socket out."""
+        masks = self._masks
+        if masks[self.first] != first:
+            self._change(self.first, first)
+        if masks[self.second] != second:
+            self._change(self.second, second)
+        return self._poll.poll(None if seconds is None else seconds * 1000)
+
+    def _change(self, fileno: int, mask: int | None) -> None:
+        if mask is None:
+            self._poll.unregister(fileno)
+        else:
+            self._poll.register(fileno, mask)
+        self._masks[fileno] = mask
+
 
 PEER_CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
 
@@ -196,6 +187,22 @@ TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
 )
+
+
+def bind_unix(sock: socket.socket, path: str, mode: int, group: int | None = None) -> None:
+    """Bind to a path so that the socket is never open to others; replaces only a dead one.
+
+    Raises OSError.
+    """
+    remove_dead_socket(path)
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+    if group is not None:
+        os.chown(path, -1, group)
+    os.chmod(path, mode)
 
 
 def remove_dead_socket(path: str) -> None:

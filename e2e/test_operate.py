@@ -20,7 +20,8 @@ from _dockeraudit import options
 from _dockeraudit.engine import UnixHTTPConnection
 from _dockeraudit.errors import EngineError
 from _dockeraudit.options import has_ipv6, read_address
-from _dockeraudit.proxy import MAX_CONNECTIONS
+
+MAX_CONNECTIONS = 1024
 from conftest import PROGRAM, ROOT, wait_for
 
 AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"

@@ -72,7 +72,7 @@ def broken_ask(self, kind, name):
         raise KeyError({secret!r})
     return ask(self, kind, name)
 Exchange.run, Scanner.scan_lines, Lookups._ask = broken_run, broken_scan, broken_ask
-dockeraudit.run()
+dockeraudit.main()
 """
 
 
