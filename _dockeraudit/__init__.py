@@ -9,6 +9,7 @@
     streams        Docker's frames and WebSocket messages to text, sans I/O
     rules          what a rule is, and the shorthand of the tables
     plausibility   whether a candidate is a secret or a placeholder
+    needles        values of a container's own secret variables, and their forms
     scanner        how many rules are applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
     userrules      rules from a user's file
