@@ -1,22 +1,23 @@
 .PHONY: test e2e e2e-full dist demo docs bench bench-detect fuzz clean
 PYTHON ?= python3
 VENV = .venv
+FAST = not engine and not root and not slow and not full
 PYTEST = $(VENV)/bin/python -m pytest -q -p no:cacheprovider
 
-# `make test` needs a shell, Python and the package index. Tests marked `engine` need root and Docker Engines (e2e/run
-# starts them); tests marked `full` are the long forms, for `make e2e-full` alone.
+# `make test` needs a shell, Python and the package index. Tests marked `engine`, `root` or `slow` are
+# for `make e2e`; tests marked `full` are the long forms, for `make e2e-full` alone. setup.cfg says what each mark means.
 
 test: $(VENV)/ready dist  ## everything that needs neither root nor Docker, on the modules and, beside it, on the stitched file
 	$(VENV)/bin/python patterns.py
-	DOCKERAUDIT_FORM=stitched $(PYTEST) -m "not engine and not full" >dist/stitched.log 2>&1 & stitched=$$!; \
-	$(PYTEST) -m "not engine and not full"; modules=$$?; \
+	DOCKERAUDIT_FORM=stitched $(PYTEST) -m "$(FAST)" >dist/stitched.log 2>&1 & stitched=$$!; \
+	$(PYTEST) -m "$(FAST)"; modules=$$?; \
 	wait $$stitched; stitched=$$?; echo "the stitched file:"; cat dist/stitched.log; exit $$((modules | stitched))
 
 e2e: $(VENV)/ready dist  ## real engines, real clients, real faults; needs root
-	bash e2e/run $(VENV)/bin/python -m "engine and not full"
+	bash e2e/run $(VENV)/bin/python -m "(engine or root or slow) and not full"
 
 e2e-full: test  ## everything there is, for as long as it takes; needs root
-	bash e2e/run $(VENV)/bin/python -m "engine or full"
+	bash e2e/run $(VENV)/bin/python -m "engine or root or slow or full"
 
 $(VENV)/ready: setup.cfg
 	$(PYTHON) -m venv $(VENV)

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 
-pytestmark = pytest.mark.engine
+pytestmark = pytest.mark.slow
 
 STREAMS = {"each100", "cut100", "secrets100"}
 
