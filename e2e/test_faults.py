@@ -736,6 +736,7 @@ def test_a_deleted_file_and_a_deleted_directory_are_made_anew(write, folder):
     assert {path.name for path in home.iterdir()} >= {".audit.log.lock"} and problems(log) == []
 
 
+@pytest.mark.root
 def test_a_lost_permission_is_a_full_disk(write, folder):
     home = folder / "logs"
     home.mkdir()
@@ -785,6 +786,7 @@ def logrotate_in_its_own_world(folder, configuration, systemctl):
     )
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("recipe", ["logrotate.conf", "logrotate-copytruncate.conf"])
 def test_logrotate_with_our_configuration_as_it_stands(engine, start_proxy, folder, recipe):
     needs("logrotate")
@@ -878,6 +880,7 @@ def serve(folder, log):
         proxy.stop()
 
 
+@pytest.mark.root
 def test_what_is_no_regular_file_is_refused_with_78(folder):
     os.mkfifo(folder / "fifo")
     (folder / "directory").mkdir()
