@@ -18,7 +18,7 @@ lint: $(VENV)/ready  ## ruff and mypy, neither of which may find anything (Pytho
 	@$(VENV)/bin/ruff format --check --quiet
 	@$(VENV)/bin/mypy --no-error-summary
 
-test: $(VENV)/ready dist  ## what needs neither root nor Docker, on the modules and the stitched file
+test: $(VENV)/ready dist  ## tests without root or Docker, on the modules and the stitched file
 	@$(VENV)/bin/python patterns.py
 	@DOCKERAUDIT_FORM=stitched $(PYTEST) -m "$(FAST)" >dist/stitched.log 2>&1 & stitched=$$!; \
 	$(PYTEST) -m "$(FAST)"; modules=$$?; \
