@@ -52,7 +52,7 @@ demo:  ## a few log lines with made-up secrets, through the real proxy
 docs:  ## write docs/rules.md from the table of rules
 	@$(PYTHON) -m dockeraudit rules --markdown > docs/rules.md
 
-bench: dist  ## speed beside the engine alone and other proxies; needs root and Debian's packages
+bench:  ## speed beside the engine alone and other proxies; needs root and Debian's packages
 	@$(PYTHON) bench/run.py
 
 bench-detect:  ## detection figures: VECTORS=DIR with vectors.jsonl.gz, score.py and adapter.py

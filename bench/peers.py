@@ -376,6 +376,7 @@ class Dockeraudit(Peer):
     exact = True
     audits = True
     options: tuple[str, ...] = ()
+    file: Path  # the program, alone in its folder
 
     @classmethod
     def missing(cls) -> str | None:
@@ -383,15 +384,16 @@ class Dockeraudit(Peer):
 
     def command(self) -> list[str]:
         self.tcp_address = f"127.0.0.1:{free_port()}"
-        program = self.folder.parent / "single-file"
-        if not program.exists():
-            program.mkdir()
-            shutil.copy(HERE.parent / "dist" / "dockeraudit.py", program)
         listen = f"unix://{self.address},tcp://{self.tcp_address}"
         strange = [
             f"-u{name}" for name in os.environ if name.startswith(("DOCKER", "LOG_LEVEL", "PYTHON"))
         ]
-        environment = ["env", *strange, f"DOCKERAUDIT_LISTEN={listen}", f"PYTHONPATH={program}"]
+        environment = [
+            "env",
+            *strange,
+            f"DOCKERAUDIT_LISTEN={listen}",
+            f"PYTHONPATH={self.file.parent}",
+        ]
         return [
             *environment,
             sys.executable,

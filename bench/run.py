@@ -117,6 +117,7 @@ class Bench:
                 ["cc", "-O2", "-pthread", "-o", str(self.folder / name), str(HERE / f"{name}.c")],
                 check=True,
             )
+        Dockeraudit.file = write_program(self.folder, self.options.program)
         write_pattern(self.folder)
         self._engine = subprocess.Popen(
             [str(self.folder / "engine"), self.engine, str(self.folder)]
@@ -228,16 +229,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def make_single_file() -> None:
-    """Write dist/dockeraudit.py from the sources as they are now: the file that is measured."""
+def write_program(folder: Path, given: str | None) -> Path:
+    """Write the single file that is measured: the one given, or else the sources as they are now."""
     sys.path.insert(0, str(HERE.parent / "deploy"))
     from stitch import stitched
 
-    path = HERE.parent / "dist" / "dockeraudit.py"
-    path.parent.mkdir(exist_ok=True)
-    text = stitched(HERE.parent)
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    program = folder / "program" / "dockeraudit.py"
+    program.parent.mkdir()
+    program.write_text(Path(given).read_text() if given else stitched(HERE.parent))
+    return program
 
 
 def check_planted(text: bytes, secrets: int) -> None:
@@ -595,7 +595,6 @@ SMOKE = ("each100", "cut100", "secrets100", "quiet", "requests-1", "chunked", "f
 def main() -> int:
     """Measure, print, write. Returns 1 if a byte differed or a secret was not counted."""
     options = read_options()
-    make_single_file()
     wanted = options.only.split(",") if options.only else SMOKE if options.smoke else None
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))  # ends what was started
     folder = Path(
@@ -628,6 +627,9 @@ def read_options() -> argparse.Namespace:
         "--engine",
         default=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
         help="a real engine's socket, for `docker logs`",
+    )
+    parser.add_argument(
+        "--program", metavar="FILE", help="another dockeraudit.py as `make dist` writes it"
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures, for --compare")
     parser.add_argument(
