@@ -12,8 +12,9 @@ RUN mkdir -p /image/opt/dockeraudit /image/var/log/dockeraudit \
 
 FROM ${BASE}
 COPY --from=stitch /image/ /
-# Never root: Compose's group_add gives it the engine's socket. `auto`: the variables of Tecnativa's and linuxserver's
-# proxies count as soon as one is set; without any, everything passes and is audited.
+# It does not run as root: Compose's group_add gives it the engine's socket. With the policy `auto`,
+# the variables of Tecnativa's and linuxserver's proxies count as soon as one is set; without any,
+# everything passes and is audited.
 ENV DOCKERAUDIT_LISTEN=tcp://[::]:2375 \
     DOCKERAUDIT_AUDIT_LOG=/var/log/dockeraudit/audit.log \
     DOCKERAUDIT_POLICY=auto
@@ -21,5 +22,6 @@ WORKDIR /opt/dockeraudit
 USER 65534:65534
 VOLUME /var/log/dockeraudit
 EXPOSE 2375
-HEALTHCHECK --interval=30s --timeout=6s --start-period=5s CMD ["python3", "-m", "dockeraudit", "healthcheck"]
+HEALTHCHECK --interval=30s --timeout=6s --start-period=5s \
+  CMD ["python3", "-m", "dockeraudit", "healthcheck"]
 ENTRYPOINT ["python3", "-m", "dockeraudit"]

@@ -1,49 +1,66 @@
-.PHONY: test e2e e2e-full dist demo docs bench bench-detect fuzz clean
+.PHONY: help lint test e2e e2e-full dist demo docs bench bench-detect fuzz clean
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV = .venv
 PYTEST = $(VENV)/bin/python -m pytest -q -p no:cacheprovider
 
-# `make test` needs a shell, Python and the package index. Tests marked `engine` need root and Docker Engines (e2e/run
-# starts them); tests marked `full` are the long forms, for `make e2e-full` alone.
+# setup.cfg says what each mark of a test means. Everything that a test needs is installed into
+# $(VENV), and by `make e2e` also as Debian packages.
+FAST = not (engine or root or slow or full)
+SLOW = (engine or root or slow) and not full
+LONG = engine or root or slow or full
 
-test: $(VENV)/ready dist  ## everything that needs neither root nor Docker, on the modules and, beside it, on the stitched file
-	$(VENV)/bin/python patterns.py
-	DOCKERAUDIT_FORM=stitched $(PYTEST) -m "not engine and not full" >dist/stitched.log 2>&1 & stitched=$$!; \
-	$(PYTEST) -m "not engine and not full"; modules=$$?; \
-	wait $$stitched; stitched=$$?; echo "the stitched file:"; cat dist/stitched.log; exit $$((modules | stitched))
+help:  ## this list
+	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+lint: $(VENV)/ready  ## ruff and mypy, neither of which may find anything (Python 3.10 or newer)
+	@$(VENV)/bin/ruff check --quiet
+	@$(VENV)/bin/ruff format --check --quiet
+	@$(VENV)/bin/mypy --no-error-summary
+
+test: $(VENV)/ready dist  ## tests without root or Docker, on the modules and the stitched file
+	@$(VENV)/bin/python patterns.py
+	@DOCKERAUDIT_FORM=stitched $(PYTEST) -m "$(FAST)" >dist/stitched.log 2>&1 & stitched=$$!; \
+	$(PYTEST) -m "$(FAST)"; modules=$$?; \
+	if wait $$stitched; then echo "the stitched file: $$(tail -n 1 dist/stitched.log)"; \
+	else cat dist/stitched.log; echo "the tests above failed on the stitched file"; exit 1; fi; \
+	exit $$modules
 
 e2e: $(VENV)/ready dist  ## real engines, real clients, real faults; needs root
-	bash e2e/run $(VENV)/bin/python -m "engine and not full"
+	@bash e2e/run $(VENV)/bin/python -m "$(SLOW)"
 
 e2e-full: test  ## everything there is, for as long as it takes; needs root
-	bash e2e/run $(VENV)/bin/python -m "engine or full"
+	@bash e2e/run $(VENV)/bin/python -m "$(LONG)"
 
 $(VENV)/ready: setup.cfg
-	$(PYTHON) -m venv $(VENV)
-	for try in 1 2 3 4 5; do $(VENV)/bin/pip install -q $$($(VENV)/bin/python e2e/requirements.py) && break || sleep $$((try * 3)); done
-	$(VENV)/bin/python -c "import pytest, pytest_timeout, requests_unixsocket"
-	touch $@
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python e2e/requirements.py test > $(VENV)/requirements.txt
+	@for try in 1 2 3 4 5; do \
+	$(VENV)/bin/pip install -q --disable-pip-version-check -r $(VENV)/requirements.txt && break; \
+	echo "pip install failed, attempt $$try of 5" >&2; sleep $$((try * 3)); done
+	@$(VENV)/bin/python -c "import pytest, pytest_timeout, requests_unixsocket"
+	@touch $@
 
-dist:  ## the one file to copy onto a host
-	mkdir -p dist
-	$(PYTHON) deploy/stitch.py > dist/dockeraudit.py.new
-	mv dist/dockeraudit.py.new dist/dockeraudit.py
+dist:  ## dist/dockeraudit.py, the one file to copy onto a host
+	@mkdir -p dist
+	@$(PYTHON) deploy/stitch.py > dist/dockeraudit.py.new
+	@mv dist/dockeraudit.py.new dist/dockeraudit.py
 
 demo:  ## a few log lines with made-up secrets, through the real proxy
-	$(PYTHON) e2e/demo.py
+	@$(PYTHON) e2e/demo.py
 
-docs:  ## docs/rules.md from the table
-	$(PYTHON) -m dockeraudit rules --markdown > docs/rules.md
+docs:  ## write docs/rules.md from the table of rules
+	@$(PYTHON) -m dockeraudit rules --markdown > docs/rules.md
 
-bench: dist  ## speed against the engine directly and against peers; needs root (peers from Debian's packages)
-	$(PYTHON) bench/run.py
+bench:  ## speed beside the engine alone and other proxies; needs root and Debian's packages
+	@$(PYTHON) bench/run.py
 
-bench-detect:  ## detection figures: make bench-detect VECTORS=DIR with vectors.jsonl.gz, score.py and adapter.py
-	PATH="$$(bench/fetch-scanners):$$PATH" $(PYTHON) bench/detect.py $(VECTORS)
+bench-detect:  ## detection figures: VECTORS=DIR with vectors.jsonl.gz, score.py and adapter.py
+	@PATH="$$(bench/fetch-scanners):$$PATH" $(PYTHON) bench/detect.py $(VECTORS)
 
-fuzz: $(VENV)/ready  ## parsers and classifiers, until interrupted (SECONDS=N to bound it)
-	-$(VENV)/bin/pip install -q atheris  # coverage-guided where it installs; without it, seeded mutations
-	$(VENV)/bin/python e2e/fuzz.py $(SECONDS)
+fuzz: $(VENV)/ready  ## parsers and classifiers, until interrupted (SECONDS=N to end by itself)
+	@$(VENV)/bin/pip install -q atheris || echo "no atheris here: seeded mutations instead" >&2
+	@$(VENV)/bin/python e2e/fuzz.py $(SECONDS)
 
-clean:
+clean:  ## remove everything that make has made
 	rm -rf $(VENV) dist build *.egg-info

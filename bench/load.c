@@ -1,14 +1,21 @@
-/* The load client: asks, compares every byte, and says in one line of JSON how long it took. Fast enough not to be the limit.
+/* The load client: it sends requests, compares every byte of the answers, and prints how long they
+ * took as one line of JSON. It is fast enough not to be what limits the speed.
  *
- *     load stream  ADDRESS TARGET TIMES EXPECTED [wire]     a body that is TIMES times the file EXPECTED, byte for byte
- *     load requests ADDRESS TARGET CLIENTS SECONDS BODY     keep-alive requests by so many clients, all answered with BODY
- *     load quiet   ADDRESS QUIET STREAMS SECONDS BUSY COUNT latency of QUIET's frames while COUNT streams of BUSY run
- *     load first   ADDRESS TARGET TRIES BUSY COUNT          time to a new stream's first body byte while COUNT of BUSY run; at most 10 s
- *     load follow  ADDRESS TARGET COUNT                     open streams, say so, and close them all at once when stdin ends
- *     load slow    ADDRESS TARGET BYTES SECONDS             read BYTES of a body evenly over so long, then leave
+ *     load stream ADDRESS TARGET TIMES EXPECTED [wire]
+ *         a body that is TIMES times the file EXPECTED, byte for byte
+ *     load requests ADDRESS TARGET CLIENTS SECONDS BODY
+ *         keep-alive requests by so many clients, all answered with BODY
+ *     load quiet ADDRESS QUIET STREAMS SECONDS BUSY COUNT
+ *         the latency of QUIET's frames while COUNT streams of BUSY run
+ *     load first ADDRESS TARGET TRIES BUSY COUNT
+ *         the time to a new stream's first body byte while COUNT streams of BUSY run; at most 10 s
+ *     load follow ADDRESS TARGET COUNT
+ *         opens streams, says so, and closes them all at once when its standard input ends
+ *     load slow ADDRESS TARGET BYTES SECONDS
+ *         reads BYTES of a body evenly over so long, then leaves
  *
- * ADDRESS is the path of a Unix socket or 127.0.0.1:PORT. `wire` compares the body's chunk framing too: for peers that pass it
- * on as it is. The others' chunks are taken off, and what was in them is compared.
+ * ADDRESS is the path of a Unix socket or 127.0.0.1:PORT. With `wire` the chunk framing is compared
+ * too, for peers that pass it on unchanged. For other peers the chunks' contents are compared.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -34,7 +41,7 @@
 #define STREAMS 2048
 #define SAMPLES (1 << 20)
 #define FIRST_LIMIT 10.0 /* s that trying new streams may take */
-#define WARM_UP 500000 /* us that busy streams run before anything is measured */
+#define WARM_UP 500000   /* us that busy streams run before anything is measured */
 
 static const char *address, *target, *busy_target;
 static atomic_int stopping;
@@ -55,19 +62,25 @@ __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *form
 }
 
 static int dial(void) {
-    union { struct sockaddr any; struct sockaddr_un local; struct sockaddr_in net; } to = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_un local;
+        struct sockaddr_in net;
+    } to = {0};
     socklen_t size = sizeof to.local;
     int one = 1;
     if (address[0] == '/') {
         to.local.sun_family = AF_UNIX;
         snprintf(to.local.sun_path, sizeof to.local.sun_path, "%s", address);
     } else {
-        to.net.sin_family = AF_INET, to.net.sin_port = htons((uint16_t)atoi(strchr(address, ':') + 1)), size = sizeof to.net;
+        to.net.sin_family = AF_INET,
+        to.net.sin_port = htons((uint16_t)atoi(strchr(address, ':') + 1)), size = sizeof to.net;
         inet_pton(AF_INET, "127.0.0.1", &to.net.sin_addr);
     }
     int fd = socket(to.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (address[0] != '/') setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    for (int tries = 0; connect(fd, &to.any, size); tries++) { /* a Unix listener's full backlog says EAGAIN at once */
+    for (int tries = 0; connect(fd, &to.any, size);
+        tries++) { /* a Unix listener's full backlog says EAGAIN at once */
         if (tries > 1000) die("cannot connect to %s", address);
         usleep(1000);
     }
@@ -76,11 +89,15 @@ static int dial(void) {
 
 static void ask(int fd, const char *what) {
     char text[1024];
-    int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: docker\r\nUser-Agent: Docker-Client/28.5.2 (linux)\r\n\r\n", what);
+    int n = snprintf(text, sizeof text,
+        "GET %s HTTP/1.1\r\nHost: docker\r\n"
+        "User-Agent: Docker-Client/28.5.2 (linux)\r\n\r\n",
+        what);
     if (send(fd, text, (size_t)n, MSG_NOSIGNAL) != n) die("cannot send to %s", address);
 }
 
-/* Read a head; returns how many bytes of the body came with it, moved to the buffer's start. Sets *chunked. */
+/* Read a head and set *chunked. Returns how many bytes of the body came with it; they are moved to
+ * the buffer's start. */
 static size_t read_head(int fd, char *buffer, int *chunked) {
     size_t have = 0;
     while (1) {
@@ -99,7 +116,11 @@ static size_t read_head(int fd, char *buffer, int *chunked) {
 }
 
 /* What a body must be: a file, so many times. */
-struct expected { const char *data; size_t size, at; long long left; };
+struct expected {
+    const char *data;
+    size_t size, at;
+    long long left;
+};
 
 static struct expected expect(const char *path, long times) {
     struct stat info;
@@ -115,14 +136,18 @@ static void compare(struct expected *wanted, const char *data, size_t size) {
     wanted->left -= (long long)size;
     while (size) {
         size_t part = wanted->size - wanted->at < size ? wanted->size - wanted->at : size;
-        if (memcmp(wanted->data + wanted->at, data, part)) die("the body differs in the %zu bytes from %zu of a cycle", part, wanted->at);
+        if (memcmp(wanted->data + wanted->at, data, part))
+            die("the body differs in the %zu bytes from %zu of a cycle", part, wanted->at);
         data += part, size -= part;
         wanted->at = (wanted->at + part) % wanted->size;
     }
 }
 
 /* Chunked coding taken off: state between reads. */
-struct chunks { size_t left; int line, done; };
+struct chunks {
+    size_t left;
+    int line, done;
+};
 
 static void unchunk(struct chunks *state, struct expected *wanted, const char *data, size_t size) {
     for (size_t at = 0; at < size && !state->done;) {
@@ -164,14 +189,18 @@ static void stream(long times, const char *expected, int wire) {
         else {
             if ((long long)body > wanted.left) body = (size_t)wanted.left;
             compare(&wanted, buffer, body);
-            if (size > body && (tail + size - body > 5 || !chunked || memcmp(last + tail, buffer + body, size - body))) die("the body does not end as it should");
+            if (size > body && (tail + size - body > 5 || !chunked ||
+                                   memcmp(last + tail, buffer + body, size - body)))
+                die("the body does not end as it should");
             tail += size - body;
         }
         if (!wanted.left && (!chunked || tail == 5 || state.done)) break;
-        if ((n = recv(fd, buffer, BUFFER, 0)) <= 0) die("the body ends %lld bytes too early", wanted.left);
+        if ((n = recv(fd, buffer, BUFFER, 0)) <= 0)
+            die("the body ends %lld bytes too early", wanted.left);
     }
     double end = seconds();
-    printf("{\"seconds\": %.6f, \"first\": %.6f, \"bytes\": %lld}\n", end - begun, first - begun, bytes);
+    printf("{\"seconds\": %.6f, \"first\": %.6f, \"bytes\": %lld}\n", end - begun, first - begun,
+        bytes);
 }
 
 /* -- keep-alive requests */
@@ -185,18 +214,24 @@ static void *requester(void *unused) {
     int fd = dial();
     long done = 0;
     size_t body = strlen(answer_body);
-    size_t asked = (size_t)snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: docker\r\nUser-Agent: Docker-Client/28.5.2 (linux)\r\n\r\n", target);
+    size_t asked = (size_t)snprintf(text, sizeof text,
+        "GET %s HTTP/1.1\r\nHost: docker\r\n"
+        "User-Agent: Docker-Client/28.5.2 (linux)\r\n\r\n",
+        target);
     while (!stopping) {
         size_t have = 0;
         char *end = NULL;
-        if (send(fd, text, asked, MSG_NOSIGNAL) != (ssize_t)asked) die("a keep-alive connection of %s was closed", address);
+        if (send(fd, text, asked, MSG_NOSIGNAL) != (ssize_t)asked)
+            die("a keep-alive connection of %s was closed", address);
         while (!end || have - (size_t)(end + 4 - buffer) < body) {
             ssize_t n = recv(fd, buffer + have, sizeof buffer - have, 0);
             if (n <= 0) die("a keep-alive connection of %s ended in an answer", address);
             have += (size_t)n;
             if (!end) end = memmem(buffer, have, "\r\n\r\n", 4);
         }
-        if (strncmp(buffer, "HTTP/1.1 200", 12) || memcmp(end + 4, answer_body, body) || have != (size_t)(end + 4 - buffer) + body) die("%s answers wrongly", address);
+        if (strncmp(buffer, "HTTP/1.1 200", 12) || memcmp(end + 4, answer_body, body) ||
+            have != (size_t)(end + 4 - buffer) + body)
+            die("%s answers wrongly", address);
         done++;
     }
     close(fd);
@@ -267,7 +302,8 @@ static void *quiet_reader(void *unused) {
         double arrived = seconds();
         long long sent;
         buffer[have] = 0;
-        for (char *at = buffer; have && (at = memmem(at, have - (size_t)(at - buffer), "\x01\0\0\0", 4)); at += 8) {
+        for (char *at = buffer;
+            have && (at = memmem(at, have - (size_t)(at - buffer), "\x01\0\0\0", 4)); at += 8) {
             int slot = (sscanf(at + 8, "%19lld", &sent) == 1) ? taken++ : SAMPLES;
             if (slot < SAMPLES) samples[slot] = arrived - (double)sent / 1e9;
         }
@@ -291,7 +327,8 @@ static void quiet(int streams, double duration, int busy) {
     int count = taken;
     stopping = 1;
     qsort(samples, (size_t)(taken = count), sizeof *samples, by_value);
-    printf("{\"p50\": %.9f, \"p99\": %.9f, \"samples\": %d, \"bytes\": %lld}\n", percentile(0.5), percentile(0.99), count, bytes);
+    printf("{\"p50\": %.9f, \"p99\": %.9f, \"samples\": %d, \"bytes\": %lld}\n", percentile(0.5),
+        percentile(0.99), count, bytes);
     fflush(stdout);
     _exit(0); /* the readers sit in recv */
 }
@@ -305,13 +342,15 @@ static void first(int tries, int busy) {
         double begun = seconds();
         int fd = dial();
         ask(fd, target);
-        if (!read_head(fd, buffer, &chunked) && recv(fd, buffer, BUFFER, 0) <= 0) die("a new stream of %s ended", address);
+        if (!read_head(fd, buffer, &chunked) && recv(fd, buffer, BUFFER, 0) <= 0)
+            die("a new stream of %s ended", address);
         samples[taken++] = seconds() - begun;
         close(fd);
         usleep(10000);
     }
     qsort(samples, (size_t)taken, sizeof *samples, by_value);
-    printf("{\"p50\": %.9f, \"p99\": %.9f, \"samples\": %d}\n", percentile(0.5), percentile(0.99), (int)taken);
+    printf("{\"p50\": %.9f, \"p99\": %.9f, \"samples\": %d}\n", percentile(0.5), percentile(0.99),
+        (int)taken);
     fflush(stdout);
     _exit(0);
 }
@@ -322,7 +361,8 @@ static void follow(int count) {
     int chunked;
     for (int i = 0; i < count; i++) {
         ask(fds[i] = dial(), target);
-        if (!read_head(fds[i], buffer, &chunked) && recv(fds[i], buffer, BUFFER, 0) <= 0) die("stream %d of %s ended", i, address);
+        if (!read_head(fds[i], buffer, &chunked) && recv(fds[i], buffer, BUFFER, 0) <= 0)
+            die("stream %d of %s ended", i, address);
     }
     printf("{\"open\": %d}\n", count);
     fflush(stdout);
@@ -356,8 +396,10 @@ int main(int argc, char **argv) {
     address = argv[2], target = argv[3];
     busy_target = argc > 6 ? argv[argc - 2] : "";
     if (!strcmp(argv[1], "stream") && argc >= 6) stream(atol(argv[4]), argv[5], argc > 6);
-    else if (!strcmp(argv[1], "requests") && argc == 7) requests(atoi(argv[4]), atof(argv[5]), argv[6]);
-    else if (!strcmp(argv[1], "quiet") && argc == 8) quiet(atoi(argv[4]), atof(argv[5]), atoi(argv[7]));
+    else if (!strcmp(argv[1], "requests") && argc == 7)
+        requests(atoi(argv[4]), atof(argv[5]), argv[6]);
+    else if (!strcmp(argv[1], "quiet") && argc == 8)
+        quiet(atoi(argv[4]), atof(argv[5]), atoi(argv[7]));
     else if (!strcmp(argv[1], "first") && argc == 7) first(atoi(argv[4]), atoi(argv[6]));
     else if (!strcmp(argv[1], "follow")) follow(atoi(argv[4]));
     else if (!strcmp(argv[1], "slow") && argc == 6) slow(atoll(argv[4]), atof(argv[5]));

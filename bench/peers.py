@@ -1,6 +1,6 @@
-"""The processes that are measured side by side: started, watched (CPU, memory), and held to what they should have found.
+"""The processes that are measured side by side: how each is started, and what it takes and finds.
 
-    Peer ─┬─ Direct              the engine itself, the measure of all
+    Peer ─┬─ Direct              the engine itself, which ratios refer to
           ├─ HAProxy             with the options of Tecnativa's docker-socket-proxy
           ├─ Nginx, Socat        from Debian's packages
           ├─ Go                  bench/reference, the original's design
@@ -31,11 +31,11 @@ FOUND_LIMIT = 120.0  # seconds for an auditor to have looked at everything
 
 
 class BenchError(Exception):
-    """Something was not as it must be: a byte differed, a secret was not found, a peer did not start."""
+    """A byte differed, a secret was not found, or a peer did not start."""
 
 
 def process_table() -> dict[int, tuple[int, float]]:
-    """Of every process: its parent, and the seconds of processor time of itself and of its reaped children."""
+    """Every process: its parent, and the processor seconds of itself and its reaped children."""
     table = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
@@ -107,7 +107,7 @@ class Peer:
         self.engine = engine
         self.address = str(self.folder / "p.sock")
         self.process: subprocess.Popen[bytes] | None = None
-        self.planted: int | None = 0  # secrets that have been sent through it; None: nobody knows
+        self.planted: int | None = 0  # secrets sent through it; None if not known
 
     @classmethod
     def missing(cls) -> str | None:
@@ -182,10 +182,10 @@ class Peer:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def await_found(self, secrets: int) -> None:
-        """Wait until a stream with so many secrets has been audited to its end; raises BenchError if they were not found."""
+        """Wait until a stream with so many secrets is audited; BenchError if one was missed."""
 
     def check_log(self) -> None:
-        """After its end: whether it has counted right over its whole life; raises BenchError."""
+        """After its end, raise BenchError unless its log counts all planted secrets."""
 
 
 class Direct(Peer):
@@ -246,7 +246,7 @@ def free_port() -> int:
 
 
 class HAProxy(Peer):
-    """HAProxy with the options and timeouts of Tecnativa's docker-socket-proxy, and rules for what is asked here."""
+    """HAProxy with the options and timeouts of Tecnativa's proxy, and rules for our requests."""
 
     name = "haproxy"
     program = "haproxy"
@@ -265,13 +265,15 @@ user root; daemon off; worker_processes auto; pid {folder}/pid; error_log {folde
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
-    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
     upstream engine {{ server unix:{engine}; keepalive 64; keepalive_requests 1000000000; }}
     keepalive_requests 1000000000;
     server {{
         listen unix:{folder}/p.sock;
         location / {{
-            proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host docker;
+            proxy_pass http://engine; proxy_http_version 1.1;
+            proxy_set_header Connection ""; proxy_set_header Host docker;
             proxy_buffering off; proxy_read_timeout 10m;
         }}
     }}
@@ -293,7 +295,7 @@ class Nginx(Peer):
 
 
 class Socat(Peer):
-    """socat: bytes, and a process for each connection."""
+    """socat, which copies bytes in a process for each connection."""
 
     name = "socat"
     exact = True
@@ -310,7 +312,7 @@ class Socat(Peer):
 
 
 def go_program() -> str | None:
-    """The Go that GO names, or else the system's."""
+    """The Go command that GO names, else the system's."""
     return shutil.which(os.environ.get("GO", "go"))
 
 
@@ -368,12 +370,13 @@ class Go(Peer):
 
 
 class Dockeraudit(Peer):
-    """Us: the single file that people copy, started as the README says."""
+    """The single file that people copy, started as the README says."""
 
     name = "dockeraudit"
     exact = True
     audits = True
     options: tuple[str, ...] = ()
+    file: Path  # the program, alone in its folder
 
     @classmethod
     def missing(cls) -> str | None:
@@ -381,15 +384,16 @@ class Dockeraudit(Peer):
 
     def command(self) -> list[str]:
         self.tcp_address = f"127.0.0.1:{free_port()}"
-        program = self.folder.parent / "single-file"
-        if not program.exists():
-            program.mkdir()
-            shutil.copy(HERE.parent / "dist" / "dockeraudit.py", program)
         listen = f"unix://{self.address},tcp://{self.tcp_address}"
         strange = [
             f"-u{name}" for name in os.environ if name.startswith(("DOCKER", "LOG_LEVEL", "PYTHON"))
         ]
-        environment = ["env", *strange, f"DOCKERAUDIT_LISTEN={listen}", f"PYTHONPATH={program}"]
+        environment = [
+            "env",
+            *strange,
+            f"DOCKERAUDIT_LISTEN={listen}",
+            f"PYTHONPATH={self.file.parent}",
+        ]
         return [
             *environment,
             sys.executable,
@@ -422,8 +426,10 @@ class Dockeraudit(Peer):
             for record in self.records():
                 if record["event"] == "stream_close" and record["bytes"]:
                     if record["findings"] != secrets or record["unscanned"]:
+                        found, unscanned = record["findings"], record["unscanned"]
                         raise BenchError(
-                            f"{self.name} found {record['findings']} of {secrets} planted secrets, {record['unscanned']} bytes unscanned"
+                            f"{self.name} found {found} of {secrets} planted secrets, "
+                            f"{unscanned} bytes unscanned"
                         )
                     return
             time.sleep(0.01)
@@ -432,14 +438,12 @@ class Dockeraudit(Peer):
     def check_log(self) -> None:
         self._read = counted = 0
         for record in self.records():
-            counted += (
-                record.get("count", 0)
-                if record["event"] == "finding"
-                else record.get("matches", 0)
-                if record["event"] == "gap"
-                else 0
-            )
-            counted += sum(record["counts"].values()) if record["event"] == "suppressed" else 0
+            if record["event"] == "finding":
+                counted += record["count"]
+            elif record["event"] == "gap":
+                counted += record["matches"]
+            elif record["event"] == "suppressed":
+                counted += sum(record["counts"].values())
         if self.planted is not None and counted != self.planted:
             raise BenchError(
                 f"the log of {self.name} counts {counted} of {self.planted} planted secrets"
@@ -456,7 +460,7 @@ def six_rules() -> str:
 
 
 class DockerauditSix(Dockeraudit):
-    """Us, with the original's six rules alone."""
+    """The same with the original's six rules alone."""
 
     name = "dockeraudit-six"
 

@@ -3,13 +3,15 @@
 
     shapes ─▶ engine (C, replays) ─▶ each peer in turn ─▶ load (C, compares every byte) ─▶ ratios
 
-Every scenario starts its peers afresh, lets each warm up, and then takes rounds: in a round every peer runs once, one after
-another, so that whatever happens on the machine happens to all. A figure is the median of the rounds in which other processes
-took at most 15 % of the machine; there are three such rounds, or the figure is marked as disturbed. Ratios come first:
-absolute figures belong to a machine.
+Every scenario starts its peers afresh, lets each warm up, and then takes rounds. In a round every
+peer runs once, one after another, so that whatever happens on the machine happens to all of them.
+A figure is the median of the rounds in which other processes took at most 15 % of the machine. If
+there are fewer than three such rounds, the figure is marked as disturbed. Ratios come first, since
+absolute figures belong to one machine.
 
-Nothing is only measured: each byte that a peer delivers is compared, and on each audited run what was found is held against
-what was planted. If either differs, there are no figures and the exit status is 1.
+Each byte that a peer delivers is compared with what the engine sent, and on each audited run the
+findings are compared with the secrets that were planted. If either differs, the bench prints no
+figures and exits with status 1.
 """
 
 from __future__ import annotations
@@ -51,9 +53,8 @@ ROUNDS = 3  # a figure is the median of so many undisturbed ones
 MORE_ROUNDS = 3  # taken at most when some were disturbed
 OTHERS_LIMIT = 0.15  # share of the machine that others may take in an undisturbed round
 RUN_SECONDS = 1.0  # a run of a stream is made so long
-RUN_BYTES = (
-    16 << 20
-)  # and no shorter than this: 2 MiB of it may still wait to be scanned when the client has everything
+#: and no shorter than this, since 2 MiB may still wait to be scanned when the client has everything
+RUN_BYTES = 16 << 20
 QUIET_STREAMS, QUIET_HZ, QUIET_SECONDS = 20, 20, 3
 FOLLOWERS = 1000
 GONE_LIMIT = 5.0  # seconds to wait for upstreams whose clients have vanished
@@ -62,7 +63,7 @@ MIB = 1 << 20
 
 
 class Figure(NamedTuple):
-    """One metric of one peer in one scenario: a value a round, and whether that round was disturbed."""
+    """One metric of one peer in one scenario: a value a round, and whether it was disturbed."""
 
     values: list[float]
     disturbed: list[bool]
@@ -116,6 +117,7 @@ class Bench:
                 ["cc", "-O2", "-pthread", "-o", str(self.folder / name), str(HERE / f"{name}.c")],
                 check=True,
             )
+        Dockeraudit.file = write_program(self.folder, self.options.program)
         write_pattern(self.folder)
         self._engine = subprocess.Popen(
             [str(self.folder / "engine"), self.engine, str(self.folder)]
@@ -148,7 +150,7 @@ class Bench:
         return json.loads(run.stdout)
 
     def also_own(self, pid: int) -> None:
-        """Another process that works for what is measured: its time is not the others'."""
+        """Count a process that works for the measurement, such as a real engine, as ours."""
         self._own.add(pid)
 
     def compare(
@@ -218,17 +220,28 @@ class Bench:
             )
             figure.values.append(value)
             figure.disturbed.append(share > OTHERS_LIMIT)
-        told = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
-        say(f"  {name}: {told}{f' (others took {share:.0%})' if share > OTHERS_LIMIT else ''}")
+        figures = ", ".join(f"{metric} {value:.4g}" for metric, value in metrics.items())
+        say(f"  {name}: {figures}{f' (others took {share:.0%})' if share > OTHERS_LIMIT else ''}")
 
 
 def say(text: str) -> None:
-    """Progress, for whoever waits."""
+    """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
+def write_program(folder: Path, given: str | None) -> Path:
+    """Write the single file that is measured: the one given, or else the sources as they are now."""
+    sys.path.insert(0, str(HERE.parent / "deploy"))
+    from stitch import stitched
+
+    program = folder / "program" / "dockeraudit.py"
+    program.parent.mkdir()
+    program.write_text(Path(given).read_text() if given else stitched(HERE.parent))
+    return program
+
+
 def check_planted(text: bytes, secrets: int) -> None:
-    """Both rule sets must find what was planted and nothing else."""
+    """Raise BenchError unless both rule sets find exactly the planted secrets."""
     sys.path.insert(0, str(HERE.parent))
     from _dockeraudit.scanner import Scanner
     from patterns import ORIGINAL_RULES, RULES
@@ -239,11 +252,11 @@ def check_planted(text: bytes, secrets: int) -> None:
             raise BenchError(f"{found} secrets are found in a text with {secrets}; mend shapes.py")
 
 
-# -- scenarios: each measures one peer once
+# -- scenarios: each returns a function that measures one peer once
 
 
 def stream(bench: Bench, name: str) -> Callable[[Peer], Metrics]:
-    """A replayed log, as fast as it goes."""
+    """A replayed log, as fast as the peer delivers it."""
     written = bench.shape(name)
     cycles: dict[str, int] = {}
 
@@ -357,7 +370,7 @@ def first_byte(bench: Bench) -> Callable[[Peer], Metrics]:
 
 
 def followers(bench: Bench) -> Callable[[Peer], Metrics]:
-    """A thousand silent followers: what each costs, and how soon their upstreams end when they vanish."""
+    """A thousand silent followers: their memory, and how soon their upstreams end with them."""
     count = 50 if bench.options.smoke else FOLLOWERS
 
     def measure(peer: Peer) -> Metrics:
@@ -394,9 +407,9 @@ def engine_state(bench: Bench) -> dict[str, int]:
 
 
 def await_none_open(bench: Bench, peer: Peer, others: int, since: float) -> float:
-    """Seconds until the engine saw this peer's last follow stream end; endless if that takes longer than GONE_LIMIT.
+    """Seconds until the engine saw this peer's last follow stream end; infinite after GONE_LIMIT.
 
-    `others`: streams that another peer has left open, which is not this one's fault.
+    `others` counts streams that another peer has left open; they are not this peer's.
     """
     deadline = time.monotonic() + (0.5 if bench.options.smoke else GONE_LIMIT)
     while True:
@@ -404,15 +417,14 @@ def await_none_open(bench: Bench, peer: Peer, others: int, since: float) -> floa
         if state["open"] <= others:
             return max(0.0, (state["closed_ns"] - since) / 1e9)
         if time.monotonic() > deadline:
-            say(
-                f"  {peer.name} left {state['open'] - others} streams open although their clients are gone"
-            )
+            left = state["open"] - others
+            say(f"  {peer.name} left {left} streams open although their clients are gone")
             return float("inf")
         time.sleep(0.02)
 
 
 def memory(bench: Bench) -> Callable[[Peer], Metrics]:
-    """What a slow reader of a large stream costs, and what many busy streams cost."""
+    """The memory that a slow reader of a large stream takes, and many busy streams."""
     bench.shape("each1k")
     bench.shape("each100")
 
@@ -495,7 +507,7 @@ def fill_container(engine: str, name: str, source: Path) -> None:
 
 
 def real_engine(bench: Bench) -> None:
-    """The scenarios with a real engine; raises nothing if there is none, but says so."""
+    """The scenarios with a real engine; without one the tables say that it was missing."""
     engine = bench.options.engine
     path = engine[len("unix://") :]
     try:
@@ -545,7 +557,7 @@ def start_up(bench: Bench) -> None:
 
 
 def scenarios(bench: Bench) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What there is to measure, by name."""
+    """Every scenario: its name, and the function that runs it."""
     ours = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit)
     few = (Direct, HAProxy, Go, Dockeraudit, DockerauditSix)
     for name in ("each100", "each1k"):
@@ -581,7 +593,31 @@ SMOKE = ("each100", "cut100", "secrets100", "quiet", "requests-1", "chunked", "f
 
 
 def main() -> int:
-    """Measure, print, write; 1 if a byte differed or a secret was not counted."""
+    """Measure, print, write. Returns 1 if a byte differed or a secret was not counted."""
+    options = read_options()
+    wanted = options.only.split(",") if options.only else SMOKE if options.smoke else None
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))  # ends what was started
+    folder = Path(
+        tempfile.mkdtemp(prefix="bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    )
+    try:
+        with Bench(folder, options) as bench:
+            if options.add:
+                bench.results = as_results(json.loads(Path(options.json).read_text()))
+            for name, run in scenarios(bench):
+                if wanted is None or name in wanted:
+                    run()
+            finish(bench)
+    except BenchError as error:
+        say(f"bench: {error}")
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def read_options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -592,11 +628,14 @@ def main() -> int:
         default=os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"),
         help="a real engine's socket, for `docker logs`",
     )
+    parser.add_argument(
+        "--program", metavar="FILE", help="another dockeraudit.py as `make dist` writes it"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures, for --compare")
     parser.add_argument(
         "--add",
         action="store_true",
-        help="to those that FILE holds already: only what is measured now is replaced",
+        help="keep the other figures that FILE holds already",
     )
     parser.add_argument(
         "--more",
@@ -616,26 +655,7 @@ def main() -> int:
         action="store_true",
         help="a few seconds, to see that all works; its figures mean nothing",
     )
-    options = parser.parse_args()
-    wanted = options.only.split(",") if options.only else SMOKE if options.smoke else None
-    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))  # so that what was started is ended
-    folder = Path(
-        tempfile.mkdtemp(prefix="bench-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    )
-    try:
-        with Bench(folder, options) as bench:
-            if options.add:
-                bench.results = as_results(json.loads(Path(options.json).read_text()))
-            for name, run in scenarios(bench):
-                if wanted is None or name in wanted:
-                    run()
-            finish(bench)
-    except BenchError as error:
-        say(f"bench: {error}")
-        return 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return parser.parse_args()
 
 
 def as_results(figures: dict[str, Any]) -> Results:

@@ -1,9 +1,10 @@
-"""The log streams that are replayed: text with a known number of secrets, cut into frames, chunks and sends as engines do.
+"""The replayed log streams: text with a known number of secrets, cut up as engines cut it.
 
     lines ─▶ frames (header, payload) ─▶ chunks ─▶ sends
 
-A shape is one cycle, which the engine repeats: NAME.wire (the chunked body), NAME.cuts (the sizes of its sends) and
-NAME.body (what is in the chunks). Everything is drawn from seeds, so that two machines replay the same bytes.
+A shape is one cycle, which the engine repeats. It has three files: NAME.wire is the chunked body,
+NAME.cuts the sizes of its sends, NAME.body the contents of the chunks. Everything is drawn from
+seeds, so that two machines replay the same bytes.
 """
 
 from __future__ import annotations
@@ -19,48 +20,15 @@ from typing import Callable, NamedTuple
 
 ALNUM = string.ascii_letters + string.digits
 LETTERS = string.ascii_lowercase
-WORDS = [
-    "request",
-    "served",
-    "from",
-    "cache",
-    "in",
-    "accepted",
-    "connection",
-    "worker",
-    "started",
-    "queue",
-    "drained",
-    "batch",
-    "of",
-    "rows",
-    "written",
-    "checkpoint",
-    "reached",
-    "retrying",
-    "after",
-    "timeout",
-    "upstream",
-    "replied",
-    "with",
-    "status",
-    "session",
-    "resumed",
-    "for",
-    "tenant",
-    "index",
-    "rebuilt",
-    "snapshot",
-    "uploaded",
-    "garbage",
-    "collected",
-    "heartbeat",
-    "received",
-]
+WORDS = """
+    request served from cache in accepted connection worker started queue drained batch of rows
+    written checkpoint reached retrying after timeout upstream replied with status session
+    resumed for tenant index rebuilt snapshot uploaded garbage collected heartbeat received
+""".split()
 
 
 class Shape(NamedTuple):
-    """How a stream is cut. `planted`: a secret in each so many lines; `cut` turns frames into chunks and those into sends."""
+    """How a stream is made: one line in `planted` holds a secret; `cut` makes chunks and sends."""
 
     name: str
     line: int
@@ -82,8 +50,11 @@ class Written(NamedTuple):
 def access(dice: random.Random) -> str:
     """What a web server says of a request."""
     agent = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
-    path = f"/{dice.choice(WORDS)}/{dice.choice(WORDS)}/{dice.randrange(10000)}?page={dice.randrange(50)}"
-    return f'10.0.{dice.randrange(256)}.{dice.randrange(256)} - - "GET {path} HTTP/1.1" {dice.choice((200, 200, 200, 304, 404))} {dice.randrange(99999)} "-" "{agent}"'
+    path = f"/{dice.choice(WORDS)}/{dice.choice(WORDS)}/{dice.randrange(10000)}"
+    query = f"page={dice.randrange(50)}"
+    address = f"10.0.{dice.randrange(256)}.{dice.randrange(256)}"
+    status, size = dice.choice((200, 200, 200, 304, 404)), dice.randrange(99999)
+    return f'{address} - - "GET {path}?{query} HTTP/1.1" {status} {size} "-" "{agent}"'
 
 
 def pairs(dice: random.Random) -> str:
@@ -97,7 +68,11 @@ def pairs(dice: random.Random) -> str:
 def structured(dice: random.Random) -> str:
     """A JSON object, as structured logging writes it."""
     trace = "".join(dice.choices("0123456789abcdef", k=32))
-    return f'{{"level":"info","logger":"com.example.{dice.choice(WORDS)}","trace_id":"{trace}","took_ms":{dice.randrange(999)},"msg":"{prose(dice)}"}}'
+    logger, took = dice.choice(WORDS), dice.randrange(999)
+    return (
+        f'{{"level":"info","logger":"com.example.{logger}","trace_id":"{trace}",'
+        f'"took_ms":{took},"msg":"{prose(dice)}"}}'
+    )
 
 
 def prose(dice: random.Random) -> str:
@@ -107,15 +82,19 @@ def prose(dice: random.Random) -> str:
 
 def stack(dice: random.Random) -> str:
     """A frame of a stack trace."""
-    return f"    at com.example.{dice.choice(WORDS)}.{dice.choice(WORDS).title()}.{dice.choice(WORDS)}({dice.choice(WORDS).title()}.java:{dice.randrange(999)})"
+    package, kind, method, file = (dice.choice(WORDS) for _ in range(4))
+    line = dice.randrange(999)
+    return f"    at com.example.{package}.{kind.title()}.{method}({file.title()}.java:{line})"
 
 
 STYLES = (access, pairs, structured, prose, stack)
 
 
 def plain_line(size: int, dice: random.Random) -> bytes:
-    """A line such as programs log, of exactly so many bytes, without anything that looks like a secret."""
-    stamp = f"2026-11-{dice.randrange(1, 31):02}T{dice.randrange(24):02}:{dice.randrange(60):02}:{dice.randrange(60):02}.{dice.randrange(1000):03}Z"
+    """A line such as programs log, of exactly so many bytes, without anything like a secret."""
+    day, hour = dice.randrange(1, 31), dice.randrange(24)
+    minute, second, millisecond = dice.randrange(60), dice.randrange(60), dice.randrange(1000)
+    stamp = f"2026-11-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z"
     style = dice.choice(STYLES)
     line = f"{stamp} {dice.choice(('INFO', 'WARN', 'DEBUG'))} [http-{dice.randrange(64)}] "
     while len(line) < size:
@@ -124,7 +103,7 @@ def plain_line(size: int, dice: random.Random) -> bytes:
 
 
 def secret(number: int, dice: random.Random) -> bytes:
-    """One of the six kinds that every rule set knows, in turn; made here, so that no file holds one."""
+    """A secret of the six kinds that every rule set knows, in turn; put together at run time."""
 
     def draw(alphabet: str, count: int) -> str:
         return "".join(dice.choices(alphabet, k=count))
@@ -200,7 +179,7 @@ SHAPES = (
 
 
 def write_shape(shape: Shape, folder: Path, check: Callable[[bytes, int], None]) -> Written:
-    """Write a shape's files; `check(text, secrets)` raises if the text holds more or less than was planted."""
+    """Write a shape's files; `check(text, secrets)` raises if their number is another."""
     dice = random.Random(shape.name)
     lines, secrets = text_lines(shape, dice)
     check(b"".join(lines), secrets)
@@ -225,5 +204,5 @@ def write_shape(shape: Shape, folder: Path, check: Callable[[bytes, int], None])
 
 
 def write_pattern(folder: Path) -> None:
-    """The megabyte that opaque bodies repeat; random, so that nobody can be fast by luck."""
+    """Write the random megabyte that opaque bodies repeat."""
     (folder / "pattern").write_bytes(random.Random("pattern").randbytes(1 << 20))

@@ -1,4 +1,4 @@
-"""What bench/run.py measured, as tables: the goals first, then each scenario's peers, ratios before figures."""
+"""What bench/run.py measured, as tables: the goals first, then the peers in each scenario."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ US, SIX = "dockeraudit", "dockeraudit-six"
 
 
 class Goal(NamedTuple):
-    """A promise: `value(results)` is to be at least (or at most) `bound`."""
+    """A goal: `value(results)` should be at least (sign ≥) or at most (sign ≤) `bound`."""
 
     number: int
     what: str
@@ -201,25 +201,22 @@ def other_goals() -> Iterator[Goal]:
 
 
 def goals_table(results: Results) -> list[str]:
-    """Each goal, what was measured, and whether that keeps it."""
+    """Each goal, what was measured, and whether the goal is kept."""
     lines = ["| # | what | goal | measured | |", "|---|---|---|---|---|"]
     for goal in (*stream_goals(), *other_goals()):
+        row = f"| {goal.number} | {goal.what} | {goal.sign} {goal.bound:g} |"
         try:
             value = goal.value(results)
         except KeyError:
-            lines.append(
-                f"| {goal.number} | {goal.what} | {goal.sign} {goal.bound:g} | not measured | |"
-            )
+            lines.append(f"{row} not measured | |")
             continue
         kept = value >= goal.bound if goal.sign == "≥" else value <= goal.bound
-        lines.append(
-            f"| {goal.number} | {goal.what} | {goal.sign} {goal.bound:g} | {value:.3g} | {'kept' if kept else '**missed**'} |"
-        )
+        lines.append(f"{row} {value:.3g} | {'kept' if kept else '**missed**'} |")
     return lines
 
 
 def peers_table(results: Results) -> list[str]:
-    """Every scenario and metric: the peers beside each other, as ratio to the first one and as figure."""
+    """Every scenario: a row for each peer, each metric as ratio to the first and as figure."""
     lines: list[str] = []
     for scenario, measured in results.items():
         metrics = list(dict.fromkeys(metric for figures in measured.values() for metric in figures))
@@ -252,7 +249,7 @@ def cell(figure: Any | None, first: Any | None) -> str:
 
 
 def output_of(*command: str) -> str:
-    """The first line that a program says of itself, or nothing."""
+    """The first line of a command's output that holds a version; empty if there is none."""
     try:
         run = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10, check=False
@@ -270,7 +267,7 @@ def output_of(*command: str) -> str:
 
 
 def machine(missing: Mapping[str, str]) -> list[str]:
-    """What it ran on, and who was not there."""
+    """The machine, the versions of the peers, and which were missing."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
     versions = [
@@ -279,16 +276,19 @@ def machine(missing: Mapping[str, str]) -> list[str]:
         output_of("socat", "-V"),
         output_of(os.environ.get("GO", "go"), "version"),
     ]
+    processor = cpu.group(1) if cpu else platform.machine()
+    peers = "; ".join(re.sub(r" - https?://.*", "", version) for version in versions if version)
     lines = [
-        f"Machine: {os.cpu_count()} x {cpu.group(1) if cpu else platform.machine()}, {memory} GiB, Linux {platform.release()}, Python {platform.python_version()}.",
-        f"Peers: {'; '.join(re.sub(r' - https?://.*', '', version) for version in versions if version)}.",
+        f"Machine: {os.cpu_count()} x {processor}, {memory} GiB, Linux {platform.release()}, "
+        f"Python {platform.python_version()}.",
+        f"Peers: {peers}.",
     ]
     lines += [f"Missing: {name}: {why}." for name, why in missing.items()]
     return lines
 
 
 def as_json(results: Results, missing: Mapping[str, str]) -> dict[str, Any]:
-    """All of it, for programs."""
+    """Everything that was measured, for programs and for --compare."""
     figures = {
         scenario: {
             peer: {
@@ -329,7 +329,7 @@ BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
 def document(path: Path, lines: list[str]) -> None:
-    """Replace what stands between the marks."""
+    """Put the tables between the two marks of a page."""
     text = path.read_text()
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]

@@ -1,6 +1,6 @@
-"""The build step of `pip install`: setuptools, on a folder that holds the stitched file alone.
+"""The build step of `pip install`: setuptools, in a folder that holds the stitched file alone.
 
-So one module, `dockeraudit`, lands in site-packages, and none of its rooms. PEP 517 calls the functions.
+So pip installs one module, `dockeraudit`, and none of its rooms. pip calls the functions (PEP 517).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from setuptools import build_meta
 from stitch import stitched
 
 ROOT = Path(__file__).resolve().parent.parent
-TAKEN = ("setup.cfg", "README.md", "LICENSE")
+COPIED = ("setup.cfg", "README.md", "LICENSE")
 PYPROJECT = (
     '[build-system]\nrequires = ["setuptools>=61"]\nbuild-backend = "setuptools.build_meta"\n'
 )
@@ -28,18 +28,24 @@ PYPROJECT = (
 
 @contextmanager
 def stitched_tree() -> Iterator[None]:
-    """Work in a folder with the stitched file and what describes it."""
+    """Change into a temporary folder that holds the stitched file and what describes it."""
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "dockeraudit.py").write_text(stitched(ROOT))
-        Path(folder, "pyproject.toml").write_text(PYPROJECT)  # of the source distribution
-        for name in TAKEN:
+        Path(folder, "pyproject.toml").write_text(PYPROJECT)  # for builds from the sdist
+        for name in COPIED:
             shutil.copy(ROOT / name, folder)
         os.chdir(folder)
         try:
             yield
         finally:
             os.chdir(before)
+
+
+def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    """PEP 517: what building needs besides setuptools; its versions before 70 need wheel."""
+    with stitched_tree():
+        return list(build_meta.get_requires_for_build_wheel(config_settings))
 
 
 def build_wheel(

@@ -1,9 +1,10 @@
 """Stitch the rooms into one self-contained file: `python3 deploy/stitch.py > dist/dockeraudit.py`.
 
-Each top-level `from SIBLING import …` (a room of `_dockeraudit`, or `patterns`) is replaced by that module's text
-between two banners; later imports of the same one are dropped. `__main__` blocks of siblings and the lone-file check are
-left out, `from __future__` lines are hoisted. Deterministic; fails if a top-level name is defined twice, since all
-modules then share one namespace.
+Each top-level `from SIBLING import …` (a room of `_dockeraudit`, or `patterns`) is replaced by that
+module's text between two banners; later imports of the same module are dropped. The `__main__`
+blocks of siblings and the lone-file check are left out, and `from __future__` lines move to the top.
+The same sources always give the same file. All modules then share one namespace, so a top-level name
+that is defined twice is an error.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def path_of(module: str, root: Path) -> Path:
 
 
 def defined_names(tree: ast.Module) -> list[str]:
-    """Names that a module defines at its top level, imports aside; a name's second assignment counts once."""
+    """Names that a module defines at its top level, each once, without the imported ones."""
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from scripted import CONTAINER_ID, ScriptedEngine, json_answer, logs_answer, stdcopy_frame
 
 PROGRAM = Path(__file__).resolve().parent.parent / "dockeraudit.py"

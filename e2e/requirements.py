@@ -1,4 +1,7 @@
-"""The packages of an extra of setup.cfg, `test` unless named, for `pip install`: the tests run the tree as it is."""
+"""The packages of an extra of setup.cfg, `test` unless named, a line each for `pip install -r`.
+
+The tests run the tree as it is, so only what stands beside the product is installed.
+"""
 
 import configparser
 import sys
@@ -6,6 +9,5 @@ from pathlib import Path
 
 config = configparser.ConfigParser()
 config.read(Path(__file__).resolve().parent.parent / "setup.cfg")
-print(
-    " ".join(config["options.extras_require"][sys.argv[1] if len(sys.argv) > 1 else "test"].split())
-)
+extra = sys.argv[1] if len(sys.argv) > 1 else "test"
+print(config["options.extras_require"][extra].strip())

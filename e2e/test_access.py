@@ -488,7 +488,7 @@ def haproxy():
     return "haproxy"
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["tecnativa", "linuxserver"])
 def test_haproxy_decides_the_same(haproxy, folder, mode, record_property):
     check_table(folder, mode, combinations_of(mode, 8), record_property)
@@ -501,7 +501,7 @@ def test_haproxy_decides_the_same_in_full(haproxy, folder, mode, record_property
     check_table(folder, mode, combinations_of(mode, 150, full=True), record_property)
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_haproxy_takes_words_for_zero(haproxy, folder):
     """The one difference that is announced: `true` and `yes` count here."""
     values = dict.fromkeys(names_of("tecnativa"), "true")
@@ -850,7 +850,7 @@ def test_a_refused_body_is_not_taken_for_the_next_request(scripted, start_proxy,
     assert not any(head.startswith(b"GET /_ping") for head, _ in scripted.requests)
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_denied_records_say_who_what_and_how_often(scripted, start_proxy, folder):
     proxy = start_proxy(scripted.path, env={"CONTAINERS": "0", "DOCKERAUDIT_POLICY": "auto"})
     for _ in range(3):
@@ -867,7 +867,7 @@ def test_denied_records_say_who_what_and_how_often(scripted, start_proxy, folder
     assert (client["uid"], client["pid"]) == (os.getuid(), os.getpid()) and client["command"]
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_the_table_and_the_warnings_at_start(scripted, start_proxy):
     said = start_proxy(
         scripted.path, env={"DOCKERAUDIT_POLICY": "auto", "CONTAINERS": "yes", "ALLOW_TOP": "0"}
@@ -880,7 +880,7 @@ def test_the_table_and_the_warnings_at_start(scripted, start_proxy):
     assert said.count("CONTAINERS=yes counts as 1 here") == 1
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_off_with_a_variable_warns(scripted, start_proxy):
     said = start_proxy(scripted.path, env={"CONTAINERS": "1"}).errors.read_text()
     assert said.count("CONTAINERS is set but no policy is on") == 1
@@ -919,7 +919,7 @@ def test_sighup_rereads_rules_and_holds_open_connections_to_them(scripted, start
     assert proxy.stop() == 0
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_a_changed_set_of_listeners_is_named(scripted, start_proxy, folder):
     proxy = start_proxy(scripted.path, *configuration(folder, {"a": "policy = off"}))
     configuration(folder, {"b": "policy = off"})
@@ -929,7 +929,7 @@ def test_a_changed_set_of_listeners_is_named(scripted, start_proxy, folder):
     assert ask(f"{folder}/a.sock", "GET", "/_ping")[0] == 200
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_allow_from_on_tcp(scripted, start_proxy, folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

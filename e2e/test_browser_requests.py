@@ -27,7 +27,7 @@ from wire import free_port, read_all
 
 from conftest import DEADLINE, ProxyProcess, wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]  # installing a browser may take long
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # installing a browser may take long
 
 FLAGS = [
     "--headless",

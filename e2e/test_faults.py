@@ -30,7 +30,7 @@ from _dockeraudit.records import rfc3339
 from _dockeraudit.verify import open_audit_log, verify_files
 from conftest import PROGRAM, ROOT, ProxyProcess, wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"
 WRITER = str(ROOT / "e2e" / "audit_writer.py")
@@ -283,6 +283,7 @@ def test_a_kill_at_any_byte_leaves_every_complete_line_readable(write, folder, k
 # =====================================================================================================================
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.full)])
 def test_a_full_disk_loses_only_what_is_counted_and_is_left_within_two_seconds(
     write, folder, rounds
@@ -402,6 +403,7 @@ def test_a_system_call_fails(write, folder, call, error, when, text):
     )  # one line a change of state, though it failed twice
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("fault", ["EROFS", "EIO"])
 def test_a_file_system_turns_read_only_or_dies_and_another_takes_its_place(write, folder, fault):
     """ext4 turns read-only by itself after an error; `remount,abort` has it do so, EXT4_IOC_SHUTDOWN lets it die."""
@@ -451,6 +453,7 @@ def test_a_file_system_turns_read_only_or_dies_and_another_takes_its_place(write
     )  # up to an interval of syncing: what the disk never got
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     "fsync, cuts",
     [("always", 3), ("interval", 3), pytest.param("always", 30, marks=pytest.mark.full)],
@@ -578,6 +581,7 @@ def memory(pid):
         return int(re.search(r"VmRSS:\s+(\d+) kB", file.read())[1]) << 10
 
 
+@pytest.mark.root
 def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
     chatter = engine.routes["/containers/web/logs"] = Chatter(0.001)
     with loop_disk(folder) as (disk, _):
@@ -732,6 +736,7 @@ def test_a_deleted_file_and_a_deleted_directory_are_made_anew(write, folder):
     assert {path.name for path in home.iterdir()} >= {".audit.log.lock"} and problems(log) == []
 
 
+@pytest.mark.root
 def test_a_lost_permission_is_a_full_disk(write, folder):
     home = folder / "logs"
     home.mkdir()
@@ -781,6 +786,7 @@ def logrotate_in_its_own_world(folder, configuration, systemctl):
     )
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("recipe", ["logrotate.conf", "logrotate-copytruncate.conf"])
 def test_logrotate_with_our_configuration_as_it_stands(engine, start_proxy, folder, recipe):
     needs("logrotate")
@@ -874,6 +880,7 @@ def serve(folder, log):
         proxy.stop()
 
 
+@pytest.mark.root
 def test_what_is_no_regular_file_is_refused_with_78(folder):
     os.mkfifo(folder / "fifo")
     (folder / "directory").mkdir()
@@ -1058,6 +1065,7 @@ def status_of(proxy, request):
         return int(sock.recv(65536).split(b" ")[1])
 
 
+@pytest.mark.root
 def test_deny_stops_what_would_go_unrecorded_and_nothing_else(engine, start_proxy, folder):
     chatter = engine.routes["/containers/web/logs"] = Chatter(0.01)
     ping = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"

@@ -24,9 +24,7 @@ from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.records import rfc3339
 from conftest import PROGRAM, ROOT, wait_for
 
-pytestmark = (
-    pytest.mark.engine
-)  # not that it needs one: it needs root, and packages that `make e2e` installs
+pytestmark = pytest.mark.root
 
 RSYSLOG = shutil.which("rsyslogd", path=os.environ.get("PATH", "") + ":/usr/sbin")
 RELP = any(Path("/usr/lib").glob("*/rsyslog/omrelp.so"))

@@ -25,9 +25,9 @@ import pytest
 from wire import Wire, cuts, read_all
 
 pytestmark = [
-    pytest.mark.engine,
+    pytest.mark.slow,  # gunicorn's examples come from the package index
     pytest.mark.timeout(900),
-]  # it needs the package index, not an engine: no test of `make test` does; fetching may take long
+]
 
 PROXY = "the PROXY protocol, which no Docker client speaks: without it, an illegal request"
 CODING = "a transfer coding besides 'chunked': refused by an engine too"

@@ -165,7 +165,7 @@ def test_the_listeners(folder):
 # =====================================================================================================================
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 @pytest.mark.parametrize("original", ORIGINALS)
 def test_the_compose_files_are_sound_and_keep_the_variables(original):
     before, after = map(compose, blocks(section(original), "yaml"))

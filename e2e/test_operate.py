@@ -133,7 +133,7 @@ def test_metrics_count_what_happened(busy):
     assert any(name.startswith("dockeraudit_build_info{version=") for name in found)
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_health_and_readiness_are_told_apart_and_never_shadow_the_api(busy, scripted, folder):
     assert fetch(f"{busy.admin}/healthz") == (200, "ok\n") and fetch(f"{busy.admin}/readyz") == (
         200,
@@ -155,7 +155,7 @@ def test_health_and_readiness_are_told_apart_and_never_shadow_the_api(busy, scri
         os.rename(folder / "away.sock", folder / "engine.sock")
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_healthcheck_takes_any_answer_but_502(busy, folder):
     socket_url = f"unix://{busy.socket}"
     assert run("healthcheck", "--listen", socket_url).returncode == 0
@@ -170,7 +170,7 @@ def test_healthcheck_takes_any_answer_but_502(busy, folder):
     os.rename(folder / "away.sock", folder / "engine.sock")
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_promtool_accepts_the_metrics(busy):
     need("promtool")
     text = fetch(f"{busy.admin}/metrics")[1]
@@ -239,7 +239,7 @@ tests:
 """
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_alerts_fire_when_they_should(folder):
     need("promtool")
     subprocess.run(
@@ -326,7 +326,7 @@ class NotifySocket:
         return seen
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 @pytest.mark.parametrize("abstract", [False, True])
 def test_systemd_is_told_ready_watchdog_reloading_and_stopping(
     scripted, start_proxy, folder, abstract
@@ -402,7 +402,7 @@ def connects(connection):
     return True
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_a_passed_socket_that_no_listener_names_is_refused(scripted, folder):
     process = activated(
         folder, str(folder / "passed.sock"), f"unix://{folder}/other.sock", scripted.path
@@ -412,7 +412,7 @@ def test_a_passed_socket_that_no_listener_names_is_refused(scripted, folder):
     assert not (folder / "other.sock").exists()
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_the_units_are_sound_and_hardened():
     need("systemd-analyze")
     units = [str(DEPLOY / "dockeraudit.service"), str(DEPLOY / "dockeraudit.socket")]
@@ -477,7 +477,7 @@ def allowed_system_calls(unit):
     return allowed
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_the_unit_s_filter_admits_every_system_call(scripted, folder):
     need("strace", "systemd-analyze")
     scripted.routes["/containers/web/logs"] = logs_answer(
@@ -553,10 +553,8 @@ def test_an_engine_that_restarts_is_502_meanwhile_and_then_works(folder, start_p
         assert ask(proxy, "/_ping") == (200, b"OK")
 
 
-@pytest.mark.engine
+@pytest.mark.root
 def test_a_stale_bind_mounted_socket_file_is_named_as_such(folder, start_proxy):
-    if os.getuid():
-        pytest.skip("mounting needs root")
     mounted = folder / "mounted.sock"
     mounted.touch()
     engine = folder / "engine.sock"
@@ -586,10 +584,9 @@ def test_a_stale_bind_mounted_socket_file_is_named_as_such(folder, start_proxy):
         subprocess.run(["umount", str(mounted)], check=True, timeout=20)
 
 
+@pytest.mark.root
 @pytest.mark.full
 def test_a_real_engine_that_restarts(folder, start_proxy):
-    if os.getuid():
-        pytest.skip("an engine needs root")
     engine, environ = (
         str(ROOT / "e2e" / "engine"),
         {**os.environ, "ENGINE_HOME": str(folder / "engines")},
@@ -623,7 +620,7 @@ def get_ping(host, port):
         return b"".join(iter(lambda: sock.recv(4096), b""))
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_the_wildcard_listens_on_both_families(scripted, start_proxy):
     if not has_ipv6():
         pytest.skip("there is no IPv6 here")
@@ -645,7 +642,7 @@ def test_the_wildcard_is_ipv4_where_there_is_no_ipv6(monkeypatch):
     assert (address.family, address.target) == (socket.AF_INET, ("0.0.0.0", 2375))
 
 
-@pytest.mark.engine
+@pytest.mark.root
 def test_a_namespace_without_ipv6(scripted, folder):
     need("unshare", "ip")
     inside = (

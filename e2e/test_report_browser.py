@@ -20,7 +20,7 @@ from _dockeraudit.summary import AuditSummary
 from conftest import wait_for
 
 pytestmark = [
-    pytest.mark.engine,  # not that it needs one: it belongs to the tests with programs that `make e2e` installs
+    pytest.mark.slow,
     pytest.mark.skipif(
         not PROGRAM and not os.environ.get("CI"), reason="no chromium here: `make e2e` installs it"
     ),

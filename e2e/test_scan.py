@@ -22,7 +22,7 @@ from conftest import PROGRAM, wait_for
 
 AWS = ("AK" + "IA" + "IOSFODNN7EXAMPLE").encode()
 MAIL = b"someone@exa" + b"mple.org"
-slow = pytest.mark.engine  # not that they need one, but more time than `make test` has
+slow = pytest.mark.slow
 
 
 def start(*arguments, **streams):

@@ -24,7 +24,7 @@ from clients import MATRIX
 
 from conftest import ROOT, RealEngine, wait_for
 
-pytestmark = [pytest.mark.engine, pytest.mark.full, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.full, pytest.mark.timeout(3000)]
 AWS_KEY = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 ENGINE = ["bash", str(ROOT / "e2e" / "engine")]
 

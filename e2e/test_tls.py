@@ -299,7 +299,7 @@ def test_keep_alive_pipelining_and_refusals_over_tls(scripted, start_tls, author
         assert b"HTTP/1.1 400 " in client.read_all() and client.clean_end
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_alpn_and_old_versions(scripted, start_tls, authority):
     proxy = start_tls(scripted.path, mutual=False)
@@ -313,7 +313,7 @@ def test_alpn_and_old_versions(scripted, start_tls, authority):
         TLSClient(proxy.port, old)
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_only_certificates_of_the_client_ca_are_let_in(scripted, start_tls, authority, folder):
     proxy = start_tls(scripted.path)
     other = Authority(folder, "other")
@@ -334,7 +334,7 @@ def test_only_certificates_of_the_client_ca_are_let_in(scripted, start_tls, auth
     assert proxy.stop() == 0 and "defect" not in proxy.errors.read_text()
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_a_web_page_is_refused_over_tls_without_client_certificates(scripted, start_tls, authority):
     proxy = start_tls(scripted.path, mutual=False)
     with TLSClient(proxy.port, client_context(authority, certificate=False)) as client:
@@ -342,7 +342,7 @@ def test_a_web_page_is_refused_over_tls_without_client_certificates(scripted, st
         assert client.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 403")
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_handshakes_that_do_not_come_hold_up_nobody(scripted, start_tls, authority):
     proxy = start_tls(scripted.path)
     silent = [socket.create_connection(("127.0.0.1", proxy.port), 20) for _ in range(40)]
@@ -369,7 +369,7 @@ def test_a_handshake_has_ten_seconds(scripted, start_tls):
     assert "defect" not in proxy.errors.read_text() and "failed" not in proxy.errors.read_text()
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_fifty_streams_at_once(scripted, start_tls, authority):
     """Half of them logs, half full-duplex attaches; each gets its own bytes, whole."""
     frames = [stdcopy_frame(1, bytes([65 + n % 26]) * 1000 + b"\n") for n in range(400)]
@@ -406,7 +406,7 @@ def test_fifty_streams_at_once(scripted, start_tls, authority):
     assert sum(record["frames"] for record in closes) == 25 * 400
 
 
-@pytest.mark.engine
+@pytest.mark.slow
 def test_sighup_takes_a_new_certificate_and_keeps_the_old_on_a_bad_one(
     scripted, start_proxy, authority, folder
 ):

@@ -1,9 +1,10 @@
-// The design that dockeraudit's first description gives, in Go, as a measure: what its author would have got there.
+// The design of dockeraudit's first description, in Go, as a measure to compare with.
 //
 //	reference -listen /path/proxy.sock -upstream /path/engine.sock -audit /path/audit.log
 //
-// Requests go through net/http and httputil.ReverseProxy. Of a log stream each frame is read (its header, then its payload),
-// sent on, and given to a goroutine of its own, which runs the six expressions over it and appends one JSON line a match.
+// Requests go through net/http and httputil.ReverseProxy. Each frame of a log stream is read (its
+// header, then its payload), sent on, and given to a goroutine of its own, which runs the six
+// expressions over it and appends one JSON line for each match.
 package main
 
 import (
@@ -28,11 +29,13 @@ var patterns = []struct {
 	expression *regexp.Regexp
 }{
 	{"AWS Access Key", "HIGH", regexp.MustCompile(`AKIA[0-9A-Z]{16}`)},
-	{"Generic API Key", "MEDIUM", regexp.MustCompile(`(?i)api[_-]?key[_-]?[:=]\s*['"]?([a-zA-Z0-9_\-]{20,})['"]?`)},
+	{"Generic API Key", "MEDIUM",
+		regexp.MustCompile(`(?i)api[_-]?key[_-]?[:=]\s*['"]?([a-zA-Z0-9_\-]{20,})['"]?`)},
 	{"Private Key", "HIGH", regexp.MustCompile(`-----BEGIN\s+(?:RSA\s+)?PRIVATE\s+KEY-----`)},
 	{"Email Address", "LOW", regexp.MustCompile(`[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}`)},
 	{"Bearer Token", "HIGH", regexp.MustCompile(`(?i)bearer\s+[a-zA-Z0-9_\-\.]{20,}`)},
-	{"Password", "MEDIUM", regexp.MustCompile(`(?i)password[_-]?[:=]\s*['"]?([a-zA-Z0-9_\-!@#$%^&*]{8,})['"]?`)},
+	{"Password", "MEDIUM",
+		regexp.MustCompile(`(?i)password[_-]?[:=]\s*['"]?([a-zA-Z0-9_\-!@#$%^&*]{8,})['"]?`)},
 }
 
 var logPath = regexp.MustCompile(`^(/v[0-9.]+)?/containers/([^/]+)/logs$`)
@@ -63,7 +66,9 @@ func (a *auditor) analyse(container, streamType string, payload []byte) {
 	for _, pattern := range patterns {
 		for _, match := range pattern.expression.FindAll(payload, -1) {
 			now := time.Now().UTC().Format(time.RFC3339Nano)
-			line, _ := json.Marshal(finding{now, container, streamType, pattern.name, redact(string(match)), pattern.severity})
+			redacted := redact(string(match))
+			line, _ := json.Marshal(
+				finding{now, container, streamType, pattern.name, redacted, pattern.severity})
 			a.lock.Lock()
 			a.file.Write(append(line, '\n'))
 			a.lock.Unlock()
@@ -125,7 +130,8 @@ func main() {
 			w.Header()[name] = values
 		}
 		w.WriteHeader(response.StatusCode)
-		if strings.HasPrefix(response.Header.Get("Content-Type"), "application/vnd.docker.multiplexed-stream") {
+		contentType := response.Header.Get("Content-Type")
+		if strings.HasPrefix(contentType, "application/vnd.docker.multiplexed-stream") {
 			a.copyFrames(w, response.Body, parts[2])
 			return
 		}
