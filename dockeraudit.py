@@ -1,32 +1,25 @@
 #!/usr/bin/env python3
 """dockeraudit: a Docker socket proxy that audits log streams.
 
-It stands between Docker clients and the engine's Unix socket, relays the whole Engine API byte for byte, and looks for
-leaked secrets in the container output that flows past. One JSON line for each goes to an audit log. MIT licence.
+It stands between Docker clients and the engine's Unix socket and relays the whole Engine API byte
+for byte. In the container output that flows past it looks for leaked secrets, and writes one JSON
+line for each to an audit log. MIT licence.
 
-    client ──bytes──▶ RequestHead ─▶ classify ─▶ admission ─▶ UnixHTTPConnection ─▶ engine
-       ▲                                                            │
-       │                 verbatim block, sent at once               ▼
-       └──────────────────────────◀────────────────────── ResponseHead + body
-                                             copy of the block │ bounded, ordered per stream
-                                                               ▼
-           AuditLog ◀─ redact ◀─ Scanner ◀─ TextScanner ◀─ StreamDemuxer ◀─ ChunkedReader
+    client ──bytes──▶ RequestHead ─▶ Route ─▶ admission ─▶ UnixHTTPConnection ─▶ engine
+       ▲                                                          │
+       │                verbatim block, sent at once              ▼
+       └────────────────────────◀───────────────────── ResponseHead + body
+                                            copy of the payload │ bounded, ordered per stream
+                                                                ▼
+          AuditLog ◀─ StreamRecords ◀─ Scanner ◀─ TextScanner ◀─ frames
 
-Sections, low to high, each using only those above it:
+This file holds the handler of a connection, the servers, and the process from start to stop. All
+that they stand on lies in `_dockeraudit/`, a concern a file; its `__init__.py` lists them in order.
+`patterns.py` is the table of what counts as a secret.
 
-    limits and errors      every bound of the wire, with its reason; what can go wrong
-    HTTP/1.1 messages      heads and bodies, sans I/O (RFC 9112)
-    routes                 what a target means to the engine, and what of it is audited
-    Docker streams         frames and WebSocket messages to runs of bytes, sans I/O
-    scanning a stream      runs to lines to findings, beside the relay, bounded
-    upstream               the engine's socket, and the names of its containers
-    relay                  one exchange, both directions in one loop
-    servers                listeners, the handler of a connection, start and stop
-    observation            health, metrics and the page of the admin listener
-    command line           options, configuration, subcommands
-
-Three ways to read it. What is recorded: `auditlog`, from `TextScanner` and `Exchange`. What is changed on the wire:
-`forwarded_request_head` and `forwarded_response_head`, nothing else. What counts as a secret: `patterns`.
+Three ways to read on. What is recorded: `scanning.py`, then `streamrecords.py` and `auditlog.py`.
+What is changed on the wire: `forwarded_request_head` and `forwarded_response_head` in `http1.py`,
+nothing else. What counts as a secret: `patterns.py`, then `scanner.py`.
 """
 
 from __future__ import annotations
@@ -45,7 +38,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, NoReturn, Optional
+from typing import Any, Callable, NoReturn
 
 if sys.version_info < (3, 9):  # before the imports below, which need it
     sys.stderr.write(
@@ -90,7 +83,7 @@ from _dockeraudit.http1 import HTTP2_PREFACE, NO_BODY, RequestHead, error_respon
 from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
 from _dockeraudit.policy import refusal
 from _dockeraudit.proxy import Proxy, method_name
-from _dockeraudit.relay import Relay, State
+from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.report import live_page
 from _dockeraudit.routes import Route, read_request
 from _dockeraudit.scan import command_scan
@@ -184,7 +177,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
         return encrypted
 
     def _shake_hands(self, context: ssl.SSLContext) -> bool:
-        """TLS within HEAD_TIMEOUT; False where the first byte begins no handshake (RFC 8446 §5.1)."""
+        """TLS within HEAD_TIMEOUT.
+
+        False where the client's first byte begins no handshake (RFC 8446 §5.1).
+        """
         sock, deadline = self.peer.sock, time.monotonic() + HEAD_TIMEOUT
         sock.settimeout(HEAD_TIMEOUT)
         if sock.recv(1, socket.MSG_PEEK) not in (b"\x16", b""):
@@ -265,10 +261,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def _relay(self, head: RequestHead, route: Route) -> bool:
         """Relay one request and its answer; whether the connection can carry another."""
         relay = self._exchange(head, route)
-        if relay.state is State.STALE:
+        if relay.state is RelayState.STALE:
             self._drop_upstream()
             relay = self._exchange(head, route)
-        cut = relay.state is State.CUT
+        cut = relay.state is RelayState.CUT
         if not relay.keep_engine or cut:
             self._drop_upstream()
         if cut:
@@ -376,7 +372,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
     # -- answers of our own
 
     def _refuse(self, error: HTTPError, method: bytes) -> bool:
-        """Answer for ourselves; whether the connection goes on. Else close so that the answer arrives."""
+        """Answer for ourselves; whether the connection goes on.
+
+        Where it does not, it is closed so that the answer arrives.
+        """
         self._report(error, method)
         keep = isinstance(error, Denied) and error.keep and not self.proxy.stopping
         rest: Pending = error_response(error.status, str(error), method, keep=keep)
@@ -704,7 +703,7 @@ def wait_for_end(service: Service) -> int:
 
 
 def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
-    """Re-read policies, allow lists and certificates; a bad file keeps the old ones, and says so."""
+    """Read policies, allow lists and certificates again; a bad file keeps those in force."""
     settings = service.proxy.settings
     try:
         fresh = load_settings(settings.arguments, os.environ)
@@ -785,7 +784,10 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 
 def main() -> NoReturn:
-    """The program. It ends the process itself: a thread stuck in a hung disk would be joined for ever."""
+    """The program.
+
+    It ends the process itself: Python would wait for ever for a thread stuck in a hung disk.
+    """
     replace_closed_streams()
     status = dispatch(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):

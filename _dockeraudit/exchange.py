@@ -14,13 +14,13 @@ import select
 import socket
 import ssl
 import time
-from typing import Any, Optional
+from typing import Any
 
 from _dockeraudit.connections import Connection
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import BodyReader, Framing, RequestHead, body_reader
 from _dockeraudit.proxy import Proxy
-from _dockeraudit.relay import Relay, State
+from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.routes import ENDLESS, Route, offered_protocols
 from _dockeraudit.scanning import StreamScanner
 from _dockeraudit.sockets import (
@@ -107,7 +107,7 @@ class Exchange:
 
     def cut(self, reason: str) -> bool:
         """End it, from another thread; False if it was ending already."""
-        if self.relay.state is State.CUT:
+        if self.relay.state is RelayState.CUT:
             return False
         self.relay.cut(reason)
         shut_down(self._client)
@@ -258,7 +258,7 @@ class Exchange:
             self._send_client()
         if payload:
             self._audit(self.output, payload)
-        if relay.unread and relay.state is State.TUNNEL:  # sent ahead of the tunnel's opening
+        if relay.unread and relay.state is RelayState.TUNNEL:  # sent ahead of the tunnel's opening
             self._from_client(b"")
 
     def _engine_ended(self, broken: bool) -> None:
@@ -290,7 +290,7 @@ class Exchange:
             relay.keep_client = False
         if relay.stream:
             self._open_audit()
-        if relay.state is State.TUNNEL:
+        if relay.state is RelayState.TUNNEL:
             self._record_request()
         if framing.kind == "chunked" and self.scanner and isinstance(self.output, StreamDemuxer):
             return FrameReader(self.output)
@@ -338,7 +338,7 @@ class Exchange:
     def _abandoned(self) -> bool:
         """Whether waiting for room to scan has become pointless: the client is gone, or we stop."""
         relay = self.relay
-        if relay.state is State.CUT or self.proxy.stopping:
+        if relay.state is RelayState.CUT or self.proxy.stopping:
             return True
         if (
             relay.download is not None and relay.download.done
@@ -355,7 +355,7 @@ class Exchange:
     def _record(self) -> None:
         """The exchange is over: close its stream; write its `request` record unless it has one."""
         relay = self.relay
-        if relay.state is not State.STALE and not self._recorded:
+        if relay.state is not RelayState.STALE and not self._recorded:
             self._record_request()
         if self.audit is None:
             return

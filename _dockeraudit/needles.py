@@ -22,7 +22,10 @@ SHORTEST_FORM = 10  # characters of base64 that are searched; fewer would be met
 RARE_BYTES = 3  # of a form, that a block must hold before the form is searched
 
 #: bytes by how many 64 KiB blocks of logs hold them, most first; others are rarer than all
-FREQUENT = b" e01o2tras.in:cl53-d4p768muh9f_bCvDFSwgRMNOk)(AyEIPxTLG=WB/[],UKHzVJ;qXj\"Y{}+>'*?QZ$<%&@!\\|#~`^"
+FREQUENT = (
+    b" e01o2tras.in:cl53-d4p768muh9f_bCvDFSwgRMNOk)(AyEIPxTLG=WB/[],UKHzVJ;qXj"
+    b"\"Y{}+>'*?QZ$<%&@!\\|#~`^"
+)
 RANK = {byte: rank for rank, byte in enumerate(FREQUENT)}
 
 #: whole values, in lower case, that are nobody's secret

@@ -25,7 +25,7 @@ States, and what leads from one to the next:
 from __future__ import annotations
 
 import enum
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import (
@@ -47,7 +47,7 @@ from _dockeraudit.routes import Route
 MAX_READ_AHEAD = 64 << 10  # bytes of pipelined requests read early, so that a client's EOF is seen
 
 
-class State(enum.Enum):
+class RelayState(enum.Enum):
     """Where an exchange stands; the module's docstring says what leads to each."""
 
     REQUEST = "request"
@@ -107,7 +107,7 @@ class Relay:
         reused: bool = False,
         unread: bytes = b"",
     ) -> None:
-        self.state = State.REQUEST
+        self.state = RelayState.REQUEST
         self.client, self.engine = Side(), Side()
         self.unread = unread  # bytes from the client that are not this exchange's, or not yet
         self.upload = body_reader(head.framing)
@@ -122,17 +122,17 @@ class Relay:
     @property
     def answered(self) -> bool:
         """Whether bytes have gone to the client, so that no answer of our own can."""
-        return self._answered or self.response is not None or self.state is State.TUNNEL
+        return self._answered or self.response is not None or self.state is RelayState.TUNNEL
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to relay."""
-        if self.state is State.CUT or self.state is State.STALE:
+        if self.state is RelayState.CUT or self.state is RelayState.STALE:
             return True
         client, engine = self.client, self.engine
         if client.pending:
             return False
-        if self.state is State.TUNNEL:
+        if self.state is RelayState.TUNNEL:
             return engine.ended and (client.ended or engine.deaf)
         if self.download is None or not (self.download.done or engine.ended):
             return False
@@ -143,7 +143,7 @@ class Relay:
         """Whether the client is to be read: for this exchange, or ahead, to notice its EOF."""
         if self.client.ended:
             return False
-        if self.state is State.TUNNEL or not self.upload.done:
+        if self.state is RelayState.TUNNEL or not self.upload.done:
             return not self.engine.pending and not self.engine.deaf
         return len(self.unread) < MAX_READ_AHEAD
 
@@ -154,18 +154,18 @@ class Relay:
 
     def begin_opaque(self, first: bytes) -> None:
         """Make it a tunnel from its first bytes on: HTTP/2, where that was asked for."""
-        self.state = State.TUNNEL
+        self.state = RelayState.TUNNEL
         self.stream = True
         self.engine.pending, self.download = first, CloseReader()
 
     def cut(self, reason: str) -> None:
         """End it, whatever its state; another thread may call."""
         self._ended_by(reason)
-        self.state = State.CUT
+        self.state = RelayState.CUT
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: RelayState) -> None:
         """Go on to a state; an exchange that was cut stays so."""
-        if self.state is not State.CUT:
+        if self.state is not RelayState.CUT:
             self.state = state
 
     def _ended_by(self, reason: str) -> None:
@@ -182,7 +182,7 @@ class Relay:
         request's body is not what its head says.
         """
         buffer = self.unread + data if self.unread else data
-        tunnel = self.state is State.TUNNEL
+        tunnel = self.state is RelayState.TUNNEL
         if tunnel:
             mine = buffer
         elif self.upload.done or self.engine.deaf:
@@ -206,10 +206,10 @@ class Relay:
 
     def client_gone(self) -> None:
         """The client has closed or reset its connection."""
-        if not (self.state is State.TUNNEL and self.engine.ended):
+        if not (self.state is RelayState.TUNNEL and self.engine.ended):
             self._ended_by("client")
         self.keep_client = False
-        self.state = State.CUT
+        self.state = RelayState.CUT
 
     # -- the engine's events
 
@@ -233,10 +233,10 @@ class Relay:
         self.engine_broke = broken
         if self.download is None:
             if self._replayable and not self._answer and not self._answered:
-                self._enter(State.STALE)
+                self._enter(RelayState.STALE)
                 return
             raise EngineError("the engine closed the connection without an answer")
-        if self.state is State.TUNNEL:
+        if self.state is RelayState.TUNNEL:
             self.engine.deaf = self.engine.deaf or broken
         elif not self.download.done and (broken or not isinstance(self.download, CloseReader)):
             self.keep_client = False
@@ -247,7 +247,7 @@ class Relay:
         """Whether the client of a tunnel is to be told now that the engine sends no more."""
         if self.client.shut or not self.engine.ended or self.client.pending:
             return False
-        return self.state is State.TUNNEL
+        return self.state is RelayState.TUNNEL
 
     def _heads(self, answer: bytes) -> Any:
         """Pass on the interim responses in `answer`, then begin the final one (RFC 9110 §15.2)."""
@@ -279,7 +279,7 @@ class Relay:
         )
         audited = self._route.audited and head.status == 200 and has_body(framing)
         self.response, self.status = head, head.status
-        self._enter(State.TUNNEL if tunnel else State.BODY)
+        self._enter(RelayState.TUNNEL if tunnel else RelayState.BODY)
         self.stream = tunnel or audited
         self.keep_client = self.keep_client and not until_close and not audited
         self.keep_engine = head.keeps_alive and not self.asks_log and not until_close

@@ -145,7 +145,10 @@ def peer_identity(sock: socket.socket, address: Any, listener: str) -> dict[str,
 
 
 def command_of(pid: int) -> str | None:
-    """A process's name; its command line may hold secrets. None where the pid is not visible (another namespace)."""
+    """A process's name, never its command line, which may hold secrets.
+
+    None where the pid is not visible, being of another namespace.
+    """
     if pid <= 0:
         return None
     try:
@@ -180,7 +183,7 @@ def certificate_subject(certificate: Mapping[str, Any]) -> str:
     return ",".join("+".join(part) for part in reversed(names))
 
 
-# Small frames at once; and a vanished host noticed without traffic, as the engine's own server does (Go: 15 s).
+# Send small frames at once; notice a vanished host without traffic, as Go's servers do (15 s).
 TCP_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -206,7 +209,7 @@ def bind_unix(sock: socket.socket, path: str, mode: int, group: int | None = Non
 
 
 def remove_dead_socket(path: str) -> None:
-    """Remove a socket on which nobody answers; raises OSError for anything else that is in the way."""
+    """Remove a socket on which nobody answers; raises OSError where anything else is there."""
     try:
         info = os.lstat(path)
     except FileNotFoundError:
@@ -226,7 +229,10 @@ def remove_dead_socket(path: str) -> None:
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """The listening sockets that systemd passed (sd_listen_fds(3)); taken once, not to be inherited further."""
+    """The listening sockets that systemd passed (sd_listen_fds(3)).
+
+    They are taken once, and not inherited by other processes.
+    """
     if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
         return []
     sockets = [

@@ -8,7 +8,7 @@ import pytest
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import body_reader
-from _dockeraudit.relay import MAX_READ_AHEAD, Relay, State
+from _dockeraudit.relay import MAX_READ_AHEAD, Relay, RelayState
 from _dockeraudit.routes import offered_protocols, parse_request
 from conftest import splits
 
@@ -29,7 +29,7 @@ class Dialogue:
     def __init__(self, request: bytes, *, reused: bool = False, unread: bytes = b"") -> None:
         head, route = parse_request(request)
         upgrade = offered_protocols(head, route, False)
-        self.opened: list[tuple[State, str]] = []
+        self.opened: list[tuple[RelayState, str]] = []
         self.relay = Relay(head, route, upgrade, self._opened, reused=reused, unread=unread)
         self.heard: list[bytes] = []  # payload for the audit
         self.typed: list[bytes] = []
@@ -61,13 +61,13 @@ class Dialogue:
 
 def test_a_request_and_its_answer_leave_both_connections_open() -> None:
     talk = Dialogue(GET)
-    assert talk.relay.state is State.REQUEST
+    assert talk.relay.state is RelayState.REQUEST
     assert talk.engine_takes() == GET
     assert talk.engine_says(OK) == OK
     relay = talk.relay
-    assert relay.state is State.BODY and relay.finished
+    assert relay.state is RelayState.BODY and relay.finished
     assert (relay.keep_client, relay.keep_engine, relay.status) == (True, True, 200)
-    assert talk.opened == [(State.BODY, "length")] and b"".join(talk.heard) == b"ok"
+    assert talk.opened == [(RelayState.BODY, "length")] and b"".join(talk.heard) == b"ok"
 
 
 def test_an_answer_is_the_same_wherever_its_bytes_are_cut() -> None:
@@ -134,7 +134,7 @@ def test_a_tunnel_passes_bytes_both_ways_until_both_sides_have_ended(
     relay = talk.relay
     talk.engine_takes()
     assert talk.engine_says(answer + b"first").endswith(b"first")
-    assert relay.state is State.TUNNEL and relay.stream
+    assert relay.state is RelayState.TUNNEL and relay.stream
     assert talk.client_says(b"") == b"sent ahead" and talk.client_says(b" typed") == b" typed"
     assert talk.typed[-2:] == [b"sent ahead", b" typed"]
     relay.client.ended = True
@@ -157,7 +157,7 @@ def test_a_clients_end_counts_once_its_bytes_have_been_forwarded() -> None:
 def test_a_reused_connection_that_had_ended_is_told_from_one_that_fails() -> None:
     stale = Dialogue(GET, reused=True)
     stale.relay.engine_ended()
-    assert stale.relay.state is State.STALE and stale.relay.finished
+    assert stale.relay.state is RelayState.STALE and stale.relay.finished
     for talk in (Dialogue(GET), Dialogue(POST, reused=True)):
         with pytest.raises(EngineError):
             talk.relay.engine_ended()
@@ -223,7 +223,7 @@ def test_a_cut_is_final_and_its_reason_is_kept() -> None:
     talk.relay.cut("shutdown")
     talk.engine_says(OK)
     talk.relay.client_gone()
-    assert talk.relay.state is State.CUT and talk.relay.reason == "shutdown"
+    assert talk.relay.state is RelayState.CUT and talk.relay.reason == "shutdown"
 
 
 def test_a_client_that_goes_away_is_the_reason() -> None:
