@@ -53,7 +53,7 @@ def client_key(identity: Mapping[str, Any]) -> Union[str, int, None]:
 
 
 class Connections:
-    """The open connections of all listeners: at most `most`, and at most half of them of one client."""
+    """The open connections of all listeners: at most `most`, half of them of one client."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -29,9 +29,9 @@ class Refused:
 class Doorman:
     """Refuses connections. Its thread lives only while there are some.
 
-    A client is answered once it has sent something: HTTP clients take an answer before their request
-    for a broken server's. What it still sends is read and dropped, since closing over unread bytes
-    would reset the connection and lose the answer (RFC 9112 §9.6).
+    A client is answered once it has sent something: HTTP clients take an answer that comes before
+    their request for a broken server's. What it still sends is read and dropped, since closing over
+    unread bytes would reset the connection and lose the answer (RFC 9112 §9.6).
     """
 
     def __init__(self) -> None:

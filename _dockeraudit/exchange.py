@@ -92,7 +92,7 @@ class Exchange:
 
     @property
     def endless(self) -> bool:
-        """Whether this goes on until somebody ends it; such exchanges are cut when the proxy stops."""
+        """Whether this goes on until somebody ends it; it is cut when the proxy stops."""
         if self.route.endpoint == "logs":
             return self.route.flag("follow")
         return bool(ENDLESS.fullmatch(self.route.path))
@@ -115,7 +115,10 @@ class Exchange:
         return True
 
     def run(self) -> None:
-        """Relay until both sides are done; raises HTTPError if the client is to be answered by us."""
+        """Relay until both sides are done.
+
+        Raises HTTPError where the client is to be answered by us.
+        """
         relay = self.relay
         try:
             self._from_client(b"")
@@ -221,7 +224,7 @@ class Exchange:
             self._client_gone()
 
     def _client_gone(self) -> None:
-        """Shut the engine's side first: what else is to be done can be slow when many clients go."""
+        """Shut the engine's side first: the rest of the cleanup is slow when many clients go."""
         self.relay.client_gone()
         shut_down(self._engine)
 

@@ -1,6 +1,6 @@
 """A container's own secrets: the values of its secret variables, and where a text holds them.
 
-    Env of inspect ─▶ needles_of ─▶ Haystack(needles).find(block) ─▶ [Sight(start, end, needle), ...]
+    Env of inspect ─▶ needles_of ─▶ Haystack(needles).find(block) ─▶ [Sight(start, end, needle)]
 
 A program prints its password in many forms. Each needle is searched as it is, in base64 at any
 offset, percent-encoded and JSON-escaped. Performs no I/O, and never puts a value into an exception.
@@ -107,7 +107,7 @@ def pieces(value: bytes) -> list[bytes]:
 
 
 def is_needle(name: str, value: bytes) -> bool:
-    """Whether a value is distinct enough to be searched for: no placeholder, number, path or word."""
+    """Whether a value is distinct enough to search for: no placeholder, number, path or word."""
     if not SHORTEST <= len(value) <= LONGEST or value.lower() == name.lower().encode():
         return False
     if value.lower() in PLACEHOLDERS or DIGEST_NAME.search(name):
@@ -133,7 +133,7 @@ def rarest(text: bytes) -> tuple[int, ...]:
 
 
 def percent_forms(value: bytes) -> list[bytes]:
-    """Percent-encoded (RFC 3986 §2.1): strictly, with URL signs left, `+` for a blank; either case."""
+    """Percent-encoded (RFC 3986 §2.1), with and without signs that URLs admit; either case."""
     encoded = [quote(value, safe=""), quote(value, safe="/"), quote_plus(value)]
     encoded += [quote(value, safe="!*'()"), quote(value, safe="!$&'()*+,;=:@/")]
     upper = [text.encode("ascii") for text in encoded]
@@ -142,7 +142,7 @@ def percent_forms(value: bytes) -> list[bytes]:
 
 
 def json_forms(value: bytes) -> list[bytes]:
-    """As a JSON string's inside (RFC 8259 §7), once and twice escaped, as several languages do it."""
+    """As a JSON string's inside (RFC 8259 §7), escaped once and twice, as languages do it."""
     text = value.decode("utf-8", "surrogateescape")
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     once = [plain, plain.replace("/", "\\/"), go_escaped(plain), json.dumps(text)[1:-1]]
@@ -181,8 +181,8 @@ URL_SAFE_ALPHABET = bytes.maketrans(b"+/", b"-_")  # RFC 4648 §5
 class Haystack:
     """Finds a container's needles in blocks of text.
 
-    A search costs 10 µs for each form and 64 KiB, so only forms whose rarest bytes a block holds are
-    searched: whether a byte is there costs 3 µs at most, and is asked once for all forms.
+    A search costs 10 µs for each form and 64 KiB, so only those forms are searched whose rarest
+    bytes a block holds: to ask for a byte costs 3 µs at most, and is done once for all forms.
     """
 
     def __init__(self, needles: Sequence[Needle]) -> None:

@@ -1,9 +1,9 @@
 """What all connections share: settings, log, executors, counters, and the connections themselves.
 
-Threads. Each listener's thread accepts; a connection's thread relays, and alone reads and writes its
-sockets; `--workers` threads scan, some ask the engine for names, one writes the log; the main thread
-waits for signals and stops everything. `Proxy._lock` guards the counters and is never held over a
-system call.
+Threads. Each listener's thread accepts connections. A connection's thread relays, and alone reads
+and writes its sockets. `--workers` threads scan, some ask the engine for names, one writes the log.
+The main thread waits for signals and stops everything. `Proxy._lock` guards the counters and is
+never held over a system call.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Proxy:
     # -- the end
 
     def stop(self, deadline: float) -> None:
-        """Let what ends by itself end until `deadline` (monotonic); cut at once what never would."""
+        """Let what ends by itself end until `deadline` (monotonic); cut the rest at once."""
         self.stopping = True
         cut: Counter[str] = Counter()
         while True:

@@ -4,8 +4,8 @@
     client.pending ◀─ heads, download reader ◀─ from_engine ◀───── engine's bytes
 
 `exchange.py` moves the bytes between this and the two sockets. What stands in a side's `pending` is
-what its socket has not taken yet; the other socket is read only when that is empty, so a slow reader
-slows the writer, and at most one block waits each way.
+what its socket has not taken yet. The other socket is read only when that is empty: so a slow
+reader slows the writer, and at most one block waits each way.
 
 States, and what leads from one to the next:
 
@@ -60,8 +60,8 @@ class RelayState(enum.Enum):
 class Side:
     """One peer of an exchange.
 
-    `pending`: bytes for it that its socket has not taken. `ended`: its EOF has been read. `deaf`: it
-    takes no more bytes. `shut`: it has been told that no more come (half-close).
+    `pending`: bytes for it that its socket has not taken. `ended`: its EOF has been read.
+    `deaf`: it takes no more bytes. `shut`: it has been told that no more come (half-close).
     """
 
     __slots__ = ("deaf", "ended", "pending", "shut")
@@ -85,8 +85,8 @@ class Side:
 class Relay:
     """The exchange's two sides, its state, and where its bodies end.
 
-    `opened(relay, framing)` is called when the final response's head has come. It returns the reader
-    of the response's body, which decides what payload `from_engine` returns for the audit.
+    `opened(relay, framing)` is called when the final response's head has come. It returns the
+    reader of the response's body, which decides what payload `from_engine` returns for the audit.
     """
 
     response: ResponseHead | None = None
@@ -176,7 +176,7 @@ class Relay:
     # -- the client's events
 
     def from_client(self, data: bytes) -> bytes:
-        """Bytes from the client: those of this exchange wait for the engine now, the rest is unread.
+        """Bytes from the client: those of this exchange wait for the engine, the rest is unread.
 
         Returns what the client typed into a tunnel, for the audit. Raises HTTPError (400) where the
         request's body is not what its head says.

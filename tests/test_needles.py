@@ -62,9 +62,9 @@ def test_of_several_lines_each_long_one_counts() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "short", "changeme", "********", "xxxxxxxxxxxx", "password", "12345678", "10.0.0.1:5432", "/run/secrets/db",
-        "./config/app.yaml", "v1.22.333-rc1", "production", "<your-password>", "${DB_PASSWORD}", "sha256:" + "ab" * 32,
-        "x" * 4097, "db_password",
+        "short", "changeme", "********", "xxxxxxxxxxxx", "password", "12345678", "10.0.0.1:5432",
+        "/run/secrets/db", "./config/app.yaml", "v1.22.333-rc1", "production", "<your-password>",
+        "${DB_PASSWORD}", "sha256:" + "ab" * 32, "x" * 4097, "db_password",
     ],
 )  # fmt: skip
 def test_what_is_plainly_no_secret_is_not_searched_for(value: str) -> None:
