@@ -5,23 +5,33 @@ raw target ─▶ decoded path without version ─▶ Route (which endpoint, whi
 
 from __future__ import annotations
 
-import functools
 import re
 import urllib.parse
 from typing import NamedTuple
 
 from _dockeraudit.http1 import (
-    KNOWN_HEADS,
+    KEPT_FIELDS,
+    KNOWN_HEAD,
     SCHEME,
     RequestHead,
-    may_be_kept,
     parse_request_head,
+    remember,
     request_framing,
 )
 
+#: Bytes of a path that are kept for records and counts, and while an exchange runs.
+MAX_PATH = 512
+#: Methods that records and counts name. Clients invent others, and could hide secrets in them.
+#: PRI begins a connection of HTTP/2 (RFC 9113 §3.4).
+KNOWN_METHODS = frozenset(
+    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"PRI"}
+)
+#: How `surrogateescape` spells bytes that are no UTF-8, such as half of a character.
+LONE_BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))
 # moby's router: "/v{version:[0-9.]+}"; Podman's: "/v{version:[0-9][0-9A-Za-z.-]*}"
 VERSION_SEGMENT = re.compile(r"/v[0-9.][0-9A-Za-z.\-]*(?=/)")
-#: method, path without version, and what it is. Moby's router takes any characters, slashes too, for a container's name.
+#: Method, path without version, and the endpoint. Moby's router takes any characters, slashes too,
+#: for a container's name.
 AUDITED_ROUTES = (
     ("GET", re.compile(r"(?:/libpod)?/containers/(?P<container>.*)/logs", re.S), "logs"),
     ("GET", re.compile(r"/services/(?P<service>.*)/logs", re.S), "logs"),
@@ -31,19 +41,48 @@ AUDITED_ROUTES = (
     ("POST", re.compile(r"(?:/libpod)?/exec/(?P<exec>.*)/start", re.S), "exec"),
     ("POST", re.compile(r"(?P<tunnel>/session|/grpc)"), "tunnel"),
 )
-#: GET requests that copy data out of the host, recorded like those that change something
+#: GET requests that copy data out of the host. They are recorded like requests that change
+#: something.
 EXPORTS = re.compile(
     r"(?:/libpod)?/(?:containers/.*/(?:archive|export)|images/(?:.*/)?get|images/export)", re.S
 )
-#: answers that go on until somebody ends them: cut at once when the proxy stops
+#: Answers that go on until somebody ends them. The proxy cuts them at once when it stops.
 ENDLESS = re.compile(r"(?:/libpod)?/(?:events|containers/.*/stats|containers/stats)", re.S)
+#: A query's parameters. They are read one by one: a list of all in 1 MiB would take 100 MB.
+PARAMETER = re.compile(r"([^&=]*)=?([^&]*)(?:&|\Z)")
+# The request line of an illegal head, as far as it is one: method and target, nothing else.
+SEEMING_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~\x80-\xff]{1,4096})")
+#: Heads that may stay in memory: a query could hold a secret, unless it is made of these flags.
+KEPT_REQUEST = re.compile(
+    rb"(?:GET|HEAD) /[!->@-~]*(?:[?&](?:all|digests|follow|limit|one-shot|shared-size|size|stderr"
+    rb"|stdout|stream|tail|timestamps|verbose)=(?:[0-9]{1,10}|true|false))* HTTP/1\.1\r\n"
+    + KEPT_FIELDS
+)
+
+
+def method_name(method: bytes | None) -> str | None:
+    """A method for records and counts: a client can send anything as one, even a secret."""
+    if method is None:
+        return None
+    return method.decode("ascii") if method in KNOWN_METHODS else "other"
+
+
+def cut_path(path: str, limit: int = MAX_PATH) -> str:
+    """At most `limit` bytes of a path in UTF-8, a character never cut in two."""
+    if len(path) <= limit and path.isascii():
+        return path
+    raw = path[:limit].encode("utf-8", "surrogateescape")
+    cut = raw[:limit].decode("utf-8", "surrogateescape")
+    return cut if len(raw) <= limit else cut.rstrip(LONE_BYTES)
 
 
 class Route(NamedTuple):
     """What a request means to the engine.
 
-    `path`: decoded, without version, query or authority. `endpoint`: logs, attach, attach_ws, exec, tunnel or other.
-    `kind` and `name`: what the stream is asked of (container, exec, service, task).
+    `path`: decoded, without version, query or authority.
+    `endpoint`: logs, attach, attach_ws, exec, tunnel or other.
+    `kind` and `name`: the container, exec, service or task whose output is asked for.
+    `endless`, `exports`: whether the path is one of ENDLESS, of EXPORTS.
     """
 
     path: str
@@ -52,6 +91,8 @@ class Route(NamedTuple):
     endpoint: str
     kind: str | None = None
     name: str = ""
+    endless: bool = False
+    exports: bool = False
 
     @property
     def audited(self) -> bool:
@@ -59,13 +100,30 @@ class Route(NamedTuple):
         return self.endpoint not in ("other", "tunnel")
 
     def flag(self, name: str) -> bool:
-        """A query flag as the engine reads it (moby's httputils.BoolValue): the first one, true unless it says no."""
-        value = next((v for k, v in urllib.parse.parse_qsl(self.query, True) if k == name), "")
-        return value.strip().lower() not in ("", "0", "no", "false", "none")
+        """A query flag as the engine reads it (moby's httputils.BoolValue).
+
+        The first parameter of that name decides; it is true unless it says no.
+        """
+        for parameter in PARAMETER.finditer(self.query):
+            if urllib.parse.unquote_plus(parameter.group(1)) == name:
+                value = urllib.parse.unquote_plus(parameter.group(2))
+                return value.strip().lower() not in ("", "0", "no", "false", "none")
+        return False
+
+    def brief(self) -> Route:
+        """The same, as small as an exchange can do with: path and name cut, a query if audited."""
+        return self._replace(
+            path=cut_path(self.path),
+            name=cut_path(self.name),
+            query=self.query if self.audited else "",
+            authority=None,
+        )
 
 
 def classify(method: bytes, target: bytes) -> Route:
     """Route a request as the engine does: on the decoded target, whatever its spelling."""
+    if method == b"CONNECT" and target[:1] != b"/":  # authority form (RFC 9112 §3.2.3)
+        return Route("", "", target, "other")
     raw_path, _, query = target.partition(b"?")
     authority = None
     scheme = SCHEME.match(raw_path)
@@ -78,47 +136,66 @@ def classify(method: bytes, target: bytes) -> Route:
     version = VERSION_SEGMENT.match(path)
     if version:
         path = path[version.end() :]
-    return route_of(method.decode("ascii"), path, query.decode("ascii", "replace"), authority)
+    return route_of(method.decode("ascii"), path, query.decode("utf-8", "replace"), authority)
 
 
 def route_of(method: str, path: str, query: str, authority: bytes | None) -> Route:
     """The first audited route that the decoded path matches; other if there is none."""
+    exports, endless = bool(EXPORTS.fullmatch(path)), bool(ENDLESS.fullmatch(path))
     for wanted, pattern, endpoint in AUDITED_ROUTES:
         match = pattern.fullmatch(path) if method == wanted else None
         if match:
             kind, name = next((k, v) for k, v in match.groupdict().items() if v is not None)
-            return Route(path, query, authority, endpoint, kind, name)
-    return Route(path, query, authority, "other")
+            return Route(path, query, authority, endpoint, kind, name, endless, exports)
+    return Route(path, query, authority, "other", endless=endless, exports=exports)
+
+
+def seeming_request(raw: bytes) -> tuple[bytes | None, str | None]:
+    """Method and path that an illegal head seems to name, for the record of its refusal.
+
+    The path is decoded and cut, without query and authority. None for what the head does not name.
+    """
+    line = SEEMING_REQUEST_LINE.match(raw)
+    if line is None:
+        return None, None
+    method, target = line.groups()
+    path = classify(method, target).path
+    return method, cut_path(path) if path[:1] == "/" else None
 
 
 def parse_request(raw: bytes) -> tuple[RequestHead, Route]:
-    """A request's head, its body's framing included, and what it means; raises HTTPError (400)."""
+    """A request's head, its body's framing included, and what it means; raises HTTPError."""
     head = parse_request_head(raw)
     head.framing = request_framing(head)
     return head, classify(head.method, head.target)
 
 
+known_requests: dict[bytes, tuple[RequestHead, Route]] = {}
+
+
 def read_request(raw: bytes) -> tuple[RequestHead, Route]:
-    """The same, from memory for what came before, as dashboards ask."""
-    return (known_request if may_be_kept(raw) else parse_request)(raw)
-
-
-known_request = functools.lru_cache(maxsize=KNOWN_HEADS)(parse_request)
+    """parse_request, from memory for a head that has come before, as dashboards send them."""
+    request = known_requests.get(raw)
+    if request is not None:
+        return request
+    request = parse_request(raw)
+    if len(raw) > KNOWN_HEAD or not KEPT_REQUEST.fullmatch(raw):
+        return request
+    return remember(known_requests, raw, request)
 
 
 def offered_protocols(head: RequestHead, route: Route, relay_http2: bool) -> list[bytes]:
     """The protocols of an Upgrade that may reach the engine (RFC 9110 §7.8).
 
-    HTTP/2 would be a way around the audit, so `h2c` passes only where BuildKit needs it: a tunnel, audited by nobody.
+    Moby looks at the Upgrade field alone, so it is an offer without `Connection: upgrade` too, and
+    even when it is empty. HTTP/2 would be a way around the audit: `h2c` passes only where BuildKit
+    needs it, in a tunnel that nobody audits.
     """
-    if b"upgrade" not in head.index or b"upgrade" not in head.members(b"connection"):
+    values = head.index.get(b"upgrade")
+    if values is None:
         return []
-    offers = [
-        part.strip()
-        for value in head.index.get(b"upgrade", ())
-        for part in value.split(b",")
-        if part.strip()
-    ]
+    members = [member.strip() for value in values for member in value.split(b",")]
+    offers = [member for member in members if member] or [b""]
     if relay_http2 or route.endpoint == "tunnel":
         return offers
     return [offer for offer in offers if not offer.lower().startswith((b"h2", b"http/2"))]
