@@ -79,13 +79,20 @@ from _dockeraudit.errors import (
     ListenError,
 )
 from _dockeraudit.exchange import Exchange
-from _dockeraudit.http1 import HTTP2_PREFACE, NO_BODY, RequestHead, error_response, head_length
+from _dockeraudit.http1 import (
+    HTTP2_PREFACE,
+    NO_BODY,
+    RequestHead,
+    empty_lines,
+    error_response,
+    head_length,
+)
 from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
 from _dockeraudit.policy import refusal
-from _dockeraudit.proxy import Proxy, method_name
+from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.report import live_page
-from _dockeraudit.routes import Route, read_request
+from _dockeraudit.routes import Route, method_name, read_request
 from _dockeraudit.scan import command_scan
 from _dockeraudit.settings import Address, Listener, Settings
 from _dockeraudit.sockets import (
@@ -207,8 +214,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if raw.startswith(HTTP2_PREFACE):
                 return self._http2(raw)
             head, route = read_request(raw)
+            del raw  # a head of 1 MiB is held once
             method = head.method
             self._admit(head, route)
+            route = route.brief()
             return self._relay(head, route)
         except HTTPError as error:
             if self.peer.exchange and self.peer.exchange.relay.answered:
@@ -223,6 +232,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """The next head with its empty line; None when no more requests come. Raises HTTPError."""
         seen, deadline = 0, None
         while True:
+            if self.buffer[:1] in (b"\r", b"\n"):
+                self.buffer = self.buffer[empty_lines(self.buffer) :]
             if self.buffer and deadline is None:
                 deadline = time.monotonic() + HEAD_TIMEOUT
                 self.peer.idle_since = None
@@ -295,7 +306,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _http2(self, raw: bytes) -> bool:
         """An HTTP/2 preface: refused as an engine without HTTP/2 does, or relayed without audit."""
-        head = RequestHead(b"PRI", b"*", b"2.0", (), raw)
+        head = RequestHead(b"PRI", b"2.0", raw, {})
         route = Route("*", "", None, "other")
         if self.proxy.settings.http2 != "relay":
             self.proxy.record_denial("denied", b"PRI", "*", self.peer.identity, "http2")

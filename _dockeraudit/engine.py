@@ -181,6 +181,8 @@ def engine_answer(socket_path: str, path: str, timeout: float) -> tuple[int, byt
         reader, body = body_reader(response_framing(head, b"GET"), collect=True), b""
         while True:
             body += reader.feed(block)[1]
+            if reader.broken:
+                raise EngineError(f"the engine's answer is not HTTP: {reader.broken}")
             block = b"" if reader.done else _receive_before(connection.sock, deadline)
             if not block or len(body) > MAX_LOOKUP:
                 return head.status, body
@@ -235,6 +237,8 @@ def _payload(sock: socket.socket, reader: BodyReader, block: bytes) -> Iterator[
         payload = reader.feed(block)[1]
         if payload:
             yield payload
+        if reader.broken:
+            raise EngineError(f"the engine's answer is not HTTP: {reader.broken}")
         if reader.done:
             return
         block = sock.recv(BLOCK)

@@ -21,7 +21,7 @@ from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import BodyReader, Framing, RequestHead, body_reader
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
-from _dockeraudit.routes import ENDLESS, Route, offered_protocols
+from _dockeraudit.routes import Route, offered_protocols
 from _dockeraudit.scanning import StreamScanner
 from _dockeraudit.sockets import (
     GONE,
@@ -95,7 +95,7 @@ class Exchange:
         """Whether this goes on until somebody ends it; it is cut when the proxy stops."""
         if self.route.endpoint == "logs":
             return self.route.flag("follow")
-        return bool(ENDLESS.fullmatch(self.route.path))
+        return self.route.endless
 
     @property
     def kind(self) -> str:
@@ -132,7 +132,7 @@ class Exchange:
 
     def begin_opaque(self) -> None:
         """Make it a tunnel from the first byte on: HTTP/2, where that was asked for."""
-        self.relay.begin_opaque(self.head.start_line)
+        self.relay.begin_opaque(self.head.end_to_end)
         self._open_audit()
 
     # -- one turn of the loop

@@ -15,27 +15,21 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from _dockeraudit.admission import DenialCounts
+from _dockeraudit.admission import Denial, DenialCounts
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.doorman import Doorman
 from _dockeraudit.engine import Lookups
 from _dockeraudit.records import redact_bytes
-from _dockeraudit.routes import EXPORTS, Route
+from _dockeraudit.routes import MAX_PATH, Route, cut_path, method_name
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import ScanBudget
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import shut_down
 
 MAX_HEADS = 64 << 20  # bytes that all large heads under way may hold together
-KNOWN_METHODS = frozenset(
-    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT"}
-)
-MASKED_PATH = 512  # bytes of a path in a record
-SCANNED_PATH = (
-    1024  # bytes of it that are scanned: a secret that begins before the cut is seen whole
-)
+SCANNED_PATH = 2 * MAX_PATH  # bytes: a secret that begins before a record's cut is seen whole
 STOP_POLL = 0.02  # seconds between looks at what still runs while stopping
 
 
@@ -102,7 +96,7 @@ class Proxy:
     ) -> None:
         """Count a request, and record one that changes something or copies data out."""
         self.count_request(method, status)
-        reading = method in (b"GET", b"HEAD") and not EXPORTS.fullmatch(route.path)
+        reading = method in (b"GET", b"HEAD") and not route.exports
         if reading and self.settings.mode != "learn":  # to learn, all of the traffic is needed
             return
         fields = {
@@ -116,7 +110,7 @@ class Proxy:
 
     def masked(self, path: str) -> str:
         """A path for a record: cut, and what looks like a secret in it redacted."""
-        raw = path[:SCANNED_PATH].encode("utf-8", "surrogateescape")[:SCANNED_PATH]
+        raw = cut_path(path, SCANNED_PATH).encode("utf-8", "surrogateescape")
         pieces, at = [], 0
         for match in self.scanner.scan(raw):
             if match.start >= at:
@@ -125,7 +119,7 @@ class Proxy:
                     redact_bytes(raw[match.start : match.end]).encode(),
                 ]
                 at = match.end
-        return b"".join([*pieces, raw[at:]])[:MASKED_PATH].decode("utf-8", "replace")
+        return cut_path(b"".join([*pieces, raw[at:]]).decode("utf-8", "replace"))
 
     def record_denial(
         self, event: str, method: bytes | None, path: str | None, client: dict[str, Any], rule: str
@@ -136,14 +130,13 @@ class Proxy:
         head that could not be read.
         """
         name, masked = method_name(method), None if path is None else self.masked(path)
-        who = client.get("address", client.get("uid"))
-        key = (event, name, masked, client["listener"], who, rule)
         with self._lock:
             self.denied += event == "denied"
-            due = self._denials.add(key, (event, name, masked, client, rule), time.monotonic())
+            denial = Denial(event, name, masked, client, rule)
+            due = self._denials.add(denial, time.monotonic())
         self._write_denials(due)
 
-    def _write_denials(self, due: Iterable[tuple[tuple[Any, ...], int]]) -> None:
+    def _write_denials(self, due: Iterable[tuple[Denial, int]]) -> None:
         for (event, method, path, client, rule), count in due:
             fields = {"method": method, "path": path, "client": client, "rule": rule}
             self.log.accept(event, {**fields, "count": count})
@@ -200,13 +193,6 @@ class Proxy:
         self._write_denials(due)
         self.lookups.stop()
         finish_executor(self.scanning, deadline + 0.5)
-
-
-def method_name(method: bytes | None) -> str | None:
-    """A method for records and counts: a client can send anything as one, even a secret."""
-    if method is None:
-        return None
-    return method.decode("ascii") if method in KNOWN_METHODS else "other"
 
 
 def finish_executor(executor: ThreadPoolExecutor, deadline: float) -> None:

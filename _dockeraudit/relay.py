@@ -189,6 +189,8 @@ class Relay:
             mine = b""
         else:
             mine = buffer[: self.upload.feed(buffer)[0]]
+            if self.upload.broken:
+                raise self.upload.broken
         self.unread = buffer[len(mine) :]
         if mine:
             self.engine.add(mine)
@@ -293,24 +295,16 @@ class Relay:
     def _body(self, block: bytes) -> Any:
         """A block of the body; what stands behind the body's end reaches nobody."""
         assert self.download is not None
-        try:
-            used, payload = self.download.feed(block)
-        except HTTPError:
-            return self._illegal_chunk(block)
+        used, payload = self.download.feed(block)
         if used < len(block):
             self.keep_engine = False
             block = block[:used]
         self.client.add(block)
+        if self.download.broken:  # the client gets no end that the engine did not send
+            self.keep_client = False
+            self._ended_by("cut_chunk")
+            self.engine.ended = True
         return payload
-
-    def _illegal_chunk(self, block: bytes) -> Any:
-        """The client gets the bytes as they came, and no end that the engine did not send."""
-        self.client.add(block)
-        self.keep_client = self.keep_engine = False
-        self._ended_by("cut_chunk")
-        self.engine.ended = True
-        self.download = CloseReader()
-        return block
 
 
 def has_body(framing: Framing) -> bool:
