@@ -23,7 +23,7 @@ PROGRAM = str(ROOT / "dist" / "dockeraudit.py") if STITCHED else str(ROOT / "doc
 DEADLINE = 20.0  # seconds a test waits for what happens in milliseconds on an idle machine
 
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "e2e")]
-pytest_plugins = ["matrix"]  # prints what the clients' tests compared
+pytest_plugins = ["matrix", "auditlogs"]  # logs under test; the first prints what the clients' tests compared
 if STITCHED:
     spec = importlib.util.spec_from_file_location("dockeraudit", PROGRAM)
     module = importlib.util.module_from_spec(spec)

@@ -19,10 +19,10 @@ TOTAL_BURST = 10_000
 TOTAL_RATE = 2_000.0
 #: The share of TOTAL_BURST that a severity leaves to the severities above it.
 LEFT_ABOVE = {"LOW": 0.5, "MEDIUM": 0.25, "HIGH": 0.0}
-#: The share that a container with many findings leaves to the others. It has many once less than
-#: QUIET of its own burst is left.
+#: The share that a container with more findings than QUIET in a row leaves to the others: as much as
+#: 32 of them have before that.
 LEFT_TO_QUIET = 0.1
-QUIET = 0.9
+QUIET = 30
 #: `request`, `denied` and `would_deny` records of one client.
 CLIENT_BURST = 1_000
 CLIENT_RATE = 20.0
@@ -63,7 +63,8 @@ class FindingBudgets:
     def take(self, container: str | None, severity: str, records: int, now: float) -> bool:
         """Take room for so many records of a container, or none and False."""
         own = self._of(container, now)[severity]
-        left = LEFT_ABOVE[severity] + (0 if own.refill(now) >= own.burst * QUIET else LEFT_TO_QUIET)
+        quiet = own.refill(now) > own.burst - QUIET
+        left = LEFT_ABOVE[severity] + (0 if quiet else LEFT_TO_QUIET)
         if own.tokens < records or self._total.refill(now) - records < left * self._total.burst:
             return False
         own.tokens -= records
