@@ -16,7 +16,7 @@ from typing import Callable
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("tests", "e2e")]
-pytest_plugins = ["matrix"]  # prints what the clients' tests compared
+pytest_plugins = ["matrix", "auditlogs"]  # prints of the clients' tests; logs under test
 from product import PROGRAM, ROOT, STITCHED, import_stitched_file
 
 if STITCHED:

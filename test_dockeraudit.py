@@ -89,7 +89,9 @@ class RecordedStream:
         self.findings.append(found)
         return found
 
-    def update(self, handle: Any, secret: Any, match: bytes, lines: int, complete: bool) -> None:
+    def update(
+        self, handle: Any, rule: Any, match: bytes, secret: Any, lines: int, complete: bool
+    ) -> None:
         handle.update(secret=secret, lines=lines, complete=complete)
         if complete:
             handle["match"] = match

@@ -14,8 +14,11 @@
     (patterns)     the table of rules, at the top of the tree
     userrules      rules from a user's file
     records        what a line of the audit log looks like
+    budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
-    logfile        the log's file on disk
+    keyfile        the key of the fingerprints, and whom a file must belong to
+    logfile        the log's file on disk, or standard output
+    logsync        syncs that file
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
     scanning       text to findings beside the relay, bounded

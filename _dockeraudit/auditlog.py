@@ -1,6 +1,6 @@
 """The audit log: takes records and returns at once; a worker writes them; what is lost is counted.
 
-    record ─▶ queue (10,000) ─▶ worker: gives seq and prev ─▶ AuditFile ─▶ one JSON line
+    record ─▶ queue (10,000) ─▶ worker: a batch gets seq and prev ─▶ AuditFile: one write
                  │ full: a marker counts what is lost
 
 Write, clock, stat and sync are passed in, so that every fault can be tested.
@@ -9,59 +9,87 @@ Write, clock, stat and sync are passed in, so that every fault can be tested.
 from __future__ import annotations
 
 import errno as errno_codes
+import math
 import os
 import threading
 import time
 import weakref
-from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Callable
+from typing import Any, NamedTuple
 
-from _dockeraudit.errors import EXIT_LOST
-from _dockeraudit.logfile import AuditFile, AuditPipe
-from _dockeraudit.records import Fingerprinter, Record, encode_record, rfc3339
-from _dockeraudit.streamrecords import REPEAT_PERIOD, Budget, Known, StreamRecords
+from _dockeraudit.budgets import ClientBudgets, FindingBudgets
+from _dockeraudit.errors import EXIT_LOST, AuditLogError
+from _dockeraudit.logfile import AuditFile, AuditPipe, FileEvent
+from _dockeraudit.logsync import Syncer
+from _dockeraudit.records import (
+    MAX_LINE,
+    Fields,
+    Fingerprinter,
+    Overflow,
+    Record,
+    encode_record,
+    line_hash,
+)
+from _dockeraudit.streamrecords import REPEAT_PERIOD, FoundRule, KnownFindings, StreamRecords
 
 QUEUE_LIMIT = 10_000  # records held while the disk does not take them; about 10 MB
+#: Of that limit, what findings of a severity, clients' records, and records waiting for a name may
+#: fill while the disk is well: a record beyond is suppressed, or does not wait, before one is lost.
+QUEUE_SHARES = {"LOW": 0.5, "MEDIUM": 0.65, "HIGH": 0.8}
+CLIENT_SHARE = 0.9
+WAITING_SHARE = 0.5
+BATCH_RECORDS = 256  # records that the worker takes at once; as many fill about one write
 NAME_WAIT = 1.0  # seconds that a stream's records wait for its container's name
-REPEATS_A_TICK = 1000  # records of repeats written at once; more would keep the lock from the relay for over 10 ms
-KNOWN_FINDINGS = 200_000  # findings whose repeats are counted rather than written
+REPEATS_A_TICK = 1000  # repeats written at once; more would keep the lock for over 10 ms
 STATS_PERIOD = 600.0  # seconds between two `stats`
 RETRY_PERIOD = 1.0  # seconds between attempts to write while that fails
 LOOK_PERIOD = 1.0  # seconds between looks at the path while nothing is written
+LOST_PERIOD = 60.0  # seconds between two lines on standard error that say how much was lost
 STUCK_WRITE = 1.0  # seconds after which an unfinished write counts as a failure
-SYNC_PERIOD = 1.0  # seconds, or
-SYNC_BYTES = 64 << 10  # bytes, after which what was written is synced
 TICK = 0.1  # seconds between looks at everything that is a matter of time
+#: What a record's fields can raise if they do not fit into JSON: a defect, and the record is lost.
+ENCODING_ERRORS = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+COUNTERS = ("written", "lost", "streams", "bytes", "frames", "unscanned", "queued_max")
+#: fdatasync(2) leaves out a file's times, which nobody needs; macOS and Windows have only fsync.
+FDATASYNC: Callable[[int], Any] = getattr(os, "fdatasync", os.fsync)
+
+# Threads. `lock` guards the queue, the counts, the budgets and the streams; it is never held over a
+# system call. The worker alone touches the file and gives seq and prev. The ticker does what is a
+# matter of time. The syncer has a thread of its own, so that a slow fdatasync delays neither.
+# Any thread may `accept`.
 
 
-# Threads. `lock` guards the queue, the counts and the streams; it is never held over a system call. The worker alone
-# touches the file and gives seq and prev. The ticker does what is a matter of time. Syncing has a thread of its own, so
-# that a slow fdatasync delays neither. Any thread may `accept`.
+class Line(NamedTuple):
+    """A record and its line; for a record that cannot be encoded, the gap that counts it."""
+
+    record: Record
+    text: bytes
 
 
-class Overflow(Record):
-    """Stands in the queue where records found no room: how many, how many matches were in them, and what went wrong."""
+class FailureListener:
+    """Somebody who is told whenever the log begins to fail, and whenever that ends."""
 
-    __slots__ = ("records", "error")
+    def __init__(self, call: Callable[[bool], Any]) -> None:
+        self._call = call
+        self._told = False
 
-    def __init__(self, timestamp: float, error: OSError | None) -> None:
-        super().__init__(timestamp, "gap", None)
-        self.records = 0
-        self.error = error
-
-    def add(self, record: Record) -> None:
-        """One more is lost."""
-        self.records += 1
-        self.matches += record.matches
+    def tell(self, failed: bool) -> None:
+        """Call it if this is news; one that raises has not been told."""
+        if failed != self._told:
+            self._call(failed)
+            self._told = failed
 
 
 class AuditLog:
-    """The audit log: `accept` takes records and returns at once, a worker writes them, and what is lost is counted.
+    """The audit log: `accept` takes records and returns at once, a worker writes them.
 
-    State for failure: ok → degraded (held records wait, the write is tried again each second, the file reopened) → ok.
+    State for failure: ok → degraded (records are held, the write is tried again each second with
+    the file reopened) → ok.
     """
 
     def __init__(
@@ -73,80 +101,103 @@ class AuditLog:
         fsync: str = "interval",
         diagnose: Callable[[str, str], None] = lambda level, text: None,
         queue_limit: int = QUEUE_LIMIT,
+        budgeted: bool = True,
         key_path: str | None = None,
         allow: Iterable[str] = (),
         write: Callable[[int, bytes], int] = os.write,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         stat: Callable[[str], os.stat_result] = os.stat,
-        fdatasync: Callable[[int], None] = os.fdatasync,
+        fdatasync: Callable[[int], Any] = FDATASYNC,
     ) -> None:
         self.run = run or os.urandom(4).hex()
         self.clock, self.monotonic = clock, monotonic
         self.fingerprinter = Fingerprinter(key)
         self.lock = threading.Lock()
-        self.held = 0  # records in the queue and waiting for names
+        self.held = 0  # records in the queue, in the worker's hands, and waiting for names
         self.streams: set[StreamRecords] = set()
-        self.known: OrderedDict[Any, Known] = OrderedDict()
-        self.repeats: deque[tuple[float, Known]] = (
-            deque()
-        )  # what has been seen again, and when that is to be written
+        self.known = KnownFindings()
         self.totals: Counter[str] = Counter()
-        self._file = (
-            AuditPipe(write)
-            if path == "-"
-            else AuditFile(path, key_path, key, write, stat, monotonic, self._leave)
-        )
-        self._fsync, self._fdatasync = fsync, fdatasync
+        self._syncer = Syncer(fsync, fdatasync, monotonic, self._say)
+        self._file: AuditFile | AuditPipe = AuditPipe(write)
+        if path != "-":
+            leave = self._syncer.leave
+            self._file = AuditFile(path, key_path, key, write, stat, monotonic, leave)
         self._diagnose = diagnose
         self._queue_limit = queue_limit
         self._allow = frozenset(allow)
+        self._budgeted = budgeted
+        self._budgets = FindingBudgets(monotonic())
+        self._clients = ClientBudgets()
+        self._findings: Counter[tuple[str, str]] = Counter()
+        self._numbers = 0
+        self._listeners: list[FailureListener] = []
+        self._opened = monotonic()
+        self._stats_at = monotonic() + STATS_PERIOD
+        self._look_at = monotonic() + LOOK_PERIOD
+        self._start_worker_state()
+        self._defects: set[str] = set()  # what raised in the ticker when it was last done
+        self._ticker = threading.Thread(target=self._tick_on, name="audit-tick", daemon=True)
+        self._forked = False
+
+    def _start_worker_state(self) -> None:
+        """What the worker, and those who wait for it, go by."""
         self._queue: deque[Record] = deque()
         self._filled = threading.Condition(self.lock)
-        self._findings: Counter[tuple[str, str]] = Counter()
-        self._budgets: OrderedDict[str | None, Budget] = OrderedDict()
-        self._numbers = 0
+        self._taken: deque[Record] = deque()  # in the worker's hands, not written yet
+        self._own: deque[Record] = deque()  # the worker's own records, which go first
         self._seq = 0
         self._error: OSError | None = None  # why the last write failed, while degraded
         self._write_began: float | None = None
-        self._sync_error: OSError | None = None
-        self._synced = monotonic()
-        self._failure_listeners: list[Callable[[bool], Any]] = []
-        self._was_failed = False
+        self._before = 0  # records written before the one that is being encoded
+        self._lost_unsaid = 0  # lost records that standard error has not been told of
+        self._say_lost_at = -math.inf
         self._closing = False
         self._stop_reason = ""
         self._stopped = False  # the `stop` has left the queue: nothing can be written behind it
         self._give_up = False
         self._look = False  # the path is to be looked at without a record
         self._wake = threading.Event()
-        self._opened = monotonic()
-        self._stats_at = monotonic() + STATS_PERIOD
-        self._look_at = monotonic() + LOOK_PERIOD
         self._worker: Future[None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
-        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="audit-sync")
-        self._sync_job: Future[None] | None = None
-        self._ticker = threading.Thread(target=self._tick_on, name="audit-tick", daemon=True)
-        self._forked = False
 
     # -- for everybody
 
     def open(self, **start_fields: Any) -> None:
-        """Open the file, start the worker, and record the `start`. Raises AuditLogError."""
+        """Open the file, start the threads, and record the `start`. Raises AuditLogError."""
         left_over = self._file.open()
         self.accept("start", {**start_fields, "key": self.fingerprinter.key_id})
         for event, fields in left_over:
             self.accept(event, fields)
         OPEN_LOGS.add(self)
-        self._worker = self._executor.submit(self._work)
-        self._ticker.start()
+        try:
+            self._syncer.start()
+            self._worker = self._executor.submit(self._work)
+            self._ticker.start()
+        except RuntimeError as error:
+            raise AuditLogError(f"the audit log cannot be written: {error}") from None
 
-    def accept(self, event: str, fields: Any, matches: int = 0) -> Record:
-        """Stamp a record and queue it; where the queue is full it is counted instead. Never blocks, makes no system call."""
+    def accept(self, event: str, fields: Fields, matches: int = 0) -> Record:
+        """Stamp a record and queue it; where the queue is full it is counted as lost instead.
+
+        Never blocks, and makes no system call.
+        """
         with self.lock:
             record = Record(self.clock(), event, fields, matches)
             self.enqueue(record)
         return record
+
+    def accept_for(self, client: Mapping[str, Any], event: str, fields: Mapping[str, Any]) -> None:
+        """Accept a record that a client caused, or count it where the client's budget is spent.
+
+        A client is its uid or its address, whatever process of it asks.
+        """
+        with self.lock:
+            now = self.monotonic()
+            if self._has_share(CLIENT_SHARE) and self._clients.take(client, now):
+                self.enqueue(Record(self.clock(), event, fields))
+            else:
+                self._clients.suppress(client, event, int(fields.get("count", 1)), now)
 
     def open_stream(
         self,
@@ -183,32 +234,35 @@ class AuditLog:
         self._wake.set()
 
     def failed(self) -> bool:
-        """Whether what is accepted now may go unrecorded: a failed write, one unfinished for a second, or a full queue."""
+        """Whether what is accepted now may go unrecorded.
+
+        So it is after a failed write or sync, during a write that takes over a second, and while
+        the queue is full.
+        """
         began = self._write_began
         stuck = began is not None and self.monotonic() - began > STUCK_WRITE
         dead = self._worker is not None and self._worker.done()
-        return (
-            self._error is not None
-            or self._sync_error is not None
-            or stuck
-            or dead
-            or not self.has_room()
-        )
+        return bool(self._error or self._syncer.failed or stuck or dead or not self._has_share(1.0))
 
     def add_failure_listener(self, listener: Callable[[bool], Any]) -> None:
-        """Call `listener(failed)` whenever `failed()` changes; from the ticker, without a lock held."""
-        self._failure_listeners.append(listener)
+        """Call `listener(failed)` whenever `failed()` changes: from the ticker, no lock held.
+
+        A call that raises is made again with the next tick.
+        """
+        self._listeners.append(FailureListener(listener))
 
     def counters(self) -> dict[str, Any]:
-        """Totals of this run: written, lost, streams, bytes, frames, unscanned, queued, queued_max, degraded, findings."""
+        """Totals of this run, what is held now, whether it fails, and the findings by rule."""
         with self.lock:
-            names = ("written", "lost", "streams", "bytes", "frames", "unscanned", "queued_max")
-            counts: dict[str, Any] = {name: self.totals[name] for name in names}
+            counts: dict[str, Any] = {name: self.totals[name] for name in COUNTERS}
             counts.update(queued=self.held, degraded=self.failed(), findings=dict(self._findings))
         return counts
 
     def close(self, reason: str, timeout: float) -> int:
-        """Write what is held, then `stop`; returns 0, or EXIT_LOST if records were lost or could not be written in time."""
+        """Write what is held, then `stop`.
+
+        Returns 0, or EXIT_LOST if records were lost or could not be written in time.
+        """
         if self._forked:
             return 0
         deadline = time.monotonic() + timeout
@@ -219,20 +273,17 @@ class AuditLog:
         try:
             if self._worker:
                 self._worker.result(timeout)
-            if self._sync_job:
-                self._sync_job.result(max(0.0, deadline - time.monotonic()))
+            self._syncer.wait(max(0.0, deadline - time.monotonic()))
         except FutureTimeout:
             self._give_up = True
             self._wake.set()
-            self._diagnose(
-                "warning",
-                f"the audit log {self._file.path} could not be finished in time: {self.held} records and the stop may be lost",
-            )
+            held = f"{self.held} records and the stop may be lost"
+            self._say("warning", f"could not be finished in time: {held}")
             return EXIT_LOST
         finally:
             OPEN_LOGS.discard(self)
             self._executor.shutdown(wait=False)
-            self._syncer.shutdown(wait=False)
+            self._syncer.stop()
         self._ticker.join(max(0.0, deadline - time.monotonic()) + TICK)
         return EXIT_LOST if self.totals["lost"] else 0
 
@@ -243,7 +294,11 @@ class AuditLog:
         self._filled = threading.Condition(self.lock)
         self._file.close()
 
-    # -- for StreamRecords, under the lock
+    def _say(self, level: str, text: str) -> None:
+        """A line for people about the log's file."""
+        self._diagnose(level, f"the audit log {self._file.path} {text}")
+
+    # -- for StreamRecords (its StreamLog), under the lock
 
     def enqueue(self, record: Record) -> None:
         """Queue a stamped record, or count it where there is no room."""
@@ -252,7 +307,7 @@ class AuditLog:
         if self._stopped:
             self.totals["lost"] += 1
             return
-        if self.has_room():
+        if self.held < self._queue_limit:
             self.held += 1
             self.totals["queued_max"] = max(self.totals["queued_max"], self.held)
             self._queue.append(record)
@@ -264,9 +319,14 @@ class AuditLog:
             last.add(record)
         self._filled.notify()
 
-    def has_room(self) -> bool:
-        """Whether one more record can be held."""
-        return self.held < self._queue_limit
+    def hold(self, waiting: list[Record], record: Record) -> bool:
+        """Put a record to those that wait for a name; False if there is no room for that."""
+        if self.held >= self._queue_limit * WAITING_SHARE:
+            return False
+        self.held += 1
+        self.totals["queued_max"] = max(self.totals["queued_max"], self.held)
+        waiting.append(record)
+        return True
 
     def release(self, stream: StreamRecords) -> None:
         """Queue what waited for the stream's name, which may have come after the stream's end."""
@@ -274,204 +334,223 @@ class AuditLog:
             self.held -= 1
             self.enqueue(record)
         if stream.closed:
-            self.streams.discard(stream)
+            self.discard(stream)
+
+    def discard(self, stream: StreamRecords) -> None:
+        """The stream has ended and nothing of it waits."""
+        self.streams.discard(stream)
 
     def is_allowed(self, fingerprint: str, stream: StreamRecords) -> bool:
         """Whether this secret is known as harmless, everywhere or in this container."""
         if not self._allow:
             return False
-        return bool(
-            self._allow
-            & {
-                fingerprint,
-                f"{stream.container_id}:{fingerprint}",
-                f"{stream.container_name}:{fingerprint}",
-            }
-        )
+        ids = (stream.container_id, stream.container_name)
+        return bool(self._allow & {fingerprint, *(f"{name}:{fingerprint}" for name in ids)})
 
-    def count_finding(self, rule: Any) -> None:
-        """One more match, for the metrics."""
-        self._findings[rule.name, rule.severity] += 1
-        self.totals["findings"] += 1
+    def count_finding(self, rule: FoundRule, change: int) -> None:
+        """Count a match, or take one back (-1), for the metrics."""
+        self._findings[rule.name, rule.severity] += change
+        self.totals["findings"] += change
 
-    def budget(self, stream: StreamRecords) -> bool:
-        """Whether the stream's container may cause one more record."""
-        if not self._budget_of(stream.container_id).take(self.monotonic()):
+    def admits(self, stream: StreamRecords, severity: str, records: int) -> bool:
+        """Take room in the budgets for so many records of the stream's container."""
+        if not self._budgeted:
+            return True
+        if not self._has_share(QUEUE_SHARES[severity]):
             return False
-        stream.spent += 1
+        if not self._budgets.take(stream.container_id, severity, records, self.monotonic()):
+            return False
+        stream.charged[severity] += records
         return True
 
-    def charge(self, container_id: str, records: int) -> None:
-        """So many were caused by this container while only the name was known that it was asked for by."""
-        self._budget_of(container_id).tokens -= records
+    def charge(self, stream: StreamRecords, severity: str) -> None:
+        """Charge the budgets with a record that is written whatever is left."""
+        self._budgets.charge(stream.container_id, severity, 1, self.monotonic())
+        self._budgets.charge_total(1)
+        stream.charged[severity] += 1
 
-    def _budget_of(self, container_id: str | None) -> Budget:
-        budget = self._budgets.get(container_id)
-        if budget is None:
-            budget = self._budgets[container_id] = Budget(self.monotonic())
-            if len(self._budgets) > QUEUE_LIMIT:
-                self._budgets.popitem(last=False)
-        return budget
+    def move_charges(self, stream: StreamRecords, container_id: str) -> None:
+        """Charge a container with what was charged to the name that it was asked for by."""
+        for severity, records in stream.charged.items():
+            self._budgets.charge(container_id, severity, records, self.monotonic())
 
-    def repeat(self, known: Known) -> None:
-        """A finding has been seen again: counted now, written when it is due."""
-        if not known.pending:
-            self.repeats.append((self.monotonic() + REPEAT_PERIOD, known))
-        known.pending += 1
-
-    def remember(self, key: Any, known: Known) -> None:
-        """A finding has been written; the one longest without a sight makes room for it."""
-        self.known[key] = known
-        if len(self.known) > KNOWN_FINDINGS:
-            (_, oldest_key), oldest = self.known.popitem(last=False)
-            oldest.stream.forget(oldest_key)
+    def _has_share(self, share: float) -> bool:
+        """Whether less than this share of the queue is filled; all of it while the disk fails."""
+        return self.held < self._queue_limit * (1.0 if self._error else share)
 
     # -- the worker
 
     def _work(self) -> None:
-        """Write the queue until the log closes. A record counts as held until it has been written."""
+        """Write the queue until the log closes. A record counts as held until it is written."""
         try:
             while not self._stopped:
-                record = self._next()
-                if not self._deliver(record):
+                self._take()
+                if not self._deliver():
                     return
-                if record is not None and not isinstance(record, Overflow) and not self._stopped:
-                    with self.lock:
-                        self.held -= 1
         except Exception as error:
-            self._diagnose(
-                "error",
-                f"the audit log {self._file.path} ends here, by a defect: {type(error).__name__}",
-            )
+            self._say("error", f"ends here, by a defect: {type(error).__name__}")
             raise
         finally:
-            self._sync(force=True)
+            self._syncer.sync_now(self._file)
             self._file.close()
+            self._say_lost(at_once=True)
 
-    def _next(self) -> Record | None:
-        """Wait for what is to be written: the queue's first, None for a look at the path; when the log closes, at last `stop`."""
+    def _take(self) -> None:
+        """Wait for what is to be written: records, a look at the path, or at last the `stop`."""
         with self.lock:
             while True:
                 if self._closing and not self._queue:
-                    for stream in list(self.streams):
-                        self.release(stream)
-                        stream.flush()
+                    self._flush()
                 if self._queue:
-                    return self._queue.popleft()
+                    for _ in range(min(len(self._queue), BATCH_RECORDS)):
+                        self._taken.append(self._queue.popleft())
+                    return
                 if self._closing:
                     self._stopped = True
-                    return Record(self.clock(), "stop", self._stop_fields)
+                    self.held += 1
+                    self._taken.append(Record(self.clock(), "stop", self._stop_fields))
+                    return
                 if self._look:
                     self._look = False
-                    return None
+                    return
                 self._filled.wait()
 
-    def _deliver(self, record: Record | None) -> bool:
-        """Write one record (None: only look at the path), however long that takes; False if the log was told to give up."""
-        own: list[Record] = []  # of what has happened to the file meanwhile
-        while True:
-            try:
-                self._write_began = self.monotonic()
-                own += [
-                    Record(self.clock(), event, fields) for event, fields in self._file.notice()
-                ]
-                while own:
-                    self._append(own[0])
-                    own.pop(0)
-                if record is not None:
-                    self._append(record)
-                self._write_began = None
-                self._recovered()
-                return True
-            except MemoryError:
-                self._degraded(OSError(errno_codes.ENOMEM, os.strerror(errno_codes.ENOMEM)))
-            except OSError as error:
-                self._degraded(error)
-            self._write_began = None
-            if self._give_up or not self._retry_later():
-                return False
+    def _flush(self) -> None:
+        """The log closes: queue all that waits for a name or for its minute."""
+        for stream in list(self.streams):
+            self.release(stream)
+            stream.flush()
+        self._write_suppressed(self.monotonic())
 
-    def _append(self, record: Record) -> None:
-        """Give a record its seq and prev, and write it; a gap leaves out the seq of what it stands for."""
-        skipped = record.records if isinstance(record, Overflow) else 0
-        seq = self._seq + skipped + 1
-        if isinstance(record, Overflow):
-            record.fields = self._gap_fields(record, seq)
+    def _deliver(self) -> bool:
+        """Write what was taken, however long that takes; False if the log was told to give up."""
+        while True:
+            self._write_began = self.monotonic()
+            error = self._write_batch()
+            self._write_began = None
+            if error:
+                self._degraded(error)
+                if self._give_up or not self._retry_later():
+                    return False
+                continue
+            self._recovered()
+            if not self._own and not self._taken and not self._file.unfinished:
+                return True
+
+    def _write_batch(self) -> OSError | None:
+        """Write as many records as one write takes; returns what went wrong.
+
+        Records that are in the file then are written, whatever went wrong behind them.
+        """
         try:
-            line = encode_record(record, self.run, seq, self._file.last_hash)
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
-            self._diagnose(
-                "error",
-                f"a {record.event} record cannot be written, by a defect: {type(error).__name__}; it is counted as lost",
-            )
+            for event in self._file.notice():
+                self._happened(event)
+            lines = self._encode_batch()
+        except OSError as error:
+            return error
+        except MemoryError:
+            return OSError(errno_codes.ENOMEM, os.strerror(errno_codes.ENOMEM))
+        count, failure = self._file.append([line.text for line in lines])
+        if count:
+            self._seq = lines[count - 1].record.seq or 0
+            self._syncer.written(self._file)
+            self._count_written(lines[:count])
+        return failure
+
+    def _happened(self, event: FileEvent) -> None:
+        """Record what others did to the file, and say what nobody should do unseen."""
+        name, fields = event
+        self._own.append(Record(self.clock(), name, fields))
+        if name == "recreated":
+            self._say("warning", "was deleted; it has been made anew")
+        elif name == "truncated":
+            self._say("warning", f"was truncated at {fields['size_before']} bytes")
+
+    def _encode_batch(self) -> list[Line]:
+        """The lines of one write: the worker's own records first, in the order of their seq."""
+        lines: list[Line] = []
+        seq, prev = self._seq, self._file.last_hash
+        room = self._file.batch_bytes
+        for record in (*self._own, *self._taken):
+            if room < MAX_LINE:
+                break
+            self._before = self.totals["written"] + len(lines)
+            line = self._encode(record, seq + 1, prev)
+            seq, prev = line.record.seq or 0, line_hash(line.text[:-1])
+            room -= len(line.text)
+            lines.append(line)
+        return lines
+
+    def _encode(self, record: Record, seq: int, prev: str) -> Line:
+        """Give a record its seq and make its line; a gap leaves out the seq of what it counts."""
+        if isinstance(record, Overflow):
+            seq += record.records
+            record.name_seqs(seq)
+        try:
+            text = encode_record(record, self.run, seq, prev)
+        except ENCODING_ERRORS as error:
+            kind = type(error).__name__
+            text_for_people = f"a {record.event} record cannot be written, by a defect: {kind}"
+            self._diagnose("error", f"{text_for_people}; it is counted as lost")
             gap = Overflow(record.timestamp, None)
             gap.add(record)
-            self._append(gap)
-            return
-        self._file.append(line)
-        self._seq = record.seq = seq
-        self.totals["written"] += 1
-        if skipped:
-            self.totals["lost"] += skipped
-            self._diagnose(
-                "warning",
-                f"{skipped} audit records were lost; the gap is in the log, with seq {seq}",
-            )
-        if record.event in ("stats", "stop"):
-            self._diagnose(
-                "info",
-                f"audit log {self._file.path}: {record.event} is seq {seq} of run {self.run}, its line's hash {self._file.last_hash}",
-            )
-        if self._fsync == "always" or self._file.unsynced >= SYNC_BYTES:
-            self._sync(force=self._fsync == "always")
+            return self._encode(gap, seq, prev)
+        record.seq = seq
+        return Line(record, text)
 
-    def _gap_fields(self, overflow: Overflow, seq: int) -> dict[str, Any]:
-        fields = {
-            "records": overflow.records,
-            "matches": overflow.matches,
-            "first_seq": seq - overflow.records,
-            "last_seq": seq - 1,
-        }
-        code = overflow.error.errno if overflow.error else None
-        return {
-            **fields,
-            "errno": errno_codes.errorcode.get(code or 0),
-            "since": rfc3339(overflow.timestamp),
-        }
+    def _count_written(self, lines: Sequence[Line]) -> None:
+        """These lines are in the file: drop their records, count them and what gaps count."""
+        lost = 0
+        with self.lock:
+            for line in lines:
+                if self._own:
+                    self._own.popleft()
+                elif not isinstance(self._taken.popleft(), Overflow):
+                    self.held -= 1
+                if isinstance(line.record, Overflow):
+                    lost += line.record.records
+            self.totals["written"] += len(lines)
+            self.totals["lost"] += lost
+            self._lost_unsaid += lost
+        for record, text in lines:
+            if record.event in ("stats", "stop"):
+                name = f"{record.event} is seq {record.seq} of run {self.run}"
+                said = (
+                    f"audit log {self._file.path}: {name}, its line's hash {line_hash(text[:-1])}"
+                )
+                self._diagnose("info", said)
+        self._say_lost()
 
     def _stop_fields(self) -> dict[str, Any]:
-        counts = {
-            "written": self.totals["written"] + 1,
+        return {
+            "written": self._before + 1,
             "lost": self.totals["lost"],
             "reason": self._stop_reason,
+            "seconds": round(self.monotonic() - self._opened, 6),
         }
-        return {**counts, "seconds": round(self.monotonic() - self._opened, 6)}
+
+    def _stats_fields(self) -> dict[str, Any]:
+        names = ("lost", "streams", "bytes", "frames", "findings", "queued_max", "unscanned")
+        return {"written": self._before, **{name: self.totals[name] for name in names}}
 
     def _degraded(self, error: OSError) -> None:
         """Say so once, and hold what comes."""
         if self._error is None:
-            self._diagnose(
-                "warning",
-                f"the audit log {self._file.path} cannot be written: {error.strerror}; up to {self._queue_limit} records are held, "
-                "and it is tried again each second",
-            )
+            held = f"up to {self._queue_limit} records are held, and it is tried again each second"
+            self._say("warning", f"cannot be written: {error.strerror}; {held}")
         self._error = error
         self._file.reopen()
 
     def _recovered(self) -> None:
         if self._error is not None:
             self._error = None
-            self._diagnose("warning", f"the audit log {self._file.path} can be written again")
+            self._say("warning", "can be written again")
 
     def _retry_later(self) -> bool:
-        """Wait until the next attempt; a closing log makes it at once, and then gives up only when told to."""
+        """Wait for the next attempt; False if the log was told to give up.
+
+        A closing log makes it at once.
+        """
         deadline = time.monotonic() + RETRY_PERIOD
         while time.monotonic() < deadline and not self._give_up:
             self._wake.wait(deadline - time.monotonic())
@@ -483,24 +562,40 @@ class AuditLog:
                 break
         return not self._give_up
 
+    def _say_lost(self, at_once: bool = False) -> None:
+        """Say how many records were lost since that was said last, once in LOST_PERIOD."""
+        with self.lock:
+            now, lost = self.monotonic(), self._lost_unsaid
+            if not lost or (not at_once and now < self._say_lost_at):
+                return
+            self._lost_unsaid, self._say_lost_at = 0, now + LOST_PERIOD
+        self._diagnose("warning", f"{lost} audit records were lost; gaps in the log stand for them")
+
     # -- matters of time
 
     def _tick_on(self) -> None:
-        while (
-            not (self._closing and (self._worker is None or self._worker.done()))
-            and not self._give_up
-        ):
-            self.tick()
-            self._sync(force=False)
-            failed = self.failed()
-            if failed != self._was_failed:
-                self._was_failed = failed
-                for listener in self._failure_listeners:
-                    listener(failed)
+        """The ticker's thread. What raises in it is said, and tried again with the next tick."""
+        while not self._give_up:
+            if self._closing and (self._worker is None or self._worker.done()):
+                return
+            self._guarded("the log's tick", self.tick)
+            self._guarded("the log's sync", lambda: self._syncer.tick(self._file))
+            for listener in self._listeners:
+                self._guarded("a listener of the log's failures", listener.tell, self.failed())
             time.sleep(TICK)
 
+    def _guarded(self, what: str, step: Callable[..., None], *arguments: Any) -> None:
+        try:
+            step(*arguments)
+            self._defects.discard(what)
+        except Exception as error:
+            if what not in self._defects:
+                self._defects.add(what)
+                raised = f"{what} raised {type(error).__name__}"
+                self._diagnose("error", f"{raised}, by a defect; it is tried again")
+
     def tick(self) -> None:
-        """Let go what has waited long enough for a name; write repeats, suppressions and stats that are due."""
+        """Do what is due: names that do not come, repeats, suppressed counts, a look, stats."""
         now = self.monotonic()
         with self.lock:
             if self._closing:
@@ -509,7 +604,9 @@ class AuditLog:
                 if now - stream.opened >= NAME_WAIT:
                     self.release(stream)
                 stream.tick(now)
-            self._write_repeats(now)
+            for known in self.known.due(now, REPEATS_A_TICK):
+                known.stream.write_pending(known)
+            self._write_suppressed(now - REPEAT_PERIOD)
             if now >= self._look_at:
                 self._look, self._look_at = True, now + LOOK_PERIOD
                 self._filled.notify()
@@ -518,80 +615,13 @@ class AuditLog:
                 self._stats_at = now + STATS_PERIOD
         if due:
             self.accept("stats", self._stats_fields)
+        self._say_lost()
 
-    def _write_repeats(self, now: float) -> None:
-        for _ in range(REPEATS_A_TICK):
-            if not self.repeats or self.repeats[0][0] > now:
-                return
-            known = self.repeats.popleft()[1]
-            known.stream.write_pending(known)
-
-    def _stats_fields(self) -> dict[str, Any]:
-        names = (
-            "written",
-            "lost",
-            "streams",
-            "bytes",
-            "frames",
-            "findings",
-            "queued_max",
-            "unscanned",
-        )
-        return {name: self.totals[name] for name in names}
-
-    def _sync(self, force: bool) -> None:
-        """Have what was written synced, in the syncer's thread; only `always` and the end wait for it."""
-        file = self._file
-        if self._fsync == "never" or isinstance(file, AuditPipe):
-            return
-        if (
-            not file.unsynced and self._sync_error is None
-        ):  # a failed sync is tried again, with or without new records
-            return
-        due = file.unsynced >= SYNC_BYTES or self.monotonic() - self._synced >= SYNC_PERIOD
-        if not force and (not due or (self._sync_job and not self._sync_job.done())):
-            return
-        file.unsynced = 0
-        self._synced = self.monotonic()
-        try:
-            fd = file.duplicate()
-        except OSError:
-            return  # closed meanwhile, or out of descriptors: the next write or sync tells
-        job = self._submit_sync(fd)
-        if force and job:
-            job.result()
-
-    def _submit_sync(self, fd: int) -> Future[None] | None:
-        """Sync and close a descriptor in the syncer's thread; None if that has ended."""
-        try:
-            self._sync_job = self._syncer.submit(self._sync_duplicate, fd)
-            return self._sync_job
-        except RuntimeError:
-            os.close(fd)
-            return None
-
-    def _leave(self, fd: int) -> None:
-        """A file was rotated away: what is not synced of it yet is synced too, then it is closed."""
-        if self._fsync == "never":
-            os.close(fd)
-        else:
-            self._submit_sync(fd)
-
-    def _sync_duplicate(self, fd: int) -> None:
-        try:
-            self._fdatasync(fd)
-            if self._sync_error is not None:
-                self._sync_error = None
-                self._diagnose("warning", f"the audit log {self._file.path} can be synced again")
-        except OSError as error:
-            if self._sync_error is None:
-                self._diagnose(
-                    "warning",
-                    f"the audit log {self._file.path} cannot be synced: {error.strerror}; a power cut may take its latest records",
-                )
-            self._sync_error = error
-        finally:
-            os.close(fd)
+    def _write_suppressed(self, since: float) -> None:
+        """Write what clients' budgets have left out since this moment or for longer."""
+        for client, counts in self._clients.drain(since):
+            fields = {"client": client, "counts": counts}
+            self.enqueue(Record(self.clock(), "suppressed", fields))
 
 
 OPEN_LOGS: weakref.WeakSet[AuditLog] = weakref.WeakSet()
@@ -603,4 +633,5 @@ def forget_logs_after_fork() -> None:
         log.forked()
 
 
-os.register_at_fork(after_in_child=forget_logs_after_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=forget_logs_after_fork)

@@ -1,88 +1,60 @@
-"""The audit log's file, which others rotate, truncate and delete, and the key of its fingerprints."""
+"""The audit log's file, which others rotate, truncate and delete; or standard output instead.
+
+Importing this room needs nothing that Linux alone has; a file to be written needs `fcntl`.
+"""
 
 from __future__ import annotations
 
 import errno as errno_codes
-import fcntl
 import hashlib
 import os
 import stat as stat_bits
-from typing import Any, Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from _dockeraudit.errors import EXIT_BUSY, AuditLogError
-from _dockeraudit.records import NO_LINE, line_hash
+from _dockeraudit.keyfile import (
+    NOT_FOLLOWED,
+    NOT_INHERITED,
+    beside,
+    cannot_be_opened,
+    refuse_unfit_log,
+    unfit_log,
+    write_key,
+)
+from _dockeraudit.records import MAX_LINE, NO_LINE, line_hash
 
-RENAME_GRACE = 1.0  # seconds that a renamed file is written on, so that logrotate's own `create` finds the path free
+RENAME_GRACE = 1.0  # seconds that a renamed file is written on: logrotate wants to make the new one
+BATCH_BYTES = 64 << 10  # bytes of records in one write to a file
 
-
-def beside(log_path: str, suffix: str) -> str:
-    """`/x/.audit.log.SUFFIX` for `/x/audit.log`: the log itself gets renamed."""
-    folder, name = os.path.split(os.path.abspath(log_path))
-    return os.path.join(folder, f".{name}.{suffix}")
-
-
-def default_key_path(log_path: str) -> str:
-    """Where the fingerprints' key lies unless told otherwise."""
-    return beside(log_path, "key")
-
-
-def load_fingerprint_key(path: str | None) -> bytes:
-    """The 32 bytes in the file, which is made (0600) if it is not there; without a file, bytes for this run.
-
-    Raises AuditLogError.
-    """
-    if path is None:
-        return os.urandom(32)
-    try:
-        try:
-            if not os.path.exists(
-                path
-            ):  # one that is there may lie where nothing can be written: a mounted secret, /etc
-                write_key(path, os.urandom(32))
-        except FileExistsError:
-            pass
-        with open(path, "rb") as file:
-            key = file.read(33)
-    except OSError as error:
-        raise AuditLogError(
-            f"the fingerprint key {path} cannot be used: {error.strerror}; give another with --fingerprint-key"
-        ) from None
-    if len(key) != 32:
-        raise AuditLogError(
-            f"the fingerprint key {path} does not hold 32 bytes; remove it to have it made anew"
-        )
-    return key
-
-
-def write_key(path: str, key: bytes) -> None:
-    """Make a key file whole or not at all; raises FileExistsError if there is one."""
-    part = f"{path}.{os.urandom(4).hex()}"  # never the pid: in a container it is always 1, and a crash may leave the file
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, key)
-        os.fsync(fd)
-        os.link(part, path)
-    finally:
-        os.close(fd)
-        os.unlink(part)
+#: What has happened to the file: an event and its record's fields.
+FileEvent = tuple[str, dict[str, Any]]
 
 
 class AuditFile:
     """The log's file: appends whole lines, and notices what others do to it.
 
-    Only the log's worker calls it, after `open`. `append` raises OSError when a line could not be written whole; nothing
-    of it is left in the file then, or the next append isolates what is. `notice` tells of what has happened to the path.
+    Only the log's worker calls it, after `open`. `notice` tells what has happened to the path.
     `leave` gets the descriptor of a file that was rotated away, to sync and to close it.
     """
+
+    batch_bytes = BATCH_BYTES
+    unfinished = False  # a line that was begun is taken back, so there is none to finish
 
     def __init__(
         self,
         path: str,
         key_path: str | None,
         key: bytes,
-        write: Any,
-        stat: Any,
-        monotonic: Any,
+        write: Callable[[int, bytes], int],
+        stat: Callable[[str], os.stat_result],
+        monotonic: Callable[[], float],
         leave: Callable[[int], None] = os.close,
     ) -> None:
         self.path = os.path.abspath(path)
@@ -99,96 +71,117 @@ class AuditFile:
         self._missing_since: float | None = None
         self._reopen = False
 
-    def open(self) -> list[tuple[str, dict[str, Any]]]:
+    def open(self) -> list[FileEvent]:
         """Lock, open and recover; returns what there is to record. Raises AuditLogError."""
+        if not fcntl:
+            raise cannot_be_opened(self.path, "this system has no file locks; write to - instead")
+        refuse_unfit_log(self.path)  # before a lock file is made beside it
         try:
             self._lock()
-            self._open_path()
+            self._open_path(start=True)
             return self._recover()
         except OSError as error:
+            self.close()
             reason = "it is a symbolic link" if error.errno == errno_codes.ELOOP else error.strerror
-            raise AuditLogError(
-                f"the audit log {self.path} cannot be opened: {reason}; choose another with --audit-log"
-            ) from None
+            raise cannot_be_opened(self.path, reason) from None
 
     def reopen(self) -> None:
         """Open the path anew at the next append, whatever it looks like; only sets a flag."""
         self._reopen = True
 
-    def notice(self) -> list[tuple[str, dict[str, Any]]]:
-        """Compare path and file before a write; returns the events of what has changed. Raises OSError."""
-        forced = self._reopen
-        if forced:
-            self._reopen = False
+    def notice(self) -> list[FileEvent]:
+        """Compare path and file before a write; returns the events of what has changed.
+
+        Raises OSError.
+        """
+        forced, self._reopen = self._reopen, False
         try:
             found = self._stat(self.path)
         except FileNotFoundError:
             return self._path_is_missing(forced)
         self._missing_since = None
-        if (found.st_dev, found.st_ino) == self._identity and found.st_size < self._size:
+        same = (found.st_dev, found.st_ino) == self._identity
+        if same and found.st_size < self._size:
             before, self._size = self._size, found.st_size
             self._torn = self._torn and found.st_size > 0
             return [("truncated", {"size_before": before})]
-        if forced or (found.st_dev, found.st_ino) != self._identity:
+        if forced or not same:
             return self._switch("rotated")
         return []
 
-    def append(self, line: bytes) -> None:
-        """Write one line with one write; raises OSError with the file as it was."""
-        self._isolate()
-        self._write_whole(line)
-        self._size += len(line)
-        self.unsynced += len(line)
-        self.last_hash = line_hash(line[:-1])
+    def append(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+        """Write lines with one write: how many of them are in the file now, and what went wrong.
+
+        A line that was written in part is taken back; if that fails, the next append isolates it.
+        """
+        error = self._isolate()
+        if error:
+            return 0, error
+        data = b"".join(lines)
+        written, error = self._write_all(data)
+        whole = data.rfind(b"\n", 0, written) + 1
+        if written > whole:
+            self._take_back(written - whole)
+        count = data.count(b"\n", 0, whole)
+        if count:
+            self._size += whole
+            self.unsynced += whole
+            self.last_hash = line_hash(lines[count - 1][:-1])
+        return count, error
 
     def duplicate(self) -> int:
         """A descriptor of the same file, to be synced and closed by another thread."""
-        return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
+        return os.dup(self._fd)
 
     def close(self) -> None:
         """Close the file and give the lock up. What closing would tell, the last sync has told."""
         fds, self._fd, self._lock_fd = (self._fd, self._lock_fd), -1, -1
         for fd in fds:
-            try:
+            with suppress(OSError):
                 if fd >= 0:
                     os.close(fd)
-            except OSError:
-                pass
 
-    def _isolate(self) -> None:
+    def _isolate(self) -> OSError | None:
         """End a torn line, so that the next one stands alone."""
-        if self._torn:
-            self._write_whole(b"\n")
+        if not self._torn:
+            return None
+        _, error = self._write_all(b"\n")
+        if not error:
             self._size += 1
             self._torn = False
+        return error
 
-    def _write_whole(self, data: bytes) -> None:
-        """A short write is what a full disk does first: the rest fails with its reason, and the beginning is taken back."""
-        written = self._write(self._fd, data)
-        if written == len(data):
-            return
+    def _write_all(self, data: bytes) -> tuple[int, OSError | None]:
+        """Write as much as can be: the bytes written, and why not all.
+
+        A full disk begins with a short write; the write of the rest then fails with the reason.
+        """
+        written = 0
         try:
             while written < len(data):
-                more = self._write(self._fd, data[written:])
+                more = self._write(self._fd, data[written:] if written else data)
                 if not more:
-                    raise OSError(errno_codes.EIO, "the file took no bytes")
+                    return written, OSError(errno_codes.EIO, "the file took no bytes")
                 written += more
-        except OSError:
-            self._take_back(written)
-            raise
+        except OSError as error:
+            return written, error
+        except MemoryError:
+            return written, OSError(errno_codes.ENOMEM, os.strerror(errno_codes.ENOMEM))
+        return written, None
 
-    def _take_back(self, written: int) -> None:
+    def _take_back(self, nbytes: int) -> None:
+        """Cut a line's beginning off the file's end, or remember that it stands there."""
         try:
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - nbytes)
         except OSError:
-            self._torn = True  # then the next line is set apart from it
+            self._torn = True
+            self._size += nbytes
 
     def _lock(self) -> None:
-        """One process a log: a lock file beside it, held as long as we live (flock(2))."""
+        """One process a log: a lock file beside it, locked as long as we live (flock(2))."""
         os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        fd = os.open(
-            beside(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+        flags = os.O_RDWR | os.O_CREAT | NOT_INHERITED | NOT_FOLLOWED
+        fd = os.open(beside(self.path, "lock"), flags, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -196,18 +189,21 @@ class AuditFile:
             if not isinstance(error, BlockingIOError):
                 raise
             raise AuditLogError(
-                f"the audit log {self.path} is in use by another dockeraudit; give this one a log of its own",
+                f"the audit log {self.path} is in use by another dockeraudit; "
+                "give this one a log of its own",
                 EXIT_BUSY,
             ) from None
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
         self._lock_fd = fd
 
-    def _open_path(self) -> None:
-        """Open the path for appending, making it (0600) if need be; refuse what is no regular file."""
-        flags = (
-            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        )
+    def _open_path(self, start: bool = False) -> None:
+        """Open the path for appending, making it (0600) if need be; refuse what is no file of ours.
+
+        At the start that is all of `unfit_log`. Later it is links and what is no regular file: to write
+        nothing would be worse than to write where logrotate's `create` has set another owner.
+        """
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOT_INHERITED | NOT_FOLLOWED
         self._new_name = self._new_name or not os.path.lexists(self.path)
         try:
             fd = os.open(self.path, flags, 0o600)
@@ -217,8 +213,9 @@ class AuditFile:
             raise
         try:
             found = os.fstat(fd)
-            if not stat_bits.S_ISREG(found.st_mode):
-                raise OSError(errno_codes.EINVAL, "it is not a regular file")
+            reason = unfit_log(found)
+            if reason and (start or found.st_nlink > 1 or not stat_bits.S_ISREG(found.st_mode)):
+                raise OSError(errno_codes.EINVAL, reason)
             if self._new_name:
                 self._sync_folder()
         except OSError:
@@ -232,7 +229,7 @@ class AuditFile:
 
     def _sync_folder(self) -> None:
         """A new name survives a power cut only once its directory has been synced."""
-        fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | NOT_INHERITED)
         try:
             os.fsync(fd)
         except OSError as error:
@@ -242,8 +239,8 @@ class AuditFile:
             os.close(fd)
         self._new_name = False
 
-    def _recover(self) -> list[tuple[str, dict[str, Any]]]:
-        """Take over what an earlier run left: its last line is our `prev`, a torn one is isolated by a newline."""
+    def _recover(self) -> list[FileEvent]:
+        """Go on behind an earlier run: its last line is our `prev`, and a torn one is isolated."""
         if not self._size:
             return []
         start, self.last_hash, torn = last_line(self.path)
@@ -252,8 +249,11 @@ class AuditFile:
         self._torn = True
         return [("recovered", {"offset": start})]
 
-    def _path_is_missing(self, forced: bool) -> list[tuple[str, dict[str, Any]]]:
-        """Deleted: make it anew at once. Renamed: write on for a moment, whoever renamed it may make the path anew."""
+    def _path_is_missing(self, forced: bool) -> list[FileEvent]:
+        """Make a deleted file anew at once, a renamed one after a moment.
+
+        Whoever renamed it may want to make the new file (logrotate's `create` is exclusive).
+        """
         if os.fstat(self._fd).st_nlink == 0:
             return self._switch("recreated")
         now = self._monotonic()
@@ -263,29 +263,24 @@ class AuditFile:
             return []
         return self._switch("rotated")
 
-    def _switch(self, event: str) -> list[tuple[str, dict[str, Any]]]:
+    def _switch(self, event: str) -> list[FileEvent]:
         """Go over to the path as it is now, with its directory, lock and key if those went too."""
         (device, inode), size = self._identity, self._size
         self._hold_lock()
-        try:
-            self._isolate()
-        except OSError:
-            pass  # the file that is left stays torn, which `verify` tells
+        self._isolate()  # if this fails, the file that is left stays torn, which `verify` tells
         self._open_path()
         self._missing_since = None
         if self._identity == (device, inode):
             return []
-        return [
-            (
-                event,
-                {"inode": self._identity[1]}
-                if event == "recreated"
-                else {"inode": inode, "size": size},
-            )
-        ]
+        if event == "recreated":
+            return [(event, {"inode": self._identity[1]})]
+        return [(event, {"inode": inode, "size": size})]
 
     def _hold_lock(self) -> None:
-        """Make lock and key anew where they went with their directory. Raises OSError if another process has the lock now."""
+        """Make lock and key anew where they went with their directory.
+
+        Raises OSError if another process has the lock now.
+        """
         folder, lock = os.path.dirname(self.path), beside(self.path, "lock")
         if not os.path.exists(lock) or not os.path.samestat(os.stat(lock), os.fstat(self._lock_fd)):
             try:
@@ -301,7 +296,7 @@ class AuditFile:
 
 
 def last_line(path: str) -> tuple[int, str, bool]:
-    """Where a file's last line starts, its hash, and whether it is torn (has no newline); in constant memory."""
+    """Where a file's last line starts, its hash, and whether it is torn; in constant memory."""
     with open(path, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(end - 1)
@@ -327,35 +322,58 @@ def last_line(path: str) -> tuple[int, str, bool]:
 
 
 class AuditPipe:
-    """Standard output as the log: the same records, no rotation, no lock. A slow reader is waited for by the worker alone."""
+    """Standard output as the log: the same records, no rotation, no lock, no sync.
 
+    A slow reader is waited for by the log's worker alone.
+    """
+
+    batch_bytes = MAX_LINE  # a pipe takes so much in one piece, whoever else writes to it (pipe(7))
     unsynced = 0
 
-    def __init__(self, write: Any) -> None:
+    def __init__(self, write: Callable[[int, bytes], int]) -> None:
         self.path = "standard output"
         self.last_hash = NO_LINE
         self._write = write
-        self._line = b""
-        self._rest = b""  # of that line
+        self._rest = b""
 
-    def open(self) -> list[tuple[str, dict[str, Any]]]:
+    @property
+    def unfinished(self) -> bool:
+        """Whether the pipe took a line's beginning and not yet its end."""
+        return bool(self._rest)
+
+    def open(self) -> list[FileEvent]:
         """It is open."""
         return []
 
     def reopen(self) -> None:
         """There is nothing to reopen."""
 
-    def notice(self) -> list[tuple[str, dict[str, Any]]]:
+    def notice(self) -> list[FileEvent]:
         """Nothing happens to a pipe."""
         return []
 
-    def append(self, line: bytes) -> None:
-        """Write one line; what a pipe took of it cannot be taken back, so the rest goes first the next time."""
-        if not self._rest:
-            self._line = self._rest = line
-        while self._rest:
-            self._rest = self._rest[self._write(1, self._rest) :]
-        self.last_hash = line_hash(self._line[:-1])
+    def append(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+        """Write lines: how many the pipe has taken, and what went wrong.
+
+        What a pipe took cannot be taken back. So a line that it took in part counts as written, and
+        its rest goes first the next time.
+        """
+        data, sent = self._rest + b"".join(lines), 0
+        failure = None
+        try:
+            while sent < len(data):
+                sent += self._write(1, data[sent:])
+        except OSError as error:
+            failure = error
+        ahead = len(self._rest)
+        end = data.find(b"\n", sent - 1) + 1 if sent else ahead  # of the line that was begun last
+        if sent <= ahead:
+            self._rest = data[sent:ahead]
+            return 0, failure
+        self._rest = data[sent:end]
+        count = data.count(b"\n", ahead, end)
+        self.last_hash = line_hash(lines[count - 1][:-1])
+        return count, failure
 
     def close(self) -> None:
         """Standard output is not ours to close."""

@@ -15,7 +15,7 @@ from _dockeraudit import __version__
 from _dockeraudit.auditlog import QUEUE_LIMIT, AuditLog
 from _dockeraudit.diagnostics import LEVELS, Diagnostics
 from _dockeraudit.errors import ConfigurationError
-from _dockeraudit.logfile import default_key_path, load_fingerprint_key
+from _dockeraudit.keyfile import default_key_path, load_fingerprint_key, refuse_unfit_log
 from _dockeraudit.policy import (
     SWITCHES,
     DenyAll,
@@ -576,6 +576,7 @@ def open_log(
     write: Callable[[int, bytes], int] = os.write, queue_limit: int = QUEUE_LIMIT,
 ) -> AuditLog:  # fmt: skip
     """The audit log, open; raises AuditLogError."""
+    refuse_unfit_log(settings.audit_log)  # before a key is made beside it
     key = load_fingerprint_key(settings.fingerprint_key)
     if settings.fingerprint_key is None:
         diagnostics.say(

@@ -217,13 +217,13 @@ class TextScanner:
 
     def _update(self, block: bytes, match: Match, handle: Any) -> None:
         secret = block[match.secret_start : match.secret_end]
-        self.audit.update(handle, secret, block[match.start : match.end], 1, True)
+        self.audit.update(handle, None, block[match.start : match.end], secret, 1, True)
 
     def _withdraw(self, gone: OpenMatch | None = None) -> None:
         """An open match whose end cannot be told, or that is none now that more of its line has come."""
         gone = gone or self._open
         if gone:
-            self.audit.update(gone.handle, None, b"", 1, False)
+            self.audit.update(gone.handle, None, b"", None, 1, False)
         if gone is self._open:
             self._open = None
 
@@ -250,7 +250,12 @@ class TextScanner:
         if key:
             whole = complete and key.text is not None
             self.audit.update(
-                key.handle, bytes(key.text or b"") if whole else None, key.header, key.lines, whole
+                key.handle,
+                None,
+                key.header,
+                bytes(key.text or b"") if whole else None,
+                key.lines,
+                whole,
             )
 
 

@@ -1,66 +1,206 @@
-"""The records of one stream: its findings, their repeats, and what its container may still write."""
+"""The records of one stream: its findings, their repeats, and what found no room in a budget.
+
+sighting ─▶ allowed secret? nothing ─▶ seen before? counted ─▶ budget left? `finding`
+                                                            └▶ else `suppressed`
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+import threading
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
-from _dockeraudit.records import COUNTED_NAME, Record, in_records, redact_bytes, rfc3339
+from _dockeraudit.records import (
+    COUNTED_NAME,
+    Fields,
+    Fingerprinter,
+    Record,
+    redact_bytes,
+    rfc3339,
+    split_counts,
+)
 
 REPEAT_PERIOD = 60.0  # seconds between two records of the same repeated finding
-BUDGET_BURST = 10_000  # finding records that a container may cause at once
-BUDGET_RATE = 100.0  # and then, each second
+KNOWN_FINDINGS = 200_000  # findings whose repeats are counted rather than written
+FindingKey = tuple[str, str, str]  # stream type, rule's id, fingerprint
 
 
-class Budget:
-    """How many finding records a container may still cause: a burst, then a rate."""
+class FoundRule(Protocol):
+    """What a record says of a rule."""
 
-    __slots__ = ("tokens", "since")
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def severity(self) -> str: ...
 
-    def __init__(self, now: float) -> None:
-        self.tokens = float(BUDGET_BURST)
-        self.since = now
 
-    def take(self, now: float) -> bool:
-        """Whether there is one more."""
-        self.tokens = min(BUDGET_BURST, self.tokens + (now - self.since) * BUDGET_RATE)
-        self.since = now
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
+class StreamLog(Protocol):
+    """What a stream's records need of the log; all but the clocks is used under `lock`."""
+
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    fingerprinter: Fingerprinter
+    lock: threading.Lock
+    known: KnownFindings
+    totals: Counter[str]
+
+    def enqueue(self, record: Record) -> None:
+        """Queue a record, or count it as lost where there is no room."""
+
+    def hold(self, waiting: list[Record], record: Record) -> bool:
+        """Put a record to those that wait for a name; False if there is no room for that."""
+
+    def release(self, stream: StreamRecords) -> None:
+        """Queue what waited for the stream's name."""
+
+    def discard(self, stream: StreamRecords) -> None:
+        """The stream has ended and nothing of it waits."""
+
+    def is_allowed(self, fingerprint: str, stream: StreamRecords) -> bool:
+        """Whether this secret is known as harmless, everywhere or in this container."""
+
+    def admits(self, stream: StreamRecords, severity: str, records: int) -> bool:
+        """Take room in the budgets for so many records of the stream's container."""
+
+    def charge(self, stream: StreamRecords, severity: str) -> None:
+        """Charge the budgets with a record that is written whatever is left."""
+
+    def move_charges(self, stream: StreamRecords, container_id: str) -> None:
+        """Charge a container with what was charged to the name that it was asked for by."""
+
+    def count_finding(self, rule: FoundRule, change: int) -> None:
+        """Count a match, or take one back (-1), for the metrics."""
 
 
 class Known:
-    """A finding that has been written: its repeats are counted until the next record of it is due."""
+    """A finding that has been written: its repeats are counted until the next record is due."""
 
-    __slots__ = ("stream", "finding", "pending")
+    __slots__ = ("stream", "fields", "where", "rule", "pending")
 
-    def __init__(self, stream: StreamRecords, finding: Mapping[str, Any]) -> None:
+    def __init__(self, stream: StreamRecords, sighting: Sighting) -> None:
         self.stream = stream
-        self.finding = finding
+        self.fields = sighting.fields()
+        self.where = sighting.where
+        self.rule = sighting.rule
         self.pending = 0
 
 
-class StreamRecords:
-    """One stream's records, in order, and the counts of its findings. All its methods return at once; any thread may call.
+class KnownFindings:
+    """The written findings of all streams; the one longest without a sighting goes first."""
 
-    Its records wait until `named` has said what its container is called, or NAME_WAIT has passed.
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[int, FindingKey], Known] = OrderedDict()
+        self._due: deque[tuple[float, Known]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def remember(self, key: FindingKey, known: Known) -> None:
+        """A finding has been written."""
+        self._known[known.stream.number, key] = known
+        if len(self._known) > KNOWN_FINDINGS:
+            (_, oldest_key), oldest = self._known.popitem(last=False)
+            oldest.stream.forget(oldest_key)
+
+    def repeat(self, key: FindingKey, known: Known, now: float) -> None:
+        """A finding has been seen again: it is counted now, and written when that is due."""
+        if not known.pending:
+            self._due.append((now + REPEAT_PERIOD, known))
+        known.pending += 1
+        self._known.move_to_end((known.stream.number, key))
+
+    def forget(self, stream: StreamRecords, key: FindingKey) -> None:
+        """A finding is not to be met again."""
+        del self._known[stream.number, key]
+
+    def due(self, now: float, most: int) -> Iterator[Known]:
+        """The findings whose repeats are to be written now, `most` of them."""
+        for _ in range(most):
+            if not self._due or self._due[0][0] > now:
+                return
+            yield self._due.popleft()[1]
+
+
+class Sighting:
+    """A match and how it was recorded; `StreamRecords.update` may complete or change it.
+
+    `record`: it has a record of its own. `known`: it was counted as a repeat. `suppressed`: it
+    found no room. None of these: its secret is allowed.
     """
 
-    def __init__(self, log: Any, number: int, fields: dict[str, Any]) -> None:
+    __slots__ = (
+        "fingerprint", "known", "partial", "prepaid", "record", "redacted", "rule", "stream_type",
+        "suppressed", "where",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream_type: str,
+        rule: FoundRule,
+        match: bytes,
+        fingerprint: str | None,
+        where: Mapping[str, Any],
+        partial: bool,
+    ) -> None:
+        self.stream_type = stream_type
+        self.rule = rule
+        self.redacted = redact_bytes(match, partial=partial)
+        self.fingerprint = fingerprint
+        self.where = where
+        self.partial = partial
+        self.record: Record | None = None
+        self.known: Known | None = None
+        self.suppressed = False
+        self.prepaid = False  # its update has been charged already
+
+    @property
+    def key(self) -> FindingKey | None:
+        """What its repeats are met by; None while its end is not known: it is never merged."""
+        if self.partial or self.fingerprint is None:
+            return None
+        return self.stream_type, self.rule.id, self.fingerprint
+
+    def fields(self) -> dict[str, Any]:
+        """What its record says of the secret."""
+        return {
+            "stream_type": self.stream_type,
+            "pattern": self.rule.name,
+            "redacted_match": self.redacted,
+            "severity": self.rule.severity,
+            "rule": self.rule.id,
+            "fingerprint": self.fingerprint,
+        }
+
+    def differs(self, rule: FoundRule, fingerprint: str | None) -> bool:
+        """Whether it is something else now, and not recorded as that."""
+        if self.suppressed:
+            return rule.id != self.rule.id
+        changed = fingerprint is not None and fingerprint != self.fingerprint
+        return changed or (self.known is not None and rule.id != self.rule.id)
+
+
+class StreamRecords:
+    """One stream's records, in order, and the counts of its findings.
+
+    All methods return at once, and any thread may call them. The records wait until `named` has
+    said what the container is called, or NAME_WAIT has passed.
+    """
+
+    def __init__(self, log: StreamLog, number: int, fields: Mapping[str, Any]) -> None:
         self.number = number
         self.container_id: str | None = fields["container_id"]
         self.container_name: str | None = None
         self.opened = log.monotonic()
-        self.spent = 0  # finding records so far, of the budget
+        self.charged: Counter[str] = Counter()  # finding records so far, by severity
         self.closed = False
         self._log = log
         self._fields = fields
         self._waiting: list[Record] | None = []  # None: they go straight to the queue
-        self._known: dict[tuple[str, str, str], Known] = {}
-        self._suppressed: Counter[str] = Counter()
+        self._known: dict[FindingKey, Known] = {}
+        self._suppressed: Counter[tuple[str, str]] = Counter()  # by pattern and severity
         self._suppressed_since = 0.0
         self._findings = 0
 
@@ -71,67 +211,61 @@ class StreamRecords:
         with self._log.lock:
             if container_id is not None:
                 if container_id != self.container_id:
-                    self._log.charge(container_id, self.spent)
+                    self._log.move_charges(self, container_id)
                 self.container_id, self.container_name = container_id, container_name
             self._log.release(self)
 
     def finding(
         self,
         stream_type: str,
-        rule: Any,
+        rule: FoundRule,
         match: bytes,
         secret: bytes | None,
         line: int,
         partial: bool = False,
-    ) -> Any:
-        """Record a match of `rule` (id, name, severity). Returns a handle for `update`, None where there is nothing to update.
+        placeholder: bool = False,
+    ) -> Sighting:
+        """Record a match; returns the handle for `update`.
 
-        `secret`: what the fingerprint is of; None if its end has not come, and then it is never merged with another.
+        `secret`: what the fingerprint is of; None if its end has not come. `partial`: an `update`
+        will say how the match ends; until then it is never merged with another.
         """
-        log = self._log
-        fingerprint = None if secret is None else log.fingerprinter.of(secret)
-        with log.lock:
-            if fingerprint is not None and log.is_allowed(fingerprint, self):
-                return None
-            self._findings += 1
-            log.count_finding(rule)
-            key = (stream_type, rule.id, fingerprint or "")
-            known = self._known.get(key) if fingerprint else None
-            if known:
-                log.repeat(known)
-                log.known.move_to_end((self.number, key))
-                return None
-            if not log.budget(self):
-                self._suppress(rule.name, 1)
-                return None
-            fields = {
-                "stream_type": stream_type,
-                "pattern": rule.name,
-                "redacted_match": redact_bytes(match),
-                "severity": rule.severity,
-                "rule": rule.id,
-                "fingerprint": fingerprint,
-            }
-            where = {"line": line, "partial": True} if partial else {"line": line}
-            if fingerprint:
-                self._remember(key, {**fields, "at": where})
-            return self._add("finding", lambda: self._finding_fields(fields, 1, where), 1)
+        fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
+        where: dict[str, Any] = {"line": line}
+        if partial:
+            where["partial"] = True
+        if placeholder:
+            where["placeholder"] = True
+        sighting = Sighting(stream_type, rule, match, fingerprint, where, partial)
+        with self._log.lock:
+            self._sight(sighting)
+        return sighting
 
     def update(
-        self, handle: Any, secret: bytes | None, match: bytes, lines: int, complete: bool
+        self,
+        handle: Sighting | None,
+        rule: FoundRule | None,
+        match: bytes,
+        secret: bytes | None,
+        lines: int,
+        complete: bool,
     ) -> None:
-        """The end of a partial match, or of a private key, has come, or never will (`complete` False)."""
+        """Say what a match is now that more of it is known, or that its end never comes.
+
+        `rule`: None if it is the rule that it was found by. `complete` is False if the end of the
+        match, or of the private key, will not be known.
+        """
         if handle is None:
             return
+        rule = rule or handle.rule
         fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
-        redacted = redact_bytes(match)
-
-        def fields() -> dict[str, Any]:
-            found = {"finding": handle.seq, "fingerprint": fingerprint, "redacted_match": redacted}
-            return {**found, "lines": lines, "complete": complete}
-
+        redacted = redact_bytes(match, partial=not complete)
         with self._log.lock:
-            self._add("finding_update", fields)
+            if handle.record is not None:
+                tail = {"redacted_match": redacted, "lines": lines, "complete": complete}
+                self._update_record(handle, handle.record, rule, fingerprint, tail)
+            elif handle.differs(rule, fingerprint):
+                self._sight_anew(handle, rule, fingerprint, redacted)
 
     def gap(self, nbytes: int, since: float) -> None:
         """So many bytes passed unscanned."""
@@ -153,98 +287,182 @@ class StreamRecords:
     def close(
         self, *, framing: str, nbytes: int, frames: int, lines: int, unscanned: int, reason: str
     ) -> None:
-        """The stream has ended: its pending counts, what was suppressed, and then its `stream_close`."""
+        """The stream has ended: write repeats, suppressed counts, and one `stream_close`."""
+        totals = {"framing": framing, "bytes": nbytes, "frames": frames, "lines": lines}
+        ending = {"unscanned": unscanned, "reason": reason}
         log = self._log
-        seconds = round(log.monotonic() - self.opened, 6)
-        totals = {
-            "framing": framing,
-            "bytes": nbytes,
-            "frames": frames,
-            "lines": lines,
-            "findings": self._findings,
-        }
-        totals.update(unscanned=unscanned, reason=reason, seconds=seconds)
+        ending["seconds"] = round(log.monotonic() - self.opened, 6)
         with log.lock:
+            if self.closed:
+                return
+            self.closed = True
             self.flush()
             for key in self._known:
-                del log.known[self.number, key]
+                log.known.forget(self, key)
             self._known.clear()
-            self._add("stream_close", lambda: {**self._stream_fields(), **totals})
-            self.closed = True
+            totals["findings"] = self._findings
+            self._add("stream_close", lambda: {**self._stream_fields(), **totals, **ending})
             if self._waiting is None:
-                log.streams.discard(self)
+                log.discard(self)
 
     # -- under the log's lock
 
+    def open(self) -> None:
+        """Write the stream's first record."""
+        self._add("stream_open", self._stream_fields)
+
     def tick(self, now: float) -> None:
-        """Write what was suppressed, if that is due."""
+        """Write the suppressed counts if that is due."""
         if self._suppressed and now - self._suppressed_since >= REPEAT_PERIOD:
             self._write_suppressed()
 
     def flush(self) -> None:
-        """Write all repeats and suppressions now."""
+        """Write all repeats and suppressed counts now."""
         for known in self._known.values():
             self.write_pending(known)
         self._write_suppressed()
 
     def waiting_records(self) -> list[Record]:
-        """What waited for the name; from here on nothing does."""
+        """The records that waited for the name; later ones do not wait."""
         waiting, self._waiting = self._waiting or [], None
         return waiting
 
-    def forget(self, key: tuple[str, str, str]) -> None:
-        """Too many findings are known: this one goes, and what it had pending is suppressed."""
+    def forget(self, key: FindingKey) -> None:
+        """Too many findings are known, and this one goes: its repeats count as suppressed."""
         known = self._known.pop(key)
         if known.pending:
-            self._suppress(known.finding["pattern"], known.pending)
+            self._suppress(known.rule, known.pending)
             known.pending = 0
-
-    def _remember(self, key: tuple[str, str, str], finding: Mapping[str, Any]) -> None:
-        known = self._known[key] = Known(self, finding)
-        self._log.remember((self.number, key), known)
 
     def write_pending(self, known: Known) -> None:
         """Write how often a finding has been seen again, if it has."""
         count, known.pending = known.pending, 0
         if not count:
             return
-        if not self._log.budget(self):
-            self._suppress(known.finding["pattern"], count)
+        if not self._log.admits(self, known.rule.severity, 1):
+            self._suppress(known.rule, count)
             return
-        fields = {name: value for name, value in known.finding.items() if name != "at"}
-        where = known.finding["at"]
-        self._add("finding", lambda: self._finding_fields(fields, count, where), count)
+        self._add_finding(known.fields, count, known.where)
 
-    def _suppress(self, pattern: str, count: int) -> None:
+    def _sight(self, sighting: Sighting) -> None:
+        """Record a match: as a repeat, as a finding of its own, or among the suppressed ones."""
+        log, rule, key = self._log, sighting.rule, sighting.key
+        if sighting.fingerprint and log.is_allowed(sighting.fingerprint, self):
+            return
+        self._count(rule, 1)
+        known = self._known.get(key) if key else None
+        if key and known:
+            log.known.repeat(key, known, log.monotonic())
+            sighting.known = known
+            return
+        sighting.prepaid = sighting.partial
+        if not log.admits(self, rule.severity, 2 if sighting.prepaid else 1):
+            self._suppress(rule, 1)
+            sighting.suppressed = True
+            return
+        sighting.record = self._add_finding(sighting.fields(), 1, sighting.where)
+        if key and not self.closed:
+            self._remember(key, sighting)
+
+    def _update_record(
+        self,
+        sighting: Sighting,
+        record: Record,
+        rule: FoundRule,
+        fingerprint: str | None,
+        tail: Mapping[str, Any],
+    ) -> None:
+        """Write a `finding_update`, charged to the budget of its finding."""
+        if not sighting.prepaid:
+            self._log.charge(self, sighting.rule.severity)
+        sighting.prepaid = False
+        before = sighting.key
+        if (rule.name, rule.severity) != (sighting.rule.name, sighting.rule.severity):
+            self._log.count_finding(sighting.rule, -1)
+            self._log.count_finding(rule, 1)
+        sighting.rule, sighting.fingerprint = rule, fingerprint
+        sighting.redacted, sighting.partial = tail["redacted_match"], not tail["complete"]
+        sighting.where = {
+            name: sighting.where[name] for name in sighting.where if name != "partial"
+        }
+        self._rename(before, sighting)
+        said = {
+            "pattern": rule.name,
+            "rule": rule.id,
+            "severity": rule.severity,
+            "fingerprint": fingerprint,
+            **tail,
+        }
+        self._add("finding_update", lambda: {"finding": record.seq, **said})
+
+    def _rename(self, before: FindingKey | None, sighting: Sighting) -> None:
+        """A written finding is something else now: from here on its repeats are met by that."""
+        key = sighting.key
+        if before == key:
+            return
+        if before and before in self._known:
+            self.write_pending(self._known.pop(before))
+            self._log.known.forget(self, before)
+        if key and key not in self._known and not self.closed:
+            self._remember(key, sighting)
+
+    def _sight_anew(
+        self, sighting: Sighting, rule: FoundRule, fingerprint: str | None, redacted: str
+    ) -> None:
+        """A match without a record of its own turns out to be another: it is recorded as that.
+
+        It is taken back from the count that it went into, unless that has been written meanwhile.
+        """
+        counted = (sighting.rule.name[:COUNTED_NAME], sighting.rule.severity)
+        if sighting.known and sighting.known.pending:
+            sighting.known.pending -= 1
+            self._count(sighting.rule, -1)
+        elif sighting.suppressed and self._suppressed[counted]:
+            self._suppressed[counted] -= 1
+            self._suppressed += Counter()  # drops a count of nothing
+            self._count(sighting.rule, -1)
+        sighting.known, sighting.suppressed, sighting.partial = None, False, False
+        sighting.rule, sighting.fingerprint, sighting.redacted = rule, fingerprint, redacted
+        sighting.where = {
+            name: sighting.where[name] for name in sighting.where if name != "partial"
+        }
+        self._sight(sighting)
+
+    def _count(self, rule: FoundRule, change: int) -> None:
+        self._findings += change
+        self._log.count_finding(rule, change)
+
+    def _remember(self, key: FindingKey, sighting: Sighting) -> None:
+        known = self._known[key] = Known(self, sighting)
+        self._log.known.remember(key, known)
+
+    def _suppress(self, rule: FoundRule, count: int) -> None:
         if not self._suppressed:
             self._suppressed_since = self._log.monotonic()
-        self._suppressed[pattern[:COUNTED_NAME]] += count
+        self._suppressed[rule.name[:COUNTED_NAME], rule.severity] += count
+        if self.closed:  # a match reported behind the close, which nothing else would write
+            self._write_suppressed()
 
     def _write_suppressed(self) -> None:
-        if self._suppressed:
-            for counts in in_records(self._suppressed):
-                self._add(
-                    "suppressed", {"stream": self.number, "counts": counts}, sum(counts.values())
-                )
-            self._suppressed.clear()
+        for counts, severities in split_counts(self._suppressed.items()):
+            fields = {"stream": self.number, "counts": counts, "severities": severities}
+            self._add("suppressed", fields, sum(counts.values()))
+        self._suppressed.clear()
 
-    def _add(self, event: str, fields: Any, matches: int = 0) -> Record:
-        """Stamp a record, and queue it, or hold it until the name is known; held ones count as queued."""
+    def _add(self, event: str, fields: Fields, matches: int = 0) -> Record:
+        """Stamp a record, and queue it, or hold it until the name is known."""
         record = Record(self._log.clock(), event, fields, matches)
-        if self._waiting is None:
-            self._log.enqueue(record)
-        elif self._log.has_room():
-            self._log.held += 1
-            self._waiting.append(record)
-        else:
+        if self._waiting is not None:
+            if self._log.hold(self._waiting, record):
+                return record
             self._log.release(self)
-            self._log.enqueue(record)
+        self._log.enqueue(record)
         return record
 
-    def _container_fields(self) -> dict[str, Any]:
-        kind = self._fields.get("kind")
-        fields = {"container_id": self.container_id, "container_name": self.container_name}
-        return {**fields, "kind": kind} if kind else fields
+    def _add_finding(
+        self, finding: Mapping[str, Any], count: int, where: Mapping[str, Any]
+    ) -> Record:
+        return self._add("finding", lambda: self._finding_fields(finding, count, where), count)
 
     def _finding_fields(
         self, finding: Mapping[str, Any], count: int, where: Mapping[str, Any]
@@ -256,6 +474,11 @@ class StreamRecords:
         }
         return {**self._container_fields(), **finding, "count": count, **whose, **where}
 
+    def _container_fields(self) -> dict[str, Any]:
+        kind = self._fields.get("kind")
+        fields = {"container_id": self.container_id, "container_name": self.container_name}
+        return {**fields, "kind": kind} if kind else fields
+
     def _stream_fields(self) -> dict[str, Any]:
         fields = {
             "stream": self.number,
@@ -263,7 +486,3 @@ class StreamRecords:
             **self._container_fields(),
         }
         return {**fields, **{name: self._fields[name] for name in ("client", "follow", "audited")}}
-
-    def open(self) -> None:
-        """Its first record."""
-        self._add("stream_open", self._stream_fields)

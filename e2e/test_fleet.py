@@ -492,7 +492,7 @@ def test_a_private_key_has_its_fingerprint_from_its_update(tmp_path):
     )
     stream.named("c" * 64, "web")
     handle = stream.finding("stdout", PasswordRule, b"-----BEGIN-----", None, 1, partial=True)
-    stream.update(handle, b"body", b"-----BEGIN-----", 9, True)
+    stream.update(handle, None, b"-----BEGIN-----", b"body", 9, True)
     stream.finding("stdout", PasswordRule, b"password=xyz", b"xyz", 2)
     stream.close(framing="raw", nbytes=1, frames=0, lines=9, unscanned=77, reason="end")
     assert log.close("end", 20) == 0
