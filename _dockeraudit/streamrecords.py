@@ -83,6 +83,7 @@ class StreamRecords:
         secret: bytes | None,
         line: int,
         partial: bool = False,
+        placeholder: bool = False,
     ) -> Any:
         """Record a match of `rule` (id, name, severity). Returns a handle for `update`, None where there is nothing to update.
 
@@ -112,22 +113,41 @@ class StreamRecords:
                 "rule": rule.id,
                 "fingerprint": fingerprint,
             }
-            where = {"line": line, "partial": True} if partial else {"line": line}
+            where: dict[str, Any] = {"line": line}
+            where.update({"partial": True} if partial else {})
+            where.update({"placeholder": True} if placeholder else {})
             if fingerprint:
                 self._remember(key, {**fields, "at": where})
             return self._add("finding", lambda: self._finding_fields(fields, 1, where), 1)
 
     def update(
-        self, handle: Any, secret: bytes | None, match: bytes, lines: int, complete: bool
+        self,
+        handle: Any,
+        rule: Any,
+        match: bytes,
+        secret: bytes | None,
+        lines: int,
+        complete: bool,
     ) -> None:
-        """The end of a partial match, or of a private key, has come, or never will (`complete` False)."""
+        """The end of a partial match, or of a private key, has come, or never will (`complete` False).
+
+        `rule`: the one that the whole match has; None for the one that it was recorded with.
+        """
         if handle is None:
             return
         fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
         redacted = redact_bytes(match)
 
         def fields() -> dict[str, Any]:
-            found = {"finding": handle.seq, "fingerprint": fingerprint, "redacted_match": redacted}
+            what = (
+                {"pattern": rule.name, "rule": rule.id, "severity": rule.severity} if rule else {}
+            )
+            found = {
+                "finding": handle.seq,
+                **what,
+                "fingerprint": fingerprint,
+                "redacted_match": redacted,
+            }
             return {**found, "lines": lines, "complete": complete}
 
         with self._log.lock:
