@@ -12,12 +12,13 @@
     scanner        how many rules are applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
     userrules      rules from a user's file
+    textscanner    one text to findings, sans I/O
     records        what a line of the audit log looks like
     streamrecords  the records of one stream, its repeats and budgets
     logfile        the log's file on disk
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
-    scanning       text to findings beside the relay, bounded
+    scanning       what a stream delivered to findings, beside the relay, bounded
     engine         the connection to the engine
     diagnostics    lines for people on standard error
     settings       what the options say, as values
