@@ -535,7 +535,6 @@ class Exchange:
         if not route.audited or self.response is None:
             self.audit.named(None, None)
             return
-        proxy.resolver.resolve(route.kind or "container", route.name, self.audit.named)
         deny = proxy.settings.on_audit_failure == "deny"
         self.auditor = StreamScanner(
             proxy.scanning,
@@ -546,12 +545,19 @@ class Exchange:
             self._scan_failed,
             patient=deny,
         )
+        proxy.resolver.resolve(route.kind or "container", route.name, self._inspected)
         proxy.scans(+1)
         self.output, self.input = output_decoder(route, self.response), input_decoder(route)
         if (
             deny and proxy.log.failed()
         ):  # the log failed between the request and here, when there was no stream to cut
             self.cut("audit_failure")
+
+    def _inspected(self, container_id: str | None, name: str | None, tty: bool | None) -> None:
+        """The look-up is over, in its own thread, or has failed (None)."""
+        assert self.audit is not None and self.auditor is not None
+        self.audit.named(container_id, name)
+        self.auditor.inspected(tty)
 
     def _audit(self, decoder: Decoder, payload: Union[bytes, Decoded]) -> None:
         if self.auditor:
@@ -581,12 +587,9 @@ class Exchange:
             self._record_request()
         if self.audit is None:
             return
-        if self.reason == "end" and self.output.inside_frame:
-            self.reason = "cut_frame"
-        framing = self.output.framing or "raw"
         if self.auditor:
             self.proxy.scans(-1)
-            self.auditor.close((self.output, self.input), framing, self.reason)
+            self.auditor.close((self.output, self.input), self.reason)
         else:
             self.audit.close(
                 framing="opaque",

@@ -44,7 +44,7 @@ class Proxy:
         self.log = log
         self.scanner = scanner
         self.diagnostics = diagnostics
-        self.room = ScanBudget(workers=settings.workers)
+        self.room = ScanBudget()
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
         self.resolver = Lookups(settings.upstream)
         self.stopping = False

@@ -672,7 +672,7 @@ def decoded_frames(
             count, payload = reader.feed(part)
             content = payload if isinstance(payload, Decoded) else decode(demuxer, payload)
             used, size = used + count, size + content.size
-            for name, data in content.runs:
+            for name, data in content.pieces:
                 found[name] = found.get(name, b"") + data
     return (
         used,
