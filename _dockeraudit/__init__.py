@@ -13,6 +13,7 @@
     scanner        how many rules are applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
     userrules      rules from a user's file
+    textscanner    one text to findings, sans I/O
     records        what a line of the audit log looks like
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
@@ -21,7 +22,7 @@
     logsync        syncs that file
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
-    scanning       text to findings beside the relay, bounded
+    scanning       what a stream delivered to findings, beside the relay, bounded
     engine         the connection to the engine
     diagnostics    lines for people on standard error
     settings       what the options say, as values

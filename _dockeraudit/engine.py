@@ -94,22 +94,31 @@ def engine_error(path: str, error: OSError) -> str:
 class Lookups:
     """Full ids and names of what streams are asked of: looked up beside the stream, never in its way."""
 
-    #: kind → path, key of the id, key of the name
+    #: kind → path, key of the id, key of the name, key of whether there is a TTY
     SOURCES = {
-        "container": ("/containers/{}/json", ("Id",), ("Name",)),
-        "service": ("/services/{}", ("ID",), ("Spec", "Name")),
-        "task": ("/tasks/{}", ("ID",), ("Name",)),
-        "exec": ("/exec/{}/json", ("ContainerID",), ()),
+        "container": ("/containers/{}/json", ("Id",), ("Name",), ("Config", "Tty")),
+        "service": (
+            "/services/{}",
+            ("ID",),
+            ("Spec", "Name"),
+            ("Spec", "TaskTemplate", "ContainerSpec", "TTY"),
+        ),
+        "task": ("/tasks/{}", ("ID",), ("Name",), ("Spec", "ContainerSpec", "TTY")),
+        "exec": ("/exec/{}/json", ("ContainerID",), (), ("ProcessConfig", "tty")),
     }
 
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
         self._executor = ThreadPoolExecutor(LOOKUP_WORKERS, thread_name_prefix="names")
-        self._cache: OrderedDict[tuple[str, str], tuple[str, str | None]] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], tuple[str, str | None, bool | None]] = (
+            OrderedDict()
+        )
         self._lock = threading.Lock()
 
-    def resolve(self, kind: str, name: str, done: Callable[[str | None, str | None], Any]) -> None:
-        """Call `done(id, name)` when both are known, with None for what is not; here if the cache knows."""
+    def resolve(
+        self, kind: str, name: str, done: Callable[[str | None, str | None, bool | None], Any]
+    ) -> None:
+        """Call `done(id, name, tty)` when they are known, with None for what is not; here if the cache knows."""
         with self._lock:
             known = self._cache.get((kind, name))
         if known:
@@ -118,14 +127,16 @@ class Lookups:
         try:
             self._executor.submit(self._look_up, kind, name, done)
         except RuntimeError:  # shutting down
-            done(None, None)
+            done(None, None, None)
 
     def stop(self) -> None:
         """Take no more questions; a silent engine is not waited for."""
         self._executor.shutdown(wait=False)
 
-    def _look_up(self, kind: str, name: str, done: Callable[[str | None, str | None], Any]) -> None:
-        found: tuple[str | None, str | None] = (None, None)
+    def _look_up(
+        self, kind: str, name: str, done: Callable[[str | None, str | None, bool | None], Any]
+    ) -> None:
+        found: tuple[str | None, str | None, bool | None] = (None, None, None)
         try:
             found = self._ask(kind, name)
         except (HTTPError, OSError, ValueError, KeyError, TypeError):
@@ -133,15 +144,17 @@ class Lookups:
         finally:
             done(*found)
 
-    def _ask(self, kind: str, name: str) -> tuple[str | None, str | None]:
-        path, id_keys, name_keys = self.SOURCES[kind]
+    def _ask(self, kind: str, name: str) -> tuple[str | None, str | None, bool | None]:
+        path, id_keys, name_keys, tty_keys = self.SOURCES[kind]
         answer = ask_engine(self._socket_path, path.format(urllib.parse.quote(name, safe="")))
-        full_id = nested(answer, id_keys)
+        full_id, tty = nested(answer, id_keys), nested(answer, tty_keys)
+        tty = tty if kind == "container" else bool(tty)  # swarm leaves out what is false
         if kind == "exec":
-            return self._ask("container", str(full_id))
+            return (*self._ask("container", str(full_id))[:2], tty)
         found = (
             str(full_id),
             str(nested(answer, name_keys)).lstrip("/") if nested(answer, name_keys) else None,
+            tty,
         )
         if (
             name == found[0]

@@ -328,9 +328,15 @@ class Exchange:
         )
         self.output = output_decoder(route, self.relay.response)
         self.input = input_decoder(route)
-        proxy.lookups.resolve(route.kind or "container", route.name, self.audit.named)
+        proxy.lookups.resolve(route.kind or "container", route.name, self._inspected)
         if deny and proxy.log.failed():  # it failed between the request and here
             self.cut("audit_failure")
+
+    def _inspected(self, facts: Facts) -> None:
+        """The look-up is over, in its own thread, or has failed."""
+        assert self.audit is not None and self.scanner is not None
+        self.audit.named(facts.id, facts.name)
+        self.scanner.inspected(facts.tty)
 
     def _audit(self, decoder: Decoder, payload: Any) -> None:
         if self.scanner:
@@ -362,11 +368,8 @@ class Exchange:
             self._record_request()
         if self.audit is None:
             return
-        if relay.reason == "end" and self.output.inside_frame:
-            relay.reason = "cut_frame"
         if self.scanner:
-            framing = self.output.framing or "raw"
-            self.scanner.close((self.output, self.input), framing, relay.reason)
+            self.scanner.close((self.output, self.input), relay.reason)
         else:
             self.audit.close(
                 framing="opaque",

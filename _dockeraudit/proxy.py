@@ -64,7 +64,7 @@ class Proxy:
         self.log = log
         self.scanner = scanner
         self.diagnostics = diagnostics
-        self.budget = ScanBudget(workers=settings.workers)
+        self.budget = ScanBudget()
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
         self.lookups = Lookups(settings.upstream)
         self.connections = Connections(settings.max_connections)

@@ -32,13 +32,17 @@ class Rule(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Where a rule matched, in byte offsets of the block; the secret is a part of the match."""
+    """Where a rule matched, in byte offsets of the block; the secret is a part of the match.
+
+    `placeholder`: the pattern matched, and the secret is plainly none.
+    """
 
     rule: Rule
     start: int
     end: int
     secret_start: int
     secret_end: int
+    placeholder: bool = False
 
 
 #: alphabets of token bodies, by the letter that names them in a shape

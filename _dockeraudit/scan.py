@@ -27,10 +27,9 @@ from _dockeraudit.errors import (
 )
 from _dockeraudit.options import ENVIRONMENT, load_scanner, load_settings, open_log, option_parser
 from _dockeraudit.scanner import Scanner
-from _dockeraudit.scanning import TextScanner
 from _dockeraudit.sockets import command_of
 from _dockeraudit.streamrecords import StreamRecords
-from _dockeraudit.streams import Decoder, RawDecoder, Run, StreamDemuxer
+from _dockeraudit.streams import Decoder, Piece, RawDecoder, StreamDemuxer
 from _dockeraudit.text import (
     SEVERITY_RANK,
     WIDTH,
@@ -41,6 +40,7 @@ from _dockeraudit.text import (
     severity_rank,
     size_text,
 )
+from _dockeraudit.textscanner import TextScanner
 
 SCAN_OPTIONS = (
     "upstream",
@@ -223,7 +223,7 @@ class Scan:
                     raise EngineError(
                         f"the engine answered {head.status}: {engine_message(b''.join(blocks))}"
                     )
-                decoder = RawDecoder("tty") if tty else StreamDemuxer(None)
+                decoder = RawDecoder("tty") if tty else StreamDemuxer("multiplexed")
                 self._source(container_id, name, blocks, decoder, name)
         except (HTTPError, OSError, ValueError) as error:
             self._fail(f"cannot read the log of {name}: {error}")
@@ -271,13 +271,13 @@ class Scan:
             )
 
     def _feed(
-        self, texts: dict[str, TextScanner], audit: StreamRecords, runs: Sequence[Run]
+        self, texts: dict[str, TextScanner], audit: StreamRecords, pieces: Sequence[Piece]
     ) -> None:
         """Scan some runs, once the log has room for what they may hold."""
         deadline = time.monotonic() + SCAN_PATIENCE
         while self.log.held > SCAN_HELD and time.monotonic() < deadline:
             time.sleep(0.01)
-        for stream_type, data in runs:
+        for stream_type, data in pieces:
             if stream_type not in texts:
                 texts[stream_type] = TextScanner(self._scanner, audit, stream_type)
             texts[stream_type].feed(data)

@@ -229,6 +229,10 @@ class Scanner:
         """What scanning each line of the block on its own would give, with offsets in the block."""
         return self._scan(block, True)
 
+    def undecided(self, block: bytes) -> int:
+        """Where in whole lines the last ones begin whose secret may stand on the next line."""
+        return len(block)
+
     def _scan(self, block: bytes, lines: bool) -> list[Match]:
         found = Found()
         for literal, visit in self._in_block:

@@ -107,7 +107,7 @@ def decoded(decoder: Any, parts: Sequence[bytes]) -> Any:
 
 def read_frames(parts: Sequence[bytes], one_walk: bool) -> Any:
     """A chunked stream of frames that comes in parts, read in one walk or in two."""
-    demuxer = streams.StreamDemuxer()
+    demuxer = streams.StreamDemuxer("multiplexed")
     reader = streams.FrameReader(demuxer) if one_walk else http1.ChunkedReader()
     texts: dict[str, bytes] = {}
     for part in parts:
@@ -117,7 +117,7 @@ def read_frames(parts: Sequence[bytes], one_walk: bool) -> Any:
                 payload
                 if isinstance(payload, streams.Decoded)
                 else streams.decode(demuxer, payload)
-            ).runs:
+            ).pieces:
                 texts[name] = texts.get(name, b"") + data
     return reader.done, {name: text for name, text in texts.items() if text}, demuxer.frames
 

@@ -28,6 +28,7 @@ SANS_IO = (
     "rules",
     "plausibility",
     "scanner",
+    "textscanner",
     "records",
     "needles",
     "relay",

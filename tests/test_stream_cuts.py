@@ -95,7 +95,7 @@ def decoded_frames(
             count, payload = reader.feed(part)
             content = payload if isinstance(payload, Decoded) else decode(demuxer, payload)
             used, size = used + count, size + content.size
-            for name, data in content.runs:
+            for name, data in content.pieces:
                 found[name] = found.get(name, b"") + data
     ended = reader.done, reader.broken is not None
     seen = {name: text for name, text in found.items() if text}
