@@ -87,7 +87,8 @@ from _dockeraudit.errors import (
 )
 from _dockeraudit.exchange import Exchange
 from _dockeraudit.http1 import HTTP2_PREFACE, NO_BODY, RequestHead, error_response, head_length
-from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
+from _dockeraudit.listeners import load_listeners
+from _dockeraudit.options import load_settings
 from _dockeraudit.policy import refusal
 from _dockeraudit.proxy import Proxy, method_name
 from _dockeraudit.relay import Relay, State
@@ -111,6 +112,7 @@ from _dockeraudit.sockets import (
     send_some,
     wait_until,
 )
+from _dockeraudit.startup import load_scanner, open_log
 
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
 LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile

@@ -9,7 +9,8 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from _dockeraudit.policy import ClientFilter, Policy
+from _dockeraudit.clients import ClientFilter
+from _dockeraudit.policy import Policy
 
 
 class Settings(argparse.Namespace):

@@ -16,8 +16,9 @@ import sys
 import pytest
 from scripted import ScriptedEngine
 
-from _dockeraudit import policy
+from _dockeraudit import compatible
 from _dockeraudit.engine import UnixHTTPConnection
+from _dockeraudit.policy import cleaned
 from _dockeraudit.routes import classify
 from conftest import PROGRAM, ROOT, wait_for
 
@@ -262,19 +263,19 @@ def haproxy_rules(mode, values):
     gate = f"    http-request deny unless METH_GET or {{ str({values['POST']}) -m bool }}"
     actions = [
         rule("allow", f"{base}/{NAME}/({'|'.join(verbs)})", values[name])
-        for name, (base, verbs) in policy.ACTIONS.items()
+        for name, (base, verbs) in compatible.ACTIONS.items()
         if name in values
     ]
     sections = [
-        rule("allow", policy.section_path(name), values[name])
-        for name in policy.SECTIONS + policy.LIBPOD_SECTIONS
+        rule("allow", compatible.section_path(name), values[name])
+        for name in compatible.SECTIONS + compatible.LIBPOD_SECTIONS
         if name in values
     ]
     if mode == "tecnativa":
         return [gate, *actions, *sections]
     readers = [
         rule("deny", f"/containers/{NAME}/{verbs[0]}", values[name], negated=True)
-        for name, verbs in policy.READERS.items()
+        for name, verbs in compatible.READERS.items()
     ]
     return [*readers, *actions, gate, *sections]
 
@@ -313,8 +314,8 @@ def names_of(mode):
     """The variables that a mode has."""
     return [
         name
-        for name in policy.SWITCHES
-        if mode == "linuxserver" or name not in policy.LINUXSERVER_ONLY
+        for name in compatible.SWITCHES
+        if mode == "linuxserver" or name not in compatible.LINUXSERVER_ONLY
     ]
 
 
@@ -387,7 +388,7 @@ def by_an_action_alone(on, method, path):
 
 def by_an_unguarded_reader(on, method, path):
     """HAProxy's pattern for a reader's variable, which is off, does not cover this spelling of the same thing."""
-    reader = READER.match(policy.cleaned(path))
+    reader = READER.match(cleaned(path))
     word = reader[1].upper().replace("COPY", "ARCHIVE") if reader else ""
     return (
         bool(reader)
@@ -404,7 +405,7 @@ STRICTER = {
         method in ("GET", "HEAD") and path.endswith("/attach/ws") and "POST" not in on
     ),
     "a path must be admitted as the engine's redirect cleans it, too": lambda on, method, path: (
-        policy.cleaned(path) != path
+        cleaned(path) != path
     ),
 }
 #: why ours admits what HAProxy refuses
@@ -435,7 +436,7 @@ def compare(folder, mode, combinations):
         explained, unexplained = dict.fromkeys([*STRICTER, *LAXER], 0), []
         for number, on in enumerate(combinations):
             theirs = statuses(str(folder / f"{number}.sock"), requests)
-            chosen = policy.CompatiblePolicy(on, mode == "linuxserver")
+            chosen = compatible.CompatiblePolicy(on, mode == "linuxserver")
             assert len(theirs) == len(cells) and set(theirs) <= {200, 403}
             for (method, target), status in zip(cells, theirs):
                 ours = chosen.decide(method, paths[target]).allowed
@@ -524,7 +525,7 @@ def test_haproxy_takes_words_for_zero(haproxy, folder):
     finally:
         process.terminate()
         process.wait()
-    ours, warnings = policy.policy_from_environment(values, "auto")
+    ours, warnings = compatible.policy_from_environment(values, "auto")
     assert ours.decide("GET", "/containers/json").allowed and len(warnings) == len(values)
 
 

@@ -13,20 +13,17 @@ from typing import Any
 import pytest
 
 from _dockeraudit.admission import DENIAL_INTERVAL, MAX_DENIALS, DenialCounts
-from _dockeraudit.options import load_listeners, load_settings
-from _dockeraudit.policy import (
+from _dockeraudit.clients import client_filter
+from _dockeraudit.compatible import (
     LINUXSERVER_ONLY,
     SWITCHES,
     CompatiblePolicy,
-    Decision,
-    PolicyError,
-    client_filter,
-    learn,
-    native_policy,
-    path_pattern,
     policy_from_environment,
-    refusal,
 )
+from _dockeraudit.learning import learn
+from _dockeraudit.listeners import load_listeners
+from _dockeraudit.options import load_settings
+from _dockeraudit.policy import Decision, PolicyError, native_policy, path_pattern, refusal
 from _dockeraudit.routes import classify
 
 
