@@ -325,7 +325,10 @@ class Exchange:
         )
         self.output = output_decoder(route, self.relay.response)
         self.input = input_decoder(route)
-        proxy.lookups.resolve(route.kind or "container", route.name, self.audit.named)
+        audit = self.audit
+        proxy.lookups.resolve(
+            route.kind or "container", route.name, lambda facts: audit.named(facts.id, facts.name)
+        )
         if deny and proxy.log.failed():  # it failed between the request and here
             self.cut("audit_failure")
 
