@@ -2,59 +2,88 @@
 
 from __future__ import annotations
 
-import grp
 import ipaddress
-import pwd
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from _dockeraudit.policy import Decision, PolicyError
 
+try:
+    import grp
+    import pwd
+except ImportError:  # Windows has no such files: numbers only
+    grp = pwd = None  # type: ignore[assignment]
+
+LAST_ACCOUNT = 2**32 - 2  # the highest uid or gid; the one above means "none" to the kernel
+
 
 class ClientFilter:
-    """Who may connect: networks for TCP, uids and gids for Unix sockets."""
+    """The clients that a listener admits; an empty list of a kind admits everybody of that kind."""
 
     def __init__(self, networks: Sequence[Any], uids: frozenset[int], gids: frozenset[int]) -> None:
         self._networks, self._uids, self._gids = tuple(networks), uids, gids
 
     def admits(self, client: Mapping[str, Any]) -> Decision:
-        """Whether the client, as it stands in a record, may speak here."""
+        """Whether the client may connect.
+
+        `client`: its identity as records have it; over a Unix socket also `groups`, the numbers of
+        its supplementary groups.
+        """
         if "address" in client:
-            if not self._networks:
-                return Decision(True, "allow-from")
-            address = ipaddress.ip_address(str(client["address"]).partition("%")[0])
-            allowed = any(address in network for network in self._networks)
-            return Decision(allowed, "allow-from", () if allowed else (f"allow-from = {address}",))
+            return self._admits_address(str(client["address"]))
         if not self._uids and not self._gids:
             return Decision(True, "allow-uid")
-        allowed = client.get("uid") in self._uids or client.get("gid") in self._gids
-        return Decision(
-            allowed, "allow-uid", () if allowed else (f"allow-uid = {client.get('uid')}",)
-        )
+        groups = {client.get("gid"), *client.get("groups", ())}
+        allowed = client.get("uid") in self._uids or bool(groups & self._gids)
+        hint = f"allow-uid = {client.get('uid')}"
+        return Decision(allowed, "allow-uid", () if allowed else (hint,))
+
+    def _admits_address(self, text: str) -> Decision:
+        if not self._networks:
+            return Decision(True, "allow-from")
+        address = ipaddress.ip_address(text.partition("%")[0])
+        allowed = any(address in network for network in self._networks)
+        return Decision(allowed, "allow-from", () if allowed else (f"allow-from = {address}",))
 
 
 def client_filter(
     allow_from: Iterable[str], allow_uid: Iterable[Any], allow_gid: Iterable[Any]
 ) -> ClientFilter | None:
-    """The filter, or None where nothing restricts; raises PolicyError."""
+    """The filter, or None if everybody may connect; raises PolicyError."""
+    networks = [read_network(text) for text in allow_from]
+    uids = frozenset(user_number(name) for name in allow_uid)
+    gids = frozenset(group_number(name) for name in allow_gid)
+    return ClientFilter(networks, uids, gids) if networks or uids or gids else None
+
+
+def read_network(text: str) -> Any:
+    """An address, or a network such as 10.0.0.0/8; raises PolicyError."""
     try:
-        networks = [ipaddress.ip_network(text, strict=False) for text in allow_from]
+        return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise PolicyError(
             f"allow-from: {error}; give addresses or networks such as 10.0.0.0/8"
         ) from None
-    uids = frozenset(
-        account_number(name, lambda n: pwd.getpwnam(n).pw_uid, "allow-uid") for name in allow_uid
-    )
-    gids = frozenset(
-        account_number(name, lambda n: grp.getgrnam(n).gr_gid, "allow-gid") for name in allow_gid
-    )
-    return ClientFilter(networks, uids, gids) if networks or uids or gids else None
 
 
-def account_number(name: Any, look_up: Any, option: str) -> int:
-    """A uid or gid by number or name; raises PolicyError."""
+def user_number(name: Any) -> int:
+    """A uid, from a number or a user's name; raises PolicyError."""
+    return account_number(name, "allow-uid", lambda text: pwd.getpwnam(text).pw_uid)
+
+
+def group_number(name: Any) -> int:
+    """A gid, from a number or a group's name; raises PolicyError."""
+    return account_number(name, "allow-gid", lambda text: grp.getgrnam(text).gr_gid)
+
+
+def account_number(name: Any, option: str, look_up: Callable[[str], int]) -> int:
+    """A uid or gid, from a number or a name; raises PolicyError."""
+    text = str(name)
+    if text.isascii() and text.isdigit() and int(text) <= LAST_ACCOUNT:
+        return int(text)
     try:
-        return int(name) if str(name).isdigit() else int(look_up(str(name)))
-    except KeyError:
-        raise PolicyError(f"{option}: there is no {name!r} on this host") from None
+        return look_up(text)
+    except (KeyError, ValueError, AttributeError):
+        raise PolicyError(
+            f"{option}: there is no {text!r} on this host; give a number or a name it knows"
+        ) from None

@@ -1,10 +1,13 @@
 """The variables of Tecnativa's and linuxserver's docker-socket-proxy, as a policy. Performs no I/O.
 
-The policies decide as their originals do (HAProxy with one rule a variable), but are never laxer than the classified
-path, which closes four holes of the originals:
+The policies decide as their originals do (HAProxy, with one rule for a variable), but are never
+laxer than the classified path allows, which closes five holes of the originals:
 
-- an action's variable admits POST of exactly that action: not DELETE /containers/x/start, not /containers/x/stop/attach
-- what a reader's variable refuses stays refused under a link's name (/containers/parent/alias/logs) and under /libpod
+- an action's variable admits POST of exactly that action: not DELETE /containers/x/start, not
+  /containers/x/stop/attach
+- what a reader's variable refuses stays refused under the name that a link gives a container
+  (/containers/parent/alias/logs)
+- an attach that asks for the log (`?logs=1`) is refused where logs are
 - a WebSocket attach is asked for by GET but writes to the container's stdin, so it needs POST=1
 - a path with //, /./ or /../ must be admitted as it stands and as the engine's redirect cleans it
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from _dockeraudit.policy import Clause, Policy, PolicyError
+from _dockeraudit.policy import Asked, Clause, Policy, PolicyError
 
 SECTIONS = (
     "AUTH", "BUILD", "COMMIT", "CONFIGS", "CONTAINERS", "DISTRIBUTION", "EVENTS", "EXEC", "GRPC",
@@ -28,7 +31,7 @@ LIBPOD_SECTIONS = (
 )  # fmt: skip
 READS = frozenset(("GET", "HEAD"))
 OPEN_BY_DEFAULT = frozenset(("EVENTS", "PING", "VERSION", "LIBPOD_PING", "LIBPOD_VERSION"))
-#: what is done to a container or pod: variable → last segments of POST /containers/ID/…
+#: what can be done to a container or a pod: a variable's ending → last segments of the path
 VERBS = {
     "RESTARTS": ("stop", "restart", "kill"),
     "START": ("start",),
@@ -36,17 +39,22 @@ VERBS = {
     "PAUSE": ("pause",),
     "UNPAUSE": ("unpause",),
 }
+#: a variable's beginning → of what it admits actions
+ACTION_PATHS = {
+    "ALLOW_": "/containers",
+    "LIBPOD_ALLOW_": "/libpod/containers",
+    "LIBPOD_ALLOW_POD_": "/libpod/pods",
+}
 ACTIONS = {
-    f"{prefix}{verb}": (base, VERBS[verb])
-    for prefix, base in (
-        ("ALLOW_", "/containers"),
-        ("LIBPOD_ALLOW_", "/libpod/containers"),
-        ("LIBPOD_ALLOW_POD_", "/libpod/pods"),
-    )
+    f"{prefix}{verb}": (path, VERBS[verb])
+    for prefix, path in ACTION_PATHS.items()
     for verb in VERBS
 }
+#: linuxserver's ALLOW_ variables are about Podman's own API, and its pods, as well
+ANY_CONTAINER = r"(?:/libpod)?/(?:containers|pods)"
 TECNATIVA_ACTIONS = ("ALLOW_RESTARTS", "ALLOW_START", "ALLOW_STOP")
-#: what linuxserver denies unless asked: variable → last segments under /containers (copy: archive's name before API 1.24)
+#: what linuxserver denies unless its variable is on: variable → last segments of the path
+#: (copy is the name of archive before API 1.24)
 READERS = {
     "ALLOW_ARCHIVE": ("archive", "copy"),
     "ALLOW_CHANGES": ("changes",),
@@ -80,24 +88,32 @@ def section_clause(name: str) -> Clause:
     return Clause(True, frozenset(), re.compile(re.escape(path), FLAGS), name, f"{path}**")
 
 
-def action_clause(name: str) -> Clause:
+def action_clause(name: str, linuxserver: bool) -> Clause:
     """POST alone, and exactly the container's action: nothing behind it."""
     base, verbs = ACTIONS[name]
+    shape = f"{base}/*/{'|'.join(verbs)}"
+    if linuxserver and not name.startswith("LIBPOD_"):
+        base = ANY_CONTAINER
     path = re.compile(rf"{base}/{CONTAINER_NAME}/(?:{'|'.join(verbs)})\Z", FLAGS)
-    return Clause(True, frozenset(("POST",)), path, name, f"{base}/*/{'|'.join(verbs)}")
+    return Clause(True, frozenset(("POST",)), path, name, shape)
 
 
-def reader_clause(name: str) -> Clause:
-    """A deny of one kind of reading, however many links stand in the container's name."""
+def reader_clauses(name: str) -> list[Clause]:
+    """The denies of one kind of reading, however many links stand in the container's name."""
     verbs = "|".join(READERS[name])
-    path = re.compile(
-        rf"(?:/libpod)?/containers/(?:{CONTAINER_NAME}/(?:{verbs})|.+/(?:{verbs})\Z)", FLAGS
-    )
-    return Clause(False, frozenset(), path, name, f"/containers/**/{verbs}")
+    path = rf"{ANY_CONTAINER}/(?:{CONTAINER_NAME}/(?:{verbs})|.+/(?:{verbs})\Z)"
+    found = [
+        Clause(False, frozenset(), re.compile(path, FLAGS), name, f"/containers/**/{verbs}"),
+    ]
+    if name == "ALLOW_LOGS":
+        attach = re.compile(rf"{ANY_CONTAINER}/.+/attach(?:/ws)?\Z", FLAGS)
+        shape = "/containers/**/attach?logs=1"
+        found.append(Clause(False, frozenset(), attach, name, shape, log_only=True))
+    return found
 
 
 def gate_clauses() -> list[Clause]:
-    """Without POST=1: no method but GET and HEAD, and no GET that writes to a container."""
+    """The denies without POST=1: methods but GET and HEAD, and a GET that writes to a container."""
     attach = re.compile(r"(?:/libpod)?/containers/.*/attach/ws", FLAGS)
     return [
         Clause(False, READS, re.compile(""), "POST", "**", others=True),
@@ -106,7 +122,10 @@ def gate_clauses() -> list[Clause]:
 
 
 def switch(environ: Mapping[str, str], name: str) -> bool:
-    """One variable's value, absent its default, empty 0 as in the originals; raises PolicyError for what is neither."""
+    """A variable's value: its default if it is not set, 0 if it is empty, as in the originals.
+
+    Raises PolicyError for any other word.
+    """
     if name not in environ:
         return name in OPEN_BY_DEFAULT
     text = environ[name].strip().lower()
@@ -120,15 +139,21 @@ def switch(environ: Mapping[str, str], name: str) -> bool:
 class CompatiblePolicy(Policy):
     """The policy of Tecnativa's variables, or of linuxserver's: `on` are those that hold 1.
 
-    Tecnativa's order: POST, the actions, the sections. linuxserver's: the readers, the actions, POST, the sections.
+    Tecnativa's order is POST, the actions, the sections; linuxserver's is the readers, the actions,
+    POST, the sections.
     """
 
     def __init__(self, on: Iterable[str], linuxserver: bool) -> None:
         self.on = frozenset(on)
         self.linuxserver = linuxserver
         gate = [] if "POST" in self.on else gate_clauses()
-        actions = [action_clause(name) for name in self._actions() if name in self.on]
-        denies = [reader_clause(name) for name in READERS if linuxserver and name not in self.on]
+        actions = [action_clause(name, linuxserver) for name in self._actions() if name in self.on]
+        denies = [
+            clause
+            for name in READERS
+            if linuxserver and name not in self.on
+            for clause in reader_clauses(name)
+        ]
         sections = [section_clause(name) for name in self._sections() if name in self.on]
         order = [*denies, *actions, *gate] if linuxserver else [*gate, *actions]
         named = [
@@ -143,41 +168,38 @@ class CompatiblePolicy(Policy):
     def _sections(self) -> Iterable[str]:
         return (*SECTIONS, *LIBPOD_SECTIONS) if self.linuxserver else SECTIONS
 
-    def unnamed(self, path: str) -> str:
+    def unnamed(self, asked: Asked) -> str:
         """The section's variable, which is not on."""
-        return next(
-            (f"{name}=0" for name in self._sections() if section_clause(name).matches("GET", path)),
-            "no rule",
-        )
+        names = (name for name in self._sections() if section_clause(name).matches(asked))
+        return next((f"{name}=0" for name in names), "no rule")
 
-    def admits(self, method: str, path: str, clause: Clause | None = None) -> tuple[str, ...]:
+    def admits(self, asked: Asked, clause: Clause | None = None) -> tuple[str, ...]:
         """The alternatives that would admit the request, without what is on already."""
         missing = [
-            [name for name in needed if name not in self.on]
-            for needed in self.alternatives(method, path)
+            [name for name in needed if name not in self.on] for needed in self.alternatives(asked)
         ]
         least = [
             names for names in missing if not any(set(other) < set(names) for other in missing)
         ]
         return tuple(" ".join(f"{name}=1" for name in names) for names in least)
 
-    def alternatives(self, method: str, path: str) -> list[list[str]]:
-        """The sets of variables each of which admits the request by itself; none where no section knows the path."""
+    def alternatives(self, asked: Asked) -> list[list[str]]:
+        """Sets of variables each of which admits the request; none if no section has its path."""
         readers = [
             name
             for name in READERS
-            if self.linuxserver and reader_clause(name).matches(method, path)
+            if self.linuxserver and any(clause.matches(asked) for clause in reader_clauses(name))
         ]
-        post = ["POST"] if any(gate.matches(method, path) for gate in gate_clauses()) else []
+        post = ["POST"] if any(gate.matches(asked) for gate in gate_clauses()) else []
         found = [
             [*([] if self.linuxserver else post), name]
             for name in self._actions()
-            if action_clause(name).matches(method, path)
+            if action_clause(name, self.linuxserver).matches(asked)
         ]
         found += [
             [*post, *readers, name]
             for name in self._sections()
-            if section_clause(name).matches(method, path)
+            if section_clause(name).matches(asked)
         ]
         return found
 
@@ -201,28 +223,24 @@ def compatible_policy(environ: Mapping[str, str], linuxserver: bool) -> Compatib
 
 
 def set_switches(environ: Mapping[str, str], names: Iterable[str] = SWITCHES) -> list[str]:
-    """The variables that hold a word for yes or no. Others of these names (VERSION=1.2.3) mean something else."""
+    """The variables that hold a word for yes or no; VERSION=1.2.3, say, is another program's."""
     return [name for name in names if environ.get(name, "").strip().lower() in TRUE + FALSE]
 
 
 def policy_from_environment(
     environ: Mapping[str, str], mode: str
 ) -> tuple[Policy | None, list[str]]:
-    """The policy that `off`, `tecnativa`, `linuxserver` or `auto` means here, and warnings; raises PolicyError."""
+    """The policy that `off`, `tecnativa`, `linuxserver` or `auto` means here, and warnings.
+
+    Raises PolicyError.
+    """
     used = set_switches(environ)
     if mode == "off":
-        warning = (
-            f"{used[0]} is set but no policy is on: everything passes; DOCKERAUDIT_POLICY=auto makes the variables count"
-            if used
-            else ""
-        )
-        return None, [warning] if warning else []
+        return None, [NO_POLICY.format(used[0])] if used else []
     if mode == "auto" and not used:
-        return None, [
-            "no variable is set, so everything passes and is audited; DOCKERAUDIT_POLICY=tecnativa refuses all but events, ping and version"
-        ]
+        return None, [NO_VARIABLE]
     foreign = [name for name in used if name in LINUXSERVER_ONLY]
-    linuxserver = mode == "linuxserver" or mode == "auto" and bool(foreign)
+    linuxserver = mode == "linuxserver" or (mode == "auto" and bool(foreign))
     warnings = [
         f"{name}={environ[name]} counts as 1 here; the original took it for 0"
         for name in used
@@ -233,8 +251,19 @@ def policy_from_environment(
             f"{name} is a variable of linuxserver's proxy and changes nothing under tecnativa"
             for name in foreign
         ]
-    warnings += [
-        f"{name} is not a variable of this policy and changes nothing: POST=1 admits every method of the sections that are on"
-        for name in set_switches(environ, UNKNOWN_SWITCHES)
-    ]
+    warnings += [IGNORED_SWITCH.format(name) for name in set_switches(environ, UNKNOWN_SWITCHES)]
     return compatible_policy(environ, linuxserver), warnings
+
+
+NO_POLICY = (
+    "{} is set but no policy is on: everything passes; "
+    "DOCKERAUDIT_POLICY=auto makes the variables count"
+)
+NO_VARIABLE = (
+    "no variable is set, so everything passes and is audited; "
+    "DOCKERAUDIT_POLICY=tecnativa refuses all but events, ping and version"
+)
+IGNORED_SWITCH = (
+    "{} is not a variable of this policy and changes nothing: "
+    "POST=1 admits every method of the sections that are on"
+)

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from _dockeraudit.compatible import ACTIONS, OPEN_BY_DEFAULT, READERS, SWITCHES, CompatiblePolicy
-from _dockeraudit.policy import native_policy, path_pattern
+from _dockeraudit.policy import Asked, native_policy, path_pattern
 
 LEARNED_EVENTS = ("would_deny", "denied", "request")
+#: rules that refuse what no policy should admit
+UNLEARNED_RULES = ("browser", "http", "http2", "version")
 STREAM_REQUESTS = {
     "logs": ("GET", "/{0}/{1}/logs"),
     "attach": ("POST", "/{0}/{1}/attach"),
@@ -26,7 +28,7 @@ def learned_requests(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, st
         if event == "stream_open" and record.get("endpoint") in STREAM_REQUESTS:
             method, shape = STREAM_REQUESTS[str(record["endpoint"])]
             path = shape.format(f"{record.get('kind') or 'container'}s", "x")
-        elif event not in LEARNED_EVENTS or record.get("rule") in ("browser", "http2"):
+        elif event not in LEARNED_EVENTS or record.get("rule") in UNLEARNED_RULES:
             continue
         if isinstance(method, str) and isinstance(path, str) and path.startswith("/"):
             seen.setdefault((method, path_pattern(path)), path)
@@ -34,17 +36,20 @@ def learned_requests(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, st
 
 
 def openness(name: str) -> int:
-    """How much a variable opens, to choose the least: an action its verbs, a section a hundred, POST everything."""
+    """How much a variable opens: an action as many as its verbs, a section 100, POST 10,000."""
     if name in ACTIONS:
         return len(ACTIONS[name][1])
     return 1 if name in READERS else 10_000 if name == "POST" else 100
 
 
 def least_variables(requests: Sequence[tuple[str, str]], linuxserver: bool = True) -> list[str]:
-    """The variables to set to 1 so that all requests pass that can, and the least besides; none can be left out."""
+    """The variables which, set to 1, admit all requests that any can, and the least besides.
+
+    None of them can be left out.
+    """
     defaults = CompatiblePolicy(OPEN_BY_DEFAULT, linuxserver)
     choices = [
-        [frozenset(needed) - OPEN_BY_DEFAULT for needed in defaults.alternatives(*request)]
+        [frozenset(needed) - OPEN_BY_DEFAULT for needed in defaults.alternatives(Asked(*request))]
         for request in requests
     ]
     choices = [alternatives for alternatives in choices if alternatives]
