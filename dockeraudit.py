@@ -89,7 +89,7 @@ from _dockeraudit.exchange import Exchange
 from _dockeraudit.http1 import HTTP2_PREFACE, NO_BODY, RequestHead, error_response, head_length
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import load_settings
-from _dockeraudit.policy import refusal
+from _dockeraudit.policy import Decision, Policy, refusal
 from _dockeraudit.proxy import Proxy, method_name
 from _dockeraudit.relay import Relay, State
 from _dockeraudit.report import live_page
@@ -342,11 +342,22 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.listener.clients:
             decisions.append(self.listener.clients.admits(identity))
         if self.listener.policy:
-            decisions.append(self.listener.policy.decide(head.method.decode(), route.path))
+            decisions.append(self._decision(self.listener.policy, head, route))
         for decision in decisions:
             if not decision.allowed:
                 path = self.proxy.masked(route.path)
                 yield decision.rule, refusal(method_name(head.method) or "", path, decision)
+
+    def _decision(self, policy: Policy, head: RequestHead, route: Route) -> Decision:
+        """What the listener's policy decides on a request, as this engine would read it."""
+        known = not route.podman_version or self.proxy.engine_kind.is_podman()
+        form = b"form" in (head.first(b"content-type") or b"").lower()  # may hold `logs=1` as well
+        return policy.decide(
+            head.method.decode(),
+            route.path,
+            version="" if known else route.podman_version,
+            reads_log=route.reads_log or form,
+        )
 
     def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
         """Record a refusal; raises Denied unless the policy is only being learned."""

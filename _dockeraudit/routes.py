@@ -21,6 +21,7 @@ from _dockeraudit.http1 import (
 
 # moby's router: "/v{version:[0-9.]+}"; Podman's: "/v{version:[0-9][0-9A-Za-z.-]*}"
 VERSION_SEGMENT = re.compile(r"/v[0-9.][0-9A-Za-z.\-]*(?=/)")
+DOCKER_VERSION = re.compile(r"/v[0-9.]+")
 #: method, path without version, and what it is. Moby's router takes any characters, slashes too, for a container's name.
 AUDITED_ROUTES = (
     ("GET", re.compile(r"(?:/libpod)?/containers/(?P<container>.*)/logs", re.S), "logs"),
@@ -52,16 +53,32 @@ class Route(NamedTuple):
     endpoint: str
     kind: str | None = None
     name: str = ""
+    podman_version: str = (
+        ""  # the version segment before `path`, if Docker's router knows none such
+    )
 
     @property
     def audited(self) -> bool:
         """Whether container output flows in the answer, in a form that can be read."""
         return self.endpoint not in ("other", "tunnel")
 
+    @property
+    def reads_log(self) -> bool:
+        """Whether an attach asks for the container's log too, in any spelling that an engine takes."""
+        return self.endpoint in ("attach", "attach_ws") and any(
+            name.lower() == "logs" and says_yes(value)
+            for name, value in urllib.parse.parse_qsl(self.query, True)
+        )
+
     def flag(self, name: str) -> bool:
         """A query flag as the engine reads it (moby's httputils.BoolValue): the first one, true unless it says no."""
         value = next((v for k, v in urllib.parse.parse_qsl(self.query, True) if k == name), "")
-        return value.strip().lower() not in ("", "0", "no", "false", "none")
+        return says_yes(value)
+
+
+def says_yes(value: str) -> bool:
+    """A flag's value as the engine reads it (moby's httputils.BoolValue)."""
+    return value.strip().lower() not in ("", "0", "no", "false", "none")
 
 
 def classify(method: bytes, target: bytes) -> Route:
@@ -78,7 +95,10 @@ def classify(method: bytes, target: bytes) -> Route:
     version = VERSION_SEGMENT.match(path)
     if version:
         path = path[version.end() :]
-    return route_of(method.decode("ascii"), path, query.decode("ascii", "replace"), authority)
+    route = route_of(method.decode("ascii"), path, query.decode("ascii", "replace"), authority)
+    if version and not DOCKER_VERSION.fullmatch(version[0]):
+        return route._replace(podman_version=version[0])
+    return route
 
 
 def route_of(method: str, path: str, query: str, authority: bytes | None) -> Route:
