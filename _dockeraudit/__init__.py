@@ -35,7 +35,8 @@
     values         option values from their text
     options        command line, environment and file to settings
     listeners      listeners with their policy, clients and TLS
-    startup        the rules and the audit log that a command begins with
+    startup        the rules, the audit log, what `serve` checks and says at start
+    reload         what SIGHUP puts in force
     scan           the command `scan`
     summary        what audit logs say, in bounded memory
     terminal       the report as text

@@ -6,7 +6,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Callable
 
-from _dockeraudit.policy import Decision, PolicyError
+from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.policy import Decision
 
 try:
     import grp
@@ -47,43 +48,40 @@ class ClientFilter:
 
 
 def client_filter(
-    allow_from: Iterable[str], allow_uid: Iterable[Any], allow_gid: Iterable[Any]
+    networks: Sequence[Any], uids: Iterable[int], gids: Iterable[int]
 ) -> ClientFilter | None:
-    """The filter, or None if everybody may connect; raises PolicyError."""
-    networks = [read_network(text) for text in allow_from]
-    uids = frozenset(user_number(name) for name in allow_uid)
-    gids = frozenset(group_number(name) for name in allow_gid)
-    return ClientFilter(networks, uids, gids) if networks or uids or gids else None
+    """The filter, or None if everybody may connect."""
+    found = ClientFilter(networks, frozenset(uids), frozenset(gids))
+    return found if networks or uids or gids else None
 
 
 def read_network(text: str) -> Any:
-    """An address, or a network such as 10.0.0.0/8; raises PolicyError."""
+    """An address, or a network such as 10.0.0.0/8; raises ConfigurationError."""
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
-        raise PolicyError(
-            f"allow-from: {error}; give addresses or networks such as 10.0.0.0/8"
+        raise ConfigurationError(
+            f"{error}; give an address or a network such as 10.0.0.0/8"
         ) from None
 
 
-def user_number(name: Any) -> int:
-    """A uid, from a number or a user's name; raises PolicyError."""
-    return account_number(name, "allow-uid", lambda text: pwd.getpwnam(text).pw_uid)
+def read_user(text: str) -> int:
+    """A uid, from a number or a user's name; raises ConfigurationError."""
+    return account_number(text, "user", lambda name: pwd.getpwnam(name).pw_uid)
 
 
-def group_number(name: Any) -> int:
-    """A gid, from a number or a group's name; raises PolicyError."""
-    return account_number(name, "allow-gid", lambda text: grp.getgrnam(text).gr_gid)
+def read_group(text: str) -> int:
+    """A gid, from a number or a group's name; raises ConfigurationError."""
+    return account_number(text, "group", lambda name: grp.getgrnam(name).gr_gid)
 
 
-def account_number(name: Any, option: str, look_up: Callable[[str], int]) -> int:
-    """A uid or gid, from a number or a name; raises PolicyError."""
-    text = str(name)
+def account_number(text: str, what: str, look_up: Callable[[str], int]) -> int:
+    """A uid or gid, from a number or a name; raises ConfigurationError."""
     if text.isascii() and text.isdigit() and int(text) <= LAST_ACCOUNT:
         return int(text)
     try:
         return look_up(text)
     except (KeyError, ValueError, AttributeError):
-        raise PolicyError(
-            f"{option}: there is no {text!r} on this host; give a number or a name it knows"
+        raise ConfigurationError(
+            f"there is no {what} {text!r} on this host; give a number or a name it knows"
         ) from None

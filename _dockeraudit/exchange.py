@@ -14,7 +14,7 @@ import select
 import socket
 import ssl
 import time
-from typing import Any, Optional
+from typing import Any
 
 from _dockeraudit.connections import Connection
 from _dockeraudit.errors import HTTPError

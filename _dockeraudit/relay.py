@@ -25,7 +25,7 @@ States, and what leads from one to the next:
 from __future__ import annotations
 
 import enum
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import (

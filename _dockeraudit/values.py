@@ -1,14 +1,23 @@
-"""Readers of option values: each takes the text that the user gave, and returns its value or raises ConfigurationError."""
+"""Readers of option values: from the text that the user gave to its value, or a ConfigurationError."""
 
 from __future__ import annotations
 
-import grp
 import re
 import socket
 from typing import Any, Callable
 
 from _dockeraudit.errors import ConfigurationError
-from _dockeraudit.settings import Address
+from _dockeraudit.settings import UNIX, Address
+
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
+LARGEST = 1e9  # of a number of anything
+ADDRESSES = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH"
+
+
+def read_text(text: str) -> str:
+    """The text as it is."""
+    return text
 
 
 def read_choice(*choices: str) -> Callable[[str], str]:
@@ -23,18 +32,23 @@ def read_choice(*choices: str) -> Callable[[str], str]:
 
 
 def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
-    """A reader for a number from `least` up."""
+    """A reader for a number from `least` up; `what` says in words which numbers are legal."""
 
     def read(text: str) -> Any:
         try:
-            number = kind(text)
+            number = kind(text) if NUMBER.fullmatch(text) else None
         except ValueError:
-            raise ConfigurationError(f"{text!r} is not {what}") from None
-        if not least <= number < 1e9:
+            number = None
+        if number is None or not least <= number <= LARGEST:
             raise ConfigurationError(f"{text!r} is not {what}")
         return number
 
     return read
+
+
+def read_switch(text: str) -> bool:
+    """Yes or no."""
+    return read_choice(*YES, *NO)(text) in YES
 
 
 def read_mode(text: str) -> int:
@@ -44,47 +58,28 @@ def read_mode(text: str) -> int:
     return int(text, 8)
 
 
-def read_group(text: str) -> int:
-    """A group, by name or number, as its number."""
-    if text.isdecimal():
-        return int(text)
-    try:
-        return grp.getgrnam(text).gr_gid
-    except KeyError:
-        raise ConfigurationError(
-            f"{text!r} is not a group of this system, nor a group's number"
-        ) from None
-
-
-def read_switch(text: str) -> bool:
-    """Yes or no."""
-    return read_choice("1", "true", "yes", "on", "0", "false", "no", "off", "")(text) in (
-        "1",
-        "true",
-        "yes",
-        "on",
-    )
-
-
 def read_upstream(text: str) -> str:
     """The engine's socket: `unix:///path` or a bare path."""
     path = text[len("unix://") :] if text.startswith("unix://") else text
     if not path.startswith("/"):
         raise ConfigurationError(
-            f"{text!r} is not unix:///PATH or an absolute path; the engine is reached on its Unix socket"
+            f"{text!r} is not unix:///PATH or an absolute path; "
+            "the engine is reached on its Unix socket"
         )
     return path
 
 
 def read_address(text: str) -> Address:
-    """`tcp://HOST:PORT`, `tcp://[IPv6]:PORT` or `unix:///path`; IPv4 stands in for [::] where there is no IPv6."""
-    legal = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH"
+    """`tcp://HOST:PORT`, `tcp://[IPv6]:PORT` or `unix:///path`.
+
+    Where the host has no IPv6, [::] stands for all IPv4 addresses.
+    """
     scheme, _, rest = text.partition("://")
     if scheme == "unix" and rest.startswith("/"):
-        return Address(text, socket.AF_UNIX, rest)
+        return Address(text, UNIX, rest)
     host, colon, port = rest.rpartition(":")
-    if scheme != "tcp" or not colon or not port.isdecimal() or int(port) > 65535:
-        raise ConfigurationError(f"{text!r} is not {legal}")
+    if scheme != "tcp" or not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ConfigurationError(f"{text!r} is not {ADDRESSES}")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if host == "::" and not has_ipv6():
         host = "0.0.0.0"
@@ -92,8 +87,10 @@ def read_address(text: str) -> Address:
         found = socket.getaddrinfo(
             host or "0.0.0.0", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError:
-        raise ConfigurationError(f"{text!r}: the host is not known; legal are {legal}") from None
+    except (OSError, UnicodeError):
+        raise ConfigurationError(
+            f"{text!r}: the host is not known; legal are {ADDRESSES}"
+        ) from None
     return Address(text, found[0][0], found[0][4])
 
 

@@ -15,13 +15,14 @@ import pytest
 
 from _dockeraudit import clients as clients_room
 from _dockeraudit.admission import DENIAL_INTERVAL, MAX_DENIALS, DenialCounts
-from _dockeraudit.clients import client_filter
+from _dockeraudit.clients import client_filter, read_group, read_network, read_user
 from _dockeraudit.compatible import (
     LINUXSERVER_ONLY,
     SWITCHES,
     CompatiblePolicy,
     policy_from_environment,
 )
+from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.learning import learn
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import load_settings
@@ -446,7 +447,7 @@ def test_a_refusal_of_a_long_path_is_short() -> None:
 
 
 def test_client_filter() -> None:
-    clients = client_filter(["10.0.0.0/8", "::1"], [0], [])
+    clients = client_filter([read_network("10.0.0.0/8"), read_network("::1")], [0], [])
     assert (
         clients.admits({"address": "10.1.2.3"}).allowed
         and clients.admits({"address": "::1"}).allowed
@@ -455,7 +456,7 @@ def test_client_filter() -> None:
     assert refused == (False, "allow-from", ("allow-from = 192.0.2.1",))
     assert clients.admits({"uid": 0, "gid": 5}).allowed
     assert not clients.admits({"uid": 7, "gid": 7}).allowed
-    assert client_filter([], [], ["root"]).admits({"uid": 7, "gid": 0}).allowed
+    assert client_filter([], [], [0]).admits({"uid": 7, "gid": 0}).allowed
     assert client_filter([], [], []) is None
 
 
@@ -467,23 +468,26 @@ def test_a_supplementary_group_admits_as_the_primary_one_does() -> None:
 
 
 def test_the_highest_uid_is_admitted() -> None:
-    clients = client_filter([], [str(2**32 - 2)], [])
+    clients = client_filter([], [read_user(str(2**32 - 2))], [])
     assert clients.admits({"uid": 2**32 - 2, "gid": 0}).allowed
 
 
-@pytest.mark.parametrize("name", ["bob-of-nowhere", "-1", "4294967295", "1e3", "\u00b2", ""])
-@pytest.mark.parametrize("option", ["allow-uid", "allow-gid"])
-def test_an_account_that_does_not_exist_is_an_error_that_names_its_option(
-    name: str, option: str
-) -> None:
-    uids, gids = ([name], []) if option == "allow-uid" else ([], [name])
-    with pytest.raises(PolicyError, match=f"{option}: there is no "):
-        client_filter([], uids, gids)
+@pytest.mark.parametrize("read", [read_user, read_group])
+@pytest.mark.parametrize(
+    "name", ["bob-of-nowhere", "-1", "4294967295", "1e3", "\u00b2", "a\0b", ""]
+)
+def test_an_account_that_does_not_exist_is_an_error(read: Any, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="there is no .* give a number or a name"):
+        read(name)
 
 
-def test_a_network_that_is_none_is_an_error_that_names_its_option() -> None:
-    with pytest.raises(PolicyError, match="allow-from: .* give addresses or networks"):
-        client_filter(["nonsense"], [], [])
+def test_an_account_is_known_by_its_name_or_number() -> None:
+    assert (read_user("root"), read_group("root"), read_user("007")) == (0, 0, 7)
+
+
+def test_a_network_that_is_none_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="give an address or a network"):
+        read_network("nonsense")
 
 
 def test_without_the_files_of_accounts_numbers_still_work(
@@ -491,9 +495,10 @@ def test_without_the_files_of_accounts_numbers_still_work(
 ) -> None:
     monkeypatch.setattr(clients_room, "pwd", None)
     monkeypatch.setattr(clients_room, "grp", None)
-    assert client_filter([], ["7"], ["8"]).admits({"uid": 7, "gid": 0}).allowed
-    with pytest.raises(PolicyError, match="give a number"):
-        client_filter([], ["root"], [])
+    assert (read_user("7"), read_group("8")) == (7, 8)
+    for read in (read_user, read_group):
+        with pytest.raises(ConfigurationError, match="give a number"):
+            read("root")
 
 
 # =====================================================================================================================
