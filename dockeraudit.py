@@ -66,7 +66,7 @@ from _dockeraudit.commands import (
 )
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection, ask_engine
+from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection
 from _dockeraudit.errors import (
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
@@ -87,14 +87,16 @@ from _dockeraudit.http1 import (
     error_response,
     head_length,
 )
-from _dockeraudit.options import load_listeners, load_scanner, load_settings, open_log
-from _dockeraudit.policy import refusal
+from _dockeraudit.listeners import load_listeners
+from _dockeraudit.options import load_settings
+from _dockeraudit.policy import Decision, Policy, refusal
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
+from _dockeraudit.reload import reload
 from _dockeraudit.report import live_page
 from _dockeraudit.routes import Route, method_name, read_request
 from _dockeraudit.scan import command_scan
-from _dockeraudit.settings import Address, Listener, Settings
+from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
     GONE,
     HEAD_TIMEOUT,
@@ -110,6 +112,15 @@ from _dockeraudit.sockets import (
     receive,
     send_some,
     wait_until,
+    with_groups,
+)
+from _dockeraudit.startup import (
+    announce,
+    inherited_count,
+    load_scanner,
+    open_log,
+    require_linux,
+    watchdog_interval,
 )
 
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
@@ -345,13 +356,25 @@ class ProxyHandler(BaseHTTPRequestHandler):
                 yield "browser", f"a request from a web page is refused: {reason}; {BROWSER_HINT}"
         decisions = []
         if self.listener.clients:
-            decisions.append(self.listener.clients.admits(identity))
+            client = with_groups(identity, self.peer.sock)
+            decisions.append(self.listener.clients.admits(client))
         if self.listener.policy:
-            decisions.append(self.listener.policy.decide(head.method.decode(), route.path))
+            decisions.append(self._decision(self.listener.policy, head, route))
         for decision in decisions:
             if not decision.allowed:
                 path = self.proxy.masked(route.path)
                 yield decision.rule, refusal(method_name(head.method) or "", path, decision)
+
+    def _decision(self, policy: Policy, head: RequestHead, route: Route) -> Decision:
+        """What the listener's policy decides on a request, as this engine would read it."""
+        known = not route.podman_version or self.proxy.engine_kind.is_podman()
+        form = b"form" in (head.first(b"content-type") or b"").lower()  # may hold `logs=1` as well
+        return policy.decide(
+            head.method.decode(),
+            route.path,
+            version="" if known else route.podman_version,
+            reads_log=route.reads_log or form,
+        )
 
     def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
         """Record a refusal; raises Denied unless the policy is only being learned."""
@@ -520,7 +543,7 @@ class RelayServer(ThreadingHTTPServer):
         """Why a connection cannot be admitted; None if it is, and counted in."""
         proxy, clients = self.proxy, self.listener.clients
         if clients and proxy.settings.mode != "learn":
-            decision = clients.admits(connection.identity)
+            decision = clients.admits(with_groups(connection.identity, connection.sock))
             if not decision.allowed:
                 proxy.record_denial("denied", None, None, connection.identity, decision.rule)
                 return Denied(403, decision.rule, refusal("a connection", "", decision))
@@ -562,11 +585,13 @@ def defect(error: BaseException | None) -> tuple[str, str]:
 class Service:
     """The running proxy: its listeners, from start to stop."""
 
-    def __init__(self, proxy: Proxy, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self, proxy: Proxy, listeners: Sequence[Listener], sockets_passed: int = 0
+    ) -> None:
         self.proxy = proxy
         self.servers: list[RelayServer] = []
         self._threads: list[threading.Thread] = []
-        inherited = inherited_sockets()
+        inherited = inherited_sockets(sockets_passed)
         try:
             for listener in listeners:
                 passed = [sock for sock in inherited if listens_at(sock, listener.address)]
@@ -619,7 +644,9 @@ def raise_descriptor_limit(connections: int) -> None:
 
 def command_serve(arguments: Sequence[str]) -> int:
     """`serve`: relay until SIGTERM or SIGINT."""
+    require_linux()
     settings = load_settings(arguments, os.environ)
+    watchdog, inherited = watchdog_interval(os.environ), inherited_count(os.environ)
     diagnostics = Diagnostics(settings.log_level)
     scanner = load_scanner(settings)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
@@ -631,12 +658,12 @@ def command_serve(arguments: Sequence[str]) -> int:
     reason = "a defect"
     try:
         proxy = Proxy(settings, log, scanner, diagnostics)
-        service = Service(proxy, listeners)
+        service = Service(proxy, listeners, inherited)
         start_admin(proxy)
         service.start()
         announce(settings, listeners, diagnostics)
         notify_systemd("READY=1")
-        reason = signal.Signals(wait_for_end(service)).name
+        reason = signal.Signals(wait_for_end(service, watchdog)).name
         stop_service(service, settings.shutdown_timeout)
     except ListenError:
         reason = "cannot listen"
@@ -661,45 +688,14 @@ def start_admin(proxy: Proxy) -> None:
         proxy.diagnostics.say("warning", text)
 
 
-def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Diagnostics) -> None:
-    """Say what runs, and the line to type next."""
-    for listener in listeners:
-        say_policy(listener, diagnostics)
-        diagnostics.say("info", f"listening on {listener.address.url}")
-    try:
-        version = ask_engine(settings.upstream, "/version")
-        found = f"Docker {version.get('Version')} (API {version.get('ApiVersion')})"
-        diagnostics.say("info", f"the engine at {settings.upstream} is {found}")
-    except (HTTPError, OSError, ValueError, AttributeError) as error:
-        diagnostics.say("warning", f"{error}; requests get 502 until it answers")
-    where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
-    diagnostics.say("info", f"findings go to {where}")
-    diagnostics.say("info", f"next: export DOCKER_HOST={client_url(listeners[0].address)}")
-
-
-def say_policy(listener: Listener, diagnostics: Diagnostics) -> None:
-    """The table that decides at a listener."""
-    for line in listener.policy.table() if listener.policy else ():
-        diagnostics.say("info", f"{listener.name}: {line}")
-
-
-def client_url(address: Address) -> str:
-    """What a client on this host puts into DOCKER_HOST."""
-    if address.family == socket.AF_UNIX:
-        return address.url
-    host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(address.target[0], address.target[0])
-    host = f"[{host}]" if ":" in host else host
-    return f"tcp://{host}:{address.target[1]}"
-
-
-def wait_for_end(service: Service) -> int:
+def wait_for_end(service: Service, watchdog: float) -> int:
     """Wait for SIGTERM or SIGINT, and return its number.
 
-    SIGHUP reopens the log and reads the rules again; systemd's watchdog is fed.
+    SIGHUP reopens the log and reads options and rules again. Each `watchdog` seconds systemd is
+    told that the listeners live.
     """
-    watchdog = int(os.environ.get("WATCHDOG_USEC") or "0") / 2e6
     while True:
-        info = signal.sigtimedwait(SIGNALS, watchdog or 3600)
+        info = signal.sigtimedwait(SIGNALS, watchdog)
         if info is None:
             if service.alive():
                 notify_systemd("WATCHDOG=1")
@@ -707,40 +703,10 @@ def wait_for_end(service: Service) -> int:
             now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
             notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={now}")
             service.proxy.log.reopen()
-            reload_listeners(service, service.proxy.diagnostics)
+            reload(service.proxy, service.servers, os.environ)
             notify_systemd("READY=1")
         else:
             return info.si_signo
-
-
-def reload_listeners(service: Service, diagnostics: Diagnostics) -> None:
-    """Read policies, allow lists and certificates again; a bad file keeps those in force."""
-    settings = service.proxy.settings
-    try:
-        fresh = load_settings(settings.arguments, os.environ)
-        listeners = {
-            item.address.url: item for item in load_listeners(fresh, os.environ, diagnostics.say)
-        }
-    except ConfigurationError as error:
-        diagnostics.say("error", f"SIGHUP: {error}; the rules in force stay as they are")
-        return
-    for name in RELOADED:
-        setattr(settings, name, getattr(fresh, name))
-    for server in service.servers:
-        url = server.listener.address.url
-        if url not in listeners:
-            text = f"{url} is no longer configured; it stays open as it was until a restart"
-            diagnostics.say("warning", f"SIGHUP: {text}")
-            continue
-        server.listener = listeners.pop(url)
-        say_policy(server.listener, diagnostics)
-    for url in listeners:
-        diagnostics.say("warning", f"SIGHUP: {url} is new; it is listened on after a restart")
-    diagnostics.say("info", "SIGHUP: rules, allow lists and certificates have been read again")
-
-
-# what SIGHUP re-reads besides the listeners' own settings
-RELOADED = ("allow_host", "allow_browser", "mode")
 
 
 def stop_service(service: Service, timeout: float) -> None:

@@ -5,7 +5,10 @@
     http1          HTTP/1.1 heads and bodies, sans I/O
     routes         what a request target means to the engine
     admission      requests that web pages send; repeated denials
-    policy         who may do what
+    policy         which requests may pass; native rules
+    compatible     the variables of other proxies, as a policy
+    clients        who may connect
+    learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
     rules          what a rule is, and the shorthand of the tables
     plausibility   whether a candidate is a secret or a placeholder
@@ -33,7 +36,11 @@
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets
     admin          health, metrics, the page of what runs now
+    values         option values from their text
     options        command line, environment and file to settings
+    listeners      listeners with their policy, clients and TLS
+    startup        the rules, the audit log, what `serve` checks and says at start
+    reload         what SIGHUP puts in force
     scan           the command `scan`
     summary        what audit logs say, in bounded memory
     terminal       the report as text

@@ -14,17 +14,13 @@ from typing import Any
 from _dockeraudit.engine import BLOCK, nested
 from _dockeraudit.errors import EXIT_UNAVAILABLE, ConfigurationError
 from _dockeraudit.http1 import STATUS_LINE
-from _dockeraudit.options import (
-    OneLineParser,
-    load_listeners,
-    load_scanner,
-    load_settings,
-    option_parser,
-)
-from _dockeraudit.policy import learn
+from _dockeraudit.learning import learn
+from _dockeraudit.listeners import load_listeners
+from _dockeraudit.options import OneLineParser, load_settings, option_parser
 from _dockeraudit.report import log_history, run_report
 from _dockeraudit.scan import open_for_scan
 from _dockeraudit.settings import Listener
+from _dockeraudit.startup import load_scanner
 from _dockeraudit.userrules import rules_markdown
 from _dockeraudit.verify import run_verify
 

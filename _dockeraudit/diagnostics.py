@@ -33,6 +33,10 @@ class Diagnostics:
         self._said: dict[str, tuple[float, int]] = {}  # kind: when it was said, and unsaid since
         self._lock = threading.Lock()
 
+    def set_level(self, level: str) -> None:
+        """Say lines from this level up."""
+        self.level = LEVELS[level]
+
     def say(self, level: str, text: str) -> None:
         """One line; a closed standard error is nobody's concern."""
         if LEVELS[level] < self.level:

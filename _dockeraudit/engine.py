@@ -1,4 +1,4 @@
-"""The engine's Unix socket, and questions of our own to it: names of containers, logs for `scan`."""
+"""The engine's Unix socket: connections to relay on, our own questions, facts about containers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import (
@@ -26,24 +25,28 @@ from _dockeraudit.http1 import (
     response_framing,
 )
 
-BLOCK = (
-    64 << 10
-)  # bytes read at once; more gains nothing (a Unix socket's default buffer holds 208 KiB)
+BLOCK = 64 << 10  # bytes read at once; a Unix socket's buffer holds 208 KiB, more gains nothing
 CONNECT_TIMEOUT = 10.0  # seconds to reach the engine, a full backlog included
-LOOKUP_WORKERS = 2  # threads that ask the engine for names
-LOOKUP_TIMEOUT = 5.0  # seconds for one such question
-STREAM_PATIENCE = (
-    60.0  # seconds until a log that `scan` asks for begins: a busy disk has to find it first
-)
-LOOKUP_CACHE = 1024  # answers kept, by full id
-MAX_LOOKUP = (
-    16 << 20
-)  # bytes of an answer to such a question; an inspected container has some 10 KiB
+RETRY_PAUSE = 0.01  # seconds until a full backlog is tried again
+STREAM_TIMEOUT = 60.0  # seconds until a log that `scan` asks for begins; a busy disk is slow
+MAX_ANSWER = 16 << 20  # bytes of an answer to a question of ours; an inspected container has 10 KiB
+LOOKUP_WORKERS = 2  # look-ups under way at the same time, without the slow ones
+LOOKUP_SLOW = 1.0  # seconds after which a look-up no longer counts as one of those
+LOOKUP_TIMEOUT = 5.0  # seconds after which a look-up is given up: at most 12 threads exist
+LOOKUP_QUEUE = 256  # look-ups that wait; beyond, the answer is "unknown" at once
+LOOKUP_CALLERS = 1024  # streams that wait for look-ups; as many as there are connections
+TTY_CACHE = 1024  # full ids whose TTY is remembered
+KIND_KEPT = 60.0  # seconds for which the engine's kind is remembered
+KIND_RETRY = 5.0  # seconds until an engine that did not tell its kind is asked again
+KIND_TIMEOUT = 1.0  # seconds for that question, which a request waits for
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)  # of this process, of the whole host
 
 
 class UnixHTTPConnection(http.client.HTTPConnection):
-    """An HTTP connection over a Unix socket. `timeout` covers the connecting; raises EngineError, which says why."""
+    """An HTTP connection over a Unix socket.
+
+    `timeout` is for connecting. Raises EngineError, which says why the engine cannot be reached.
+    """
 
     def __init__(self, path: str, timeout: float | None = CONNECT_TIMEOUT) -> None:
         super().__init__("docker", timeout=timeout)
@@ -51,6 +54,8 @@ class UnixHTTPConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect; a full backlog (EAGAIN) is tried again until the time is up."""
+        if not hasattr(socket, "AF_UNIX"):
+            raise EngineError("this Python has no Unix sockets, so it cannot reach an engine")
         deadline = time.monotonic() + (self.timeout or CONNECT_TIMEOUT)
         while True:
             try:
@@ -60,7 +65,7 @@ class UnixHTTPConnection(http.client.HTTPConnection):
                 self.close()
                 if error.errno != errno.EAGAIN or time.monotonic() > deadline:
                     raise EngineError(engine_error(self.path, error)) from error
-                time.sleep(0.01)
+                time.sleep(RETRY_PAUSE)
 
     def _connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -69,10 +74,13 @@ class UnixHTTPConnection(http.client.HTTPConnection):
 
 
 def engine_error(path: str, error: OSError) -> str:
-    """Why the engine's socket cannot be reached, and what to do: one sentence."""
+    """Why the engine's socket cannot be reached, and what to do about it: one sentence."""
     name = errno.errorcode.get(error.errno or 0, "timeout")
     if error.errno in NO_DESCRIPTORS:
-        return f"no file descriptor is left to reach the Docker engine with ({name}); try again when other requests are done"
+        return (
+            f"no file descriptor is left to reach the Docker engine with ({name}); "
+            "try again when other requests are done"
+        )
     text = f"cannot reach the Docker engine at {path}: {error.strerror or error} ({name})"
     try:
         info = os.stat(path)
@@ -80,131 +88,73 @@ def engine_error(path: str, error: OSError) -> str:
         return text + "; is the engine running, and is this its socket?"
     if error.errno == errno.EACCES:
         return (
-            text
-            + f"; the socket belongs to group {info.st_gid}: add this process to it (group_add in Compose)"
+            f"{text}; the socket belongs to group {info.st_gid}: "
+            "add this process to it (group_add in Compose)"
         )
     if info.st_nlink == 0:
         return (
-            text
-            + "; this socket was replaced when the engine restarted: mount the directory, not the file"
+            f"{text}; this socket was replaced when the engine restarted: "
+            "mount the directory, not the file"
         )
     return text + "; is the engine running?"
 
 
-class Lookups:
-    """Full ids and names of what streams are asked of: looked up beside the stream, never in its way."""
-
-    #: kind → path, key of the id, key of the name, key of whether there is a TTY
-    SOURCES = {
-        "container": ("/containers/{}/json", ("Id",), ("Name",), ("Config", "Tty")),
-        "service": (
-            "/services/{}",
-            ("ID",),
-            ("Spec", "Name"),
-            ("Spec", "TaskTemplate", "ContainerSpec", "TTY"),
-        ),
-        "task": ("/tasks/{}", ("ID",), ("Name",), ("Spec", "ContainerSpec", "TTY")),
-        "exec": ("/exec/{}/json", ("ContainerID",), (), ("ProcessConfig", "tty")),
-    }
-
-    def __init__(self, socket_path: str) -> None:
-        self._socket_path = socket_path
-        self._executor = ThreadPoolExecutor(LOOKUP_WORKERS, thread_name_prefix="names")
-        self._cache: OrderedDict[tuple[str, str], tuple[str, str | None, bool | None]] = (
-            OrderedDict()
-        )
-        self._lock = threading.Lock()
-
-    def resolve(
-        self, kind: str, name: str, done: Callable[[str | None, str | None, bool | None], Any]
-    ) -> None:
-        """Call `done(id, name, tty)` when they are known, with None for what is not; here if the cache knows."""
-        with self._lock:
-            known = self._cache.get((kind, name))
-        if known:
-            done(*known)
-            return
-        try:
-            self._executor.submit(self._look_up, kind, name, done)
-        except RuntimeError:  # shutting down
-            done(None, None, None)
-
-    def stop(self) -> None:
-        """Take no more questions; a silent engine is not waited for."""
-        self._executor.shutdown(wait=False)
-
-    def _look_up(
-        self, kind: str, name: str, done: Callable[[str | None, str | None, bool | None], Any]
-    ) -> None:
-        found: tuple[str | None, str | None, bool | None] = (None, None, None)
-        try:
-            found = self._ask(kind, name)
-        except (HTTPError, OSError, ValueError, KeyError, TypeError):
-            pass  # then the record says what the client asked for
-        finally:
-            done(*found)
-
-    def _ask(self, kind: str, name: str) -> tuple[str | None, str | None, bool | None]:
-        path, id_keys, name_keys, tty_keys = self.SOURCES[kind]
-        answer = ask_engine(self._socket_path, path.format(urllib.parse.quote(name, safe="")))
-        full_id, tty = nested(answer, id_keys), nested(answer, tty_keys)
-        tty = tty if kind == "container" else bool(tty)  # swarm leaves out what is false
-        if kind == "exec":
-            return (*self._ask("container", str(full_id))[:2], tty)
-        found = (
-            str(full_id),
-            str(nested(answer, name_keys)).lstrip("/") if nested(answer, name_keys) else None,
-            tty,
-        )
-        if (
-            name == found[0]
-        ):  # only a full id means the same for ever; a name can pass to another container
-            with self._lock:
-                self._cache[kind, name] = found
-                while len(self._cache) > LOOKUP_CACHE:
-                    self._cache.popitem(last=False)
-        return found
-
-
-def nested(answer: Any, keys: Sequence[str]) -> Any:
-    """answer[key][key]…; None where a key is missing on the way."""
-    for key in keys:
-        answer = answer.get(key) if isinstance(answer, dict) else None
-    return answer
+# Questions of our own.
 
 
 def ask_engine(socket_path: str, path: str, timeout: float = LOOKUP_TIMEOUT) -> Any:
-    """The JSON answer to a GET of our own; raises HTTPError, OSError or ValueError."""
+    """The JSON answer to a GET; raises HTTPError, OSError or ValueError."""
     status, body = engine_answer(socket_path, path, timeout)
     if status != 200:
         raise EngineError(f"the engine answered {status} to GET {path}")
-    return json.loads(body)
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError("the engine's answer is nested too deeply") from None
 
 
 def engine_answer(socket_path: str, path: str, timeout: float) -> tuple[int, bytes]:
-    """Status and body of the answer to a GET of our own, whole within `timeout`; raises HTTPError or OSError."""
+    """Status and body of the answer to a GET, within `timeout`; raises HTTPError or OSError."""
     deadline = time.monotonic() + timeout
     connection = UnixHTTPConnection(socket_path, timeout)
     connection.connect()
     try:
-        connection.sock.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii")
-        )
+        _send_get(connection.sock, path)
         head, block = _answer_head(connection.sock, deadline)
-        reader, body = body_reader(response_framing(head, b"GET"), collect=True), b""
+        reader = body_reader(response_framing(head, b"GET"), collect=True)
+        parts, size = [], 0
         while True:
-            body += reader.feed(block)[1]
-            if reader.broken:
-                raise EngineError(f"the engine's answer is not HTTP: {reader.broken}")
+            parts.append(reader.feed(block)[1])
+            size += len(parts[-1])
             block = b"" if reader.done else _receive_before(connection.sock, deadline)
-            if not block or len(body) > MAX_LOOKUP:
-                return head.status, body
+            if not block or size > MAX_ANSWER:
+                return head.status, b"".join(parts)
     finally:
         connection.close()
 
 
+def engine_stream(
+    connection: UnixHTTPConnection, path: str
+) -> tuple[ResponseHead, Iterator[bytes]]:
+    """The head of the answer to a GET, and its payload, however long; raises HTTPError or OSError.
+
+    The caller closes the connection.
+    """
+    connection.connect()
+    _send_get(connection.sock, path)
+    head, rest = _answer_head(connection.sock, time.monotonic() + STREAM_TIMEOUT)
+    connection.sock.settimeout(None)
+    reader = body_reader(response_framing(head, b"GET"), collect=True)
+    return head, _payload(connection.sock, reader, rest)
+
+
+def _send_get(sock: socket.socket, path: str) -> None:
+    head = f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
+    sock.sendall(head.encode("ascii"))
+
+
 def _answer_head(sock: socket.socket, deadline: float) -> tuple[ResponseHead, bytes]:
-    """The final response's head, interim ones left out, and what came behind it."""
+    """The head of the final response, without interim ones, and the bytes that came behind it."""
     data, head = b"", None
     while head is None or head.status < 200:
         length = head_length(data, what="engine's answer") if data else 0
@@ -229,29 +179,12 @@ def _receive_before(sock: socket.socket, deadline: float) -> bytes:
     raise EngineError("the engine did not answer in time")
 
 
-def engine_stream(
-    connection: UnixHTTPConnection, path: str
-) -> tuple[ResponseHead, Iterator[bytes]]:
-    """The head of the answer to a GET of our own, and its payload, however long; raises HTTPError or OSError. Closing is the caller's."""
-    connection.connect()
-    connection.sock.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n".encode("ascii")
-    )
-    head, rest = _answer_head(connection.sock, time.monotonic() + STREAM_PATIENCE)
-    connection.sock.settimeout(None)
-    return head, _payload(
-        connection.sock, body_reader(response_framing(head, b"GET"), collect=True), rest
-    )
-
-
 def _payload(sock: socket.socket, reader: BodyReader, block: bytes) -> Iterator[bytes]:
-    """A body's payload block by block; one that is cut short raises EngineError."""
+    """A body's payload block by block; raises EngineError if the body is cut short."""
     while True:
         payload = reader.feed(block)[1]
         if payload:
             yield payload
-        if reader.broken:
-            raise EngineError(f"the engine's answer is not HTTP: {reader.broken}")
         if reader.done:
             return
         block = sock.recv(BLOCK)
@@ -259,3 +192,318 @@ def _payload(sock: socket.socket, reader: BodyReader, block: bytes) -> Iterator[
             return
         if not block:
             raise EngineError("the engine ended its answer before the end")
+
+
+def nested(answer: Any, keys: Sequence[str]) -> Any:
+    """answer[key][key]…; None where a key is missing on the way."""
+    for key in keys:
+        answer = answer.get(key) if isinstance(answer, dict) else None
+    return answer
+
+
+# Which engine it is.
+
+
+def says_podman(version: Any) -> bool:
+    """Whether an answer to GET /version is Podman's."""
+    components = nested(version, ("Components",))
+    names = [nested(part, ("Name",)) for part in components] if isinstance(components, list) else []
+    return any(str(name).startswith("Podman") for name in names)
+
+
+def engine_title(version: Any) -> str:
+    """The engine that an answer to GET /version names: `Docker 28.5.2 (API 1.51)`."""
+    kind = "Podman" if says_podman(version) else "Docker"
+    number, api = nested(version, ("Version",)), nested(version, ("ApiVersion",))
+    return f"{kind} {number or 'of unknown version'} (API {api or 'unknown'})"
+
+
+class EngineKind:
+    """Whether the engine is Podman: asked when a request depends on it, then remembered."""
+
+    def __init__(self, socket_path: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._socket_path = socket_path
+        self._clock = clock
+        self._lock = threading.Lock()  # held while the engine is asked: one question at a time
+        self._podman = False
+        self._ask_again = float("-inf")
+
+    def is_podman(self) -> bool:
+        """What the engine said last; False for an engine that has never answered."""
+        with self._lock:
+            if self._clock() < self._ask_again:
+                return self._podman
+            try:
+                self._podman = says_podman(ask_engine(self._socket_path, "/version", KIND_TIMEOUT))
+                self._ask_again = self._clock() + KIND_KEPT
+            except (HTTPError, OSError, ValueError):
+                self._ask_again = self._clock() + KIND_RETRY
+            return self._podman
+
+
+# What the engine knows of the container that a stream belongs to.
+
+
+class ContainerFacts(NamedTuple):
+    """What the engine says of a stream's container, service or task; None: it does not say."""
+
+    id: str | None = None
+    name: str | None = None
+    tty: bool | None = None
+
+
+UNKNOWN = ContainerFacts()
+FULL_ID = 64  # hexadecimal digits of a container's id
+
+
+class Inspection(NamedTuple):
+    """How to ask for a kind of thing, and where its answer has id, name and TTY.
+
+    `tty_absent`: what it means when the field is missing (Swarm leaves out a false one).
+    """
+
+    path: str
+    id: Sequence[str]
+    name: Sequence[str]
+    tty: Sequence[str]
+    tty_absent: bool | None = None
+
+
+INSPECTIONS = {
+    "container": Inspection("/containers/{}/json", ("Id",), ("Name",), ("Config", "Tty")),
+    "exec": Inspection("/exec/{}/json", ("ContainerID",), (), ("ProcessConfig", "tty")),
+    "service": Inspection(
+        "/services/{}",
+        ("ID",),
+        ("Spec", "Name"),
+        ("Spec", "TaskTemplate", "ContainerSpec", "TTY"),
+        tty_absent=False,
+    ),
+    "task": Inspection(
+        "/tasks/{}", ("ID",), ("Name",), ("Spec", "ContainerSpec", "TTY"), tty_absent=False
+    ),
+}
+
+
+def facts_in(answer: Any, inspection: Inspection) -> ContainerFacts:
+    """The facts in the engine's answer; a field that is not of the documented type is missing."""
+    full_id = nested(answer, inspection.id)
+    name = nested(answer, inspection.name) if inspection.name else None
+    *path, field = inspection.tty
+    parent = nested(answer, path)
+    tty = parent.get(field, inspection.tty_absent) if isinstance(parent, dict) else None
+    return ContainerFacts(
+        full_id if isinstance(full_id, str) and full_id else None,
+        name.lstrip("/") or None if isinstance(name, str) else None,
+        tty if isinstance(tty, bool) else None,
+    )
+
+
+Done = Callable[[ContainerFacts], Any]
+
+
+class Lookup:
+    """One question about a container, and the callers that wait for its answer.
+
+    A caller that comes when the question is under way waits for the next one: the container may
+    have been renamed since the engine answered.
+    """
+
+    __slots__ = ("key", "waiting", "later", "begun")
+
+    def __init__(self, key: tuple[str, str], done: Done) -> None:
+        self.key = key  # kind and name
+        self.waiting = [done]
+        self.later: list[Done] = []
+        self.begun: float | None = None  # when the engine was asked
+
+    def add(self, done: Done) -> None:
+        """One more caller."""
+        (self.waiting if self.begun is None else self.later).append(done)
+
+
+class Lookups:
+    """Asks the engine for the facts of streams' containers, beside the streams.
+
+    Threads. Any thread may call `resolve`; it never waits. Look-ups run in threads of their own:
+    LOOKUP_WORKERS at a time, not counting those that have taken LOOKUP_SLOW, so that a container
+    whose inspect hangs does not keep the others waiting. `_changed` guards everything here, and is
+    never held while the engine is asked.
+    """
+
+    def __init__(self, socket_path: str) -> None:
+        self._socket_path = socket_path
+        self._changed = threading.Condition()
+        self._lookups: dict[tuple[str, str], Lookup] = {}  # all that wait or are under way
+        self._queue: deque[Lookup] = deque()
+        self._last: deque[Lookup] = deque()  # about containers that were slow; after `_queue`
+        self._under_way: set[Lookup] = set()
+        self._slow: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._tty: OrderedDict[str, bool] = OrderedDict()  # a container's TTY never changes
+        self._threads = 0
+        self._callers = 0
+        self._stopping = False
+
+    def resolve(self, kind: str, name: str, done: Done) -> None:
+        """Call `done(facts)` once the engine has answered, or at once if too many wait.
+
+        `done` must return quickly and not raise.
+        """
+        key = (kind, name)
+        with self._changed:
+            if self._accept(key, done):
+                return
+        done(self._remembered(key))
+
+    def stop(self) -> None:
+        """Ask nothing more; a silent engine is not waited for."""
+        with self._changed:
+            self._stopping = True
+            unasked = [*self._queue, *self._last]
+            self._queue.clear()
+            self._last.clear()
+            told = [done for lookup in unasked for done in self._finish(lookup, UNKNOWN)]
+            self._changed.notify_all()
+        self._tell(told, UNKNOWN)
+
+    # -- with `_changed` held
+
+    def _accept(self, key: tuple[str, str], done: Done) -> bool:
+        """Let a caller wait for its look-up; False if there is no room, or nobody to do it."""
+        if self._stopping or self._callers >= LOOKUP_CALLERS:
+            return False
+        lookup = self._lookups.get(key)
+        if lookup is not None:
+            lookup.add(done)
+        elif len(self._queue) + len(self._last) < LOOKUP_QUEUE and self._staff():
+            self._lookups[key] = lookup = Lookup(key, done)
+            self._enqueue(lookup)
+        else:
+            return False
+        self._callers += 1
+        return True
+
+    def _enqueue(self, lookup: Lookup) -> None:
+        (self._last if lookup.key in self._slow else self._queue).append(lookup)
+        self._changed.notify()
+
+    def _staff(self) -> bool:
+        """Have a thread wait for the next look-up; False if there is none and none can start."""
+        if self._threads > len(self._under_way):
+            return True
+        try:
+            threading.Thread(target=self._work, name="look-up", daemon=True).start()
+        except RuntimeError:  # at the limit of threads; the next free one takes the queue
+            return self._threads > 0
+        self._threads += 1
+        return True
+
+    def _next(self) -> Lookup | None:
+        """Wait for a look-up and for its turn; None: this thread is no longer needed."""
+        while not self._stopping:
+            queue = self._queue or self._last
+            wait = self._until_turn() if queue else None
+            if queue and not wait:
+                lookup = queue.popleft()
+                lookup.begun = time.monotonic()
+                self._under_way.add(lookup)
+                if self._queue or self._last:
+                    self._staff()
+                return lookup
+            if not queue and self._threads > LOOKUP_WORKERS:
+                return None
+            self._changed.wait(wait)
+        return None
+
+    def _until_turn(self) -> float:
+        """Seconds until fewer than LOOKUP_WORKERS look-ups count; 0: now."""
+        now = time.monotonic()
+        begun = [lookup.begun for lookup in self._under_way if lookup.begun is not None]
+        counting = [since for since in begun if now - since < LOOKUP_SLOW]
+        return min(counting) + LOOKUP_SLOW - now if len(counting) >= LOOKUP_WORKERS else 0.0
+
+    def _finish(self, lookup: Lookup, facts: ContainerFacts) -> list[Done]:
+        """End a look-up; return its callers. Those that came meanwhile get a new look-up."""
+        self._under_way.discard(lookup)
+        self._note(lookup, facts)
+        told, lookup.waiting, lookup.later = lookup.waiting, lookup.later, []
+        lookup.begun = None
+        if lookup.waiting and not self._stopping:
+            self._enqueue(lookup)
+        else:
+            del self._lookups[lookup.key]
+            told += lookup.waiting
+        self._callers -= len(told)
+        return told
+
+    def _note(self, lookup: Lookup, facts: ContainerFacts) -> None:
+        self._slow.pop(lookup.key, None)
+        if lookup.begun is not None and time.monotonic() - lookup.begun >= LOOKUP_SLOW:
+            keep_newest(self._slow, lookup.key, None)
+        kind = lookup.key[0]
+        if kind == "container" and facts.id and len(facts.id) == FULL_ID and facts.tty is not None:
+            keep_newest(self._tty, facts.id, facts.tty)
+
+    # -- in the look-ups' own threads
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    lookup = self._next()
+                if lookup is None:
+                    return
+                self._answer(lookup)
+        finally:
+            with self._changed:
+                self._threads -= 1
+                if self._queue or self._last:  # a defect ended this thread
+                    self._staff()
+
+    def _answer(self, lookup: Lookup) -> None:
+        facts = UNKNOWN
+        try:
+            facts = self._ask(*lookup.key)
+        except (HTTPError, OSError, ValueError, KeyError, TypeError):
+            facts = self._remembered(lookup.key)  # records then say what the client asked for
+        finally:
+            with self._changed:
+                told = self._finish(lookup, facts)
+            self._tell(told, facts)
+
+    def _tell(self, callers: Sequence[Done], facts: ContainerFacts) -> None:
+        for done in callers:
+            done(facts)
+
+    def _remembered(self, key: tuple[str, str]) -> ContainerFacts:
+        """What is known without asking: the TTY of a container that was named by its full id."""
+        kind, name = key
+        tty = self._tty.get(name) if kind == "container" else None
+        return UNKNOWN if tty is None else ContainerFacts(name, None, tty)
+
+    def _ask(self, kind: str, name: str) -> ContainerFacts:
+        deadline = time.monotonic() + LOOKUP_TIMEOUT
+        facts = self._inspect(kind, name, deadline)
+        if kind != "exec" or facts.id is None:
+            return facts
+        try:
+            container = self._inspect("container", facts.id, deadline)
+        except (HTTPError, OSError, ValueError):
+            return facts
+        return facts._replace(name=container.name)
+
+    def _inspect(self, kind: str, name: str, deadline: float) -> ContainerFacts:
+        inspection = INSPECTIONS[kind]
+        path = inspection.path.format(
+            urllib.parse.quote(name.encode("utf-8", "surrogateescape"), safe="")
+        )
+        left = max(0.001, deadline - time.monotonic())
+        return facts_in(ask_engine(self._socket_path, path, left), inspection)
+
+
+def keep_newest(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    """Keep the latest TTY_CACHE entries."""
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > TTY_CACHE:
+        cache.popitem(last=False)

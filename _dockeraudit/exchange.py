@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 from _dockeraudit.connections import Connection
+from _dockeraudit.engine import ContainerFacts
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import BodyReader, Framing, RequestHead, body_reader
 from _dockeraudit.proxy import Proxy
@@ -332,7 +333,7 @@ class Exchange:
         if deny and proxy.log.failed():  # it failed between the request and here
             self.cut("audit_failure")
 
-    def _inspected(self, facts: Facts) -> None:
+    def _inspected(self, facts: ContainerFacts) -> None:
         """The look-up is over, in its own thread, or has failed."""
         assert self.audit is not None and self.scanner is not None
         self.audit.named(facts.id, facts.name)

@@ -20,7 +20,7 @@ from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.doorman import Doorman
-from _dockeraudit.engine import Lookups
+from _dockeraudit.engine import EngineKind, Lookups
 from _dockeraudit.records import redact_bytes
 from _dockeraudit.routes import MAX_PATH, Route, cut_path, method_name
 from _dockeraudit.scanner import Scanner
@@ -67,6 +67,7 @@ class Proxy:
         self.budget = ScanBudget()
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
         self.lookups = Lookups(settings.upstream)
+        self.engine_kind = EngineKind(settings.upstream)
         self.connections = Connections(settings.max_connections)
         self.doorman = Doorman()
         self.heads = HeadBudget()

@@ -30,6 +30,7 @@ KNOWN_METHODS = frozenset(
 LONE_BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))
 # moby's router: "/v{version:[0-9.]+}"; Podman's: "/v{version:[0-9][0-9A-Za-z.-]*}"
 VERSION_SEGMENT = re.compile(r"/v[0-9.][0-9A-Za-z.\-]*(?=/)")
+DOCKER_VERSION = re.compile(r"/v[0-9.]+")
 #: Method, path without version, and the endpoint. Moby's router takes any characters, slashes too,
 #: for a container's name.
 AUDITED_ROUTES = (
@@ -93,11 +94,20 @@ class Route(NamedTuple):
     name: str = ""
     endless: bool = False
     exports: bool = False
+    podman_version: str = ""  # the version segment, if Docker's router knows none such
 
     @property
     def audited(self) -> bool:
         """Whether container output flows in the answer, in a form that can be read."""
         return self.endpoint not in ("other", "tunnel")
+
+    @property
+    def reads_log(self) -> bool:
+        """Whether an attach asks for the container's log too, in any spelling that an engine takes."""
+        return self.endpoint in ("attach", "attach_ws") and any(
+            name.lower() == "logs" and says_yes(value)
+            for name, value in urllib.parse.parse_qsl(self.query, True)
+        )
 
     def flag(self, name: str) -> bool:
         """A query flag as the engine reads it (moby's httputils.BoolValue).
@@ -107,7 +117,7 @@ class Route(NamedTuple):
         for parameter in PARAMETER.finditer(self.query):
             if urllib.parse.unquote_plus(parameter.group(1)) == name:
                 value = urllib.parse.unquote_plus(parameter.group(2))
-                return value.strip().lower() not in ("", "0", "no", "false", "none")
+                return says_yes(value)
         return False
 
     def brief(self) -> Route:
@@ -118,6 +128,11 @@ class Route(NamedTuple):
             query=self.query if self.audited else "",
             authority=None,
         )
+
+
+def says_yes(value: str) -> bool:
+    """A flag's value as the engine reads it (moby's httputils.BoolValue)."""
+    return value.strip().lower() not in ("", "0", "no", "false", "none")
 
 
 def classify(method: bytes, target: bytes) -> Route:
@@ -136,7 +151,10 @@ def classify(method: bytes, target: bytes) -> Route:
     version = VERSION_SEGMENT.match(path)
     if version:
         path = path[version.end() :]
-    return route_of(method.decode("ascii"), path, query.decode("utf-8", "replace"), authority)
+    route = route_of(method.decode("ascii"), path, query.decode("utf-8", "replace"), authority)
+    if version and not DOCKER_VERSION.fullmatch(version[0]):
+        return route._replace(podman_version=version[0])
+    return route
 
 
 def route_of(method: str, path: str, query: str, authority: bytes | None) -> Route:

@@ -25,9 +25,10 @@ from _dockeraudit.errors import (
     EngineError,
     HTTPError,
 )
-from _dockeraudit.options import ENVIRONMENT, load_scanner, load_settings, open_log, option_parser
+from _dockeraudit.options import ENVIRONMENT, load_settings, option_parser
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.sockets import command_of
+from _dockeraudit.startup import load_scanner, open_log
 from _dockeraudit.streamrecords import StreamRecords
 from _dockeraudit.streams import Decoder, Piece, RawDecoder, StreamDemuxer
 from _dockeraudit.text import (

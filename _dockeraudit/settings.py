@@ -9,13 +9,17 @@ import ssl
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from _dockeraudit.policy import ClientFilter, Policy
+from _dockeraudit.clients import ClientFilter
+from _dockeraudit.policy import Policy
+
+UNIX = getattr(socket, "AF_UNIX", -1)  # the family of Unix sockets, which not all systems have
 
 
 class Settings(argparse.Namespace):
-    """What OPTIONS say, by key: `settings.audit_log` is `--audit-log`; `sections` holds the file's listeners.
+    """The options' values by key: `settings.audit_log` is `--audit-log`.
 
-    `arguments` is the command line it came from, to be read again at SIGHUP.
+    `sections`: of the file, as `read_ini` returns them. `arguments`: the command line, to be read
+    again at SIGHUP.
     """
 
     arguments: Sequence[str]
@@ -32,11 +36,13 @@ class Address(NamedTuple):
     @property
     def loopback(self) -> bool:
         """Whether only this host's processes reach it."""
-        return self.family == socket.AF_UNIX or ipaddress.ip_address(self.target[0]).is_loopback
+        if isinstance(self.target, str):
+            return True
+        return ipaddress.ip_address(self.target[0]).is_loopback
 
 
 class Listener(NamedTuple):
-    """One listener's settings. `tls`: None is plain; `policy`, `clients`: None admit everything."""
+    """A listener's settings. `tls`: None is plain; `policy`, `clients`: None admit everything."""
 
     name: str
     address: Address

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 
 from _dockeraudit.engine import BLOCK
+from _dockeraudit.errors import ListenError
 from _dockeraudit.settings import Address
 
 HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end; a slow head holds a thread
@@ -123,7 +124,10 @@ class PollPair:
         self._masks[fileno] = mask
 
 
-PEER_CREDENTIALS = struct.Struct("3i")  # unix(7), SO_PEERCRED: pid, uid, gid
+PEER_CREDENTIALS = struct.Struct("iII")  # unix(7), SO_PEERCRED: pid, uid, gid
+SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
+GROUPS_AT_ONCE = 1024  # bytes that Python's getsockopt takes, 256 groups
+MOST_GROUPS = 65536  # NGROUPS_MAX
 
 
 def peer_identity(sock: socket.socket, address: Any, listener: str) -> dict[str, Any]:
@@ -142,6 +146,35 @@ def peer_identity(sock: socket.socket, address: Any, listener: str) -> dict[str,
         "pid": pid or None,
         "command": command_of(pid),
     }
+
+
+def with_groups(identity: Mapping[str, Any], sock: socket.socket) -> dict[str, Any]:
+    """An identity with the supplementary groups of a Unix client: to decide by, never to record."""
+    if "uid" not in identity:
+        return dict(identity)
+    return {**identity, "groups": peer_groups(sock)}
+
+
+def peer_groups(sock: socket.socket) -> tuple[int, ...]:
+    """The supplementary groups that the peer had when it connected; none where nobody can tell."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_AT_ONCE)
+    except OSError as error:
+        raw = many_peer_groups(sock) if error.errno == errno.ERANGE else b""
+    return struct.unpack(f"{len(raw) // 4}I", raw)
+
+
+def many_peer_groups(sock: socket.socket) -> bytes:
+    """More groups than Python's own getsockopt has room for."""
+    import ctypes  # here, since few processes have so many groups, and not all Pythons have it
+
+    room = ctypes.create_string_buffer(4 * MOST_GROUPS)
+    size = ctypes.c_uint32(len(room))
+    libc = ctypes.CDLL(None, use_errno=True)
+    level, option = socket.SOL_SOCKET, SO_PEERGROUPS
+    if libc.getsockopt(sock.fileno(), level, option, room, ctypes.byref(size)):
+        return b""
+    return room.raw[: size.value]
 
 
 def command_of(pid: int) -> str | None:
@@ -228,18 +261,20 @@ def remove_dead_socket(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "another process answers on it")
 
 
-def inherited_sockets() -> list[socket.socket]:
-    """The listening sockets that systemd passed (sd_listen_fds(3)).
+FIRST_INHERITED = 3  # the first descriptor that systemd passes (sd_listen_fds(3))
 
-    They are taken once, and not inherited by other processes.
-    """
-    if os.environ.pop("LISTEN_PID", None) != str(os.getpid()):
-        return []
-    sockets = [
-        socket.socket(fileno=3 + number) for number in range(int(os.environ.pop("LISTEN_FDS", "0")))
-    ]
-    for sock in sockets:
-        sock.set_inheritable(False)
+
+def inherited_sockets(count: int) -> list[socket.socket]:
+    """The listening sockets that systemd passed; processes of ours do not inherit them further."""
+    sockets = []
+    for fileno in range(FIRST_INHERITED, FIRST_INHERITED + count):
+        try:
+            sockets.append(socket.socket(fileno=fileno))
+        except OSError as error:
+            raise ListenError(
+                f"LISTEN_FDS={count}, but descriptor {fileno} is no socket: {error.strerror}"
+            ) from error
+        sockets[-1].set_inheritable(False)
     return sockets
 
 

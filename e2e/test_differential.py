@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 import pytest
-import test_http
+import test_http1
 from raw import ask
 
 pytestmark = pytest.mark.engine
@@ -42,16 +42,16 @@ def crafted() -> list[bytes]:
     cases = [post + body for body in bodies]
     cases += [
         post + b"Transfer-Encoding: chunked\r\n\r\n" + data
-        for data, _ in test_http.CHUNKED.values()
+        for data, _ in test_http1.CHUNKED.values()
     ]
     cases += [
         post + b"Transfer-Encoding: chunked\r\n\r\n" + data
-        for data in test_http.BAD_CHUNKS.values()
+        for data in test_http1.BAD_CHUNKS.values()
         if len(data) < 1000
     ]
     heads = [
-        *test_http.REFUSED.values(),
-        *(data for name, data in test_http.ACCEPTED.items() if name != "a thousand fields"),
+        *test_http1.REFUSED.values(),
+        *(data for name, data in test_http1.ACCEPTED.items() if name != "a thousand fields"),
     ]
     for method in (b"GET", b"HEAD", b"DELETE", b"OPTIONS"):
         cases.append(

@@ -13,14 +13,16 @@ import subprocess
 import pytest
 from test_access import ENDPOINTS, METHODS
 
-from _dockeraudit import policy
+from _dockeraudit import compatible
+from _dockeraudit.learning import learn
+from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import (
     ENVIRONMENT,
     OPTIONS,
     SHARED_VARIABLES,
-    load_listeners,
     load_settings,
 )
+from _dockeraudit.policy import native_policy
 from conftest import ROOT
 
 PAGE = (ROOT / "docs" / "migrating.md").read_text()
@@ -58,12 +60,12 @@ def image_environment():
 
 
 def test_the_variables_are_named():
-    assert set(re.findall(r"\b[A-Z][A-Z_]+\b", section("Tecnativa"))) >= set(policy.SECTIONS) | set(
-        policy.TECNATIVA_ACTIONS
-    ) | set(policy.UNKNOWN_SWITCHES)
+    assert set(re.findall(r"\b[A-Z][A-Z_]+\b", section("Tecnativa"))) >= set(
+        compatible.SECTIONS
+    ) | set(compatible.TECNATIVA_ACTIONS) | set(compatible.UNKNOWN_SWITCHES)
     text = section("linuxserver")
     assert (
-        all(name in text for name in policy.LINUXSERVER_ONLY if "LIBPOD" not in name)
+        all(name in text for name in compatible.LINUXSERVER_ONLY if "LIBPOD" not in name)
         and "LIBPOD_" in text
     )
 
@@ -100,7 +102,7 @@ def their_pattern(pattern):
 
 @pytest.mark.parametrize("methods, pattern, ours", RULE_ROWS)
 def test_a_translated_rule_decides_the_same(methods, pattern, ours):
-    rules = policy.native_policy(re.findall(r"`([^`]+)`", ours))
+    rules = native_policy(re.findall(r"`([^`]+)`", ours))
     theirs, admitted = re.compile(their_pattern(pattern)), 0
     for method, endpoint in itertools.product(METHODS, ENDPOINTS):
         path = endpoint.replace("/x", "/web")
@@ -122,9 +124,7 @@ def test_what_learn_prints(folder):
         ("POST", "/containers/web/restart"),
     ]
     assert (
-        policy.learn(
-            {"event": "would_deny", "method": method, "path": path} for method, path in requests
-        )
+        learn({"event": "would_deny", "method": method, "path": path} for method, path in requests)
         == printed
     )
     command = blocks(section("do not know"), "sh")[0]

@@ -16,13 +16,13 @@ import urllib.request
 import pytest
 from scripted import ScriptedEngine, logs_answer, stdcopy_frame
 
-from _dockeraudit import options
+from _dockeraudit import values
 from _dockeraudit.engine import UnixHTTPConnection
 from _dockeraudit.errors import EngineError
-from _dockeraudit.options import has_ipv6, read_address
+from _dockeraudit.values import has_ipv6, read_address
+from conftest import PROGRAM, ROOT, wait_for
 
 MAX_CONNECTIONS = 1024
-from conftest import PROGRAM, ROOT, wait_for
 
 AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"
 DEPLOY = ROOT / "deploy"
@@ -637,7 +637,7 @@ def test_the_wildcard_listens_on_both_families(scripted, start_proxy):
 
 
 def test_the_wildcard_is_ipv4_where_there_is_no_ipv6(monkeypatch):
-    monkeypatch.setattr(options, "has_ipv6", lambda: False)
+    monkeypatch.setattr(values, "has_ipv6", lambda: False)
     address = read_address("tcp://[::]:2375")
     assert (address.family, address.target) == (socket.AF_INET, ("0.0.0.0", 2375))
 

@@ -7,36 +7,49 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from _dockeraudit import clients as clients_room
 from _dockeraudit.admission import DENIAL_INTERVAL, MAX_DENIALS, DenialCounts
-from _dockeraudit.options import load_listeners, load_settings
-from _dockeraudit.policy import (
+from _dockeraudit.clients import client_filter, read_group, read_network, read_user
+from _dockeraudit.compatible import (
     LINUXSERVER_ONLY,
     SWITCHES,
     CompatiblePolicy,
+    policy_from_environment,
+)
+from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.learning import learn
+from _dockeraudit.listeners import load_listeners
+from _dockeraudit.options import load_settings
+from _dockeraudit.policy import (
     Decision,
+    PathPattern,
     PolicyError,
-    client_filter,
-    learn,
     native_policy,
     path_pattern,
-    policy_from_environment,
     refusal,
 )
 from _dockeraudit.routes import classify
 
 
 def decide(
-    environ: Mapping[str, str], method: str, target: str, mode: str = "tecnativa"
+    environ: Mapping[str, str],
+    method: str,
+    target: str,
+    mode: str = "tecnativa",
+    podman: bool = False,
 ) -> Decision:
     """What the variables decide on a request's target, as it would stand on the wire."""
     chosen, _ = policy_from_environment(environ, mode)
     assert chosen is not None
-    return chosen.decide(method, classify(method.encode(), target.encode()).path)
+    route = classify(method.encode(), target.encode())
+    version = "" if podman else route.podman_version
+    return chosen.decide(method, route.path, version=version, reads_log=route.reads_log)
 
 
 # =====================================================================================================================
@@ -114,6 +127,13 @@ LINUXSERVER = [
     ("LIBPOD_ALLOW_POD_RESTARTS=1", "POST", "/libpod/pods/x/restart", True),
     ("LIBPOD_ALLOW_POD_RESTARTS=1", "POST", "/libpod/containers/x/restart", False),
     ("LIBPOD_ALLOW_START=1", "POST", "/libpod/containers/x/start", True),
+    ("ALLOW_STOP=1", "POST", "/libpod/containers/x/stop", True),
+    ("ALLOW_RESTARTS=1", "POST", "/libpod/containers/x/kill", True),
+    ("ALLOW_PAUSE=1", "POST", "/libpod/pods/x/pause", True),
+    ("ALLOW_START=1", "POST", "/v4.0.0/libpod/pods/x/start", True),
+    ("ALLOW_STOP=1", "DELETE", "/libpod/containers/x/stop", False),
+    ("LIBPOD_PODS=1", "GET", "/libpod/pods/x/top", False),
+    ("LIBPOD_PODS=1 ALLOW_TOP=1", "GET", "/libpod/pods/x/top", True),
     ("", "GET", "/libpod/_ping", True),
     ("", "GET", "/libpod/version", True),
     ("LIBPOD_PING=0", "GET", "/libpod/_ping", False),
@@ -147,6 +167,15 @@ HOLES = [
     ("tecnativa", "", "GET", "/version/%2e%2e/containers/json", "CONTAINERS=1"),
     ("linuxserver", "CONTAINERS=1", "GET", "/containers/x//logs", "ALLOW_LOGS=1"),
     ("linuxserver", "CONTAINERS=1", "GET", "/containers/x/./logs", "ALLOW_LOGS=1"),
+    ("linuxserver", "CONTAINERS=1 POST=1", "POST", "/containers/x/attach?logs=1", "ALLOW_LOGS=1"),
+    ("linuxserver", "CONTAINERS=1 POST=1", "GET", "/containers/x/attach/ws?logs=y", "ALLOW_LOGS=1"),
+    (
+        "linuxserver",
+        "LIBPOD_CONTAINERS=1 POST=1",
+        "POST",
+        "/libpod/containers/a/b/attach?stream=1&logs=0&Logs=true",
+        "ALLOW_LOGS=1",
+    ),
 ]
 
 
@@ -157,6 +186,33 @@ def test_a_hole_of_the_originals_is_closed(
     decision = decide(variables(words), method, target, mode)
     assert decision == (False, decision.rule, (admitted_by,))
     assert decide({**variables(words), **variables(admitted_by)}, method, target, mode).allowed
+
+
+@pytest.mark.parametrize("logs", ["", "?logs=0", "?logs=false&stream=1", "?stream=1"])
+def test_an_attach_without_the_log_needs_no_allow_logs(logs: str) -> None:
+    on = variables("CONTAINERS=1 POST=1")
+    assert decide(on, "POST", f"/containers/x/attach{logs}", "linuxserver").allowed
+    assert decide(on, "POST", "/containers/x/wait?logs=1", "linuxserver").allowed
+
+
+@pytest.mark.parametrize("mode", ["tecnativa", "linuxserver"])
+@pytest.mark.parametrize("version", ["/v4.0.0-rc1", "/v1.41x", "/v1-1"])
+def test_a_version_that_only_podman_serves_is_refused_unless_the_engine_is_podman(
+    mode: str, version: str
+) -> None:
+    target = f"{version}/containers/json"
+    decision = decide({"CONTAINERS": "1"}, "GET", target, mode)
+    assert decision == (False, "version", ())
+    assert "only Podman" in refusal("GET", "/containers/json", decision)
+    assert decide({"CONTAINERS": "1"}, "GET", target, mode, podman=True).allowed
+    assert decide({}, "GET", target, mode, podman=True).rule == "CONTAINERS=0"
+
+
+def test_a_version_that_only_podman_serves_is_no_way_around_a_rule() -> None:
+    chosen = native_policy(["deny = GET /containers/*/logs", "allow = GET /**"])
+    path = "/containers/x/logs"
+    assert not chosen.decide("GET", path, version="/v4.0.0-rc1").allowed
+    assert chosen.decide("GET", "/containers/x/json", version="/v4.0.0-rc1").allowed
 
 
 def test_a_name_with_a_slash_before_it_is_redirected_as_ever() -> None:
@@ -347,8 +403,51 @@ def test_native_rule_errors_name_the_line(line: str) -> None:
 # =====================================================================================================================
 
 
+def test_a_rules_path_matches_what_its_wildcards_mean() -> None:
+    rng = random.Random(11)
+    for _ in range(20_000):
+        text = "/" + "".join(
+            rng.choice(("a", "b", "/", "*", "**")) for _ in range(rng.randrange(7))
+        )
+        path = "/" + "".join(rng.choice("ab/") for _ in range(rng.randrange(9)))
+        regex = re.escape(text).replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+        assert PathPattern(text).match(path) == bool(re.fullmatch(regex, path)), (text, path)
+
+
+class CountedPath(str):
+    """A path that counts how often something is searched in it."""
+
+    searches = 0
+
+    def find(self, *arguments: Any) -> int:
+        CountedPath.searches += 1
+        return super().find(*arguments)
+
+
+@pytest.mark.parametrize(
+    "text, path",
+    [
+        ("/**/a/**/b/**/c", "/a/b" * 5000),
+        ("/**a**a**a**b", "/" + "a" * 20_000),
+        ("/**/*a*b*c/**", "/ab" * 7000),
+        ("/**a*a*a*b", "/" + "a" * 20_000),
+    ],
+)
+def test_the_searches_for_a_rules_path_are_as_many_as_its_parts_and_segments(
+    text: str, path: str
+) -> None:
+    CountedPath.searches = 0
+    PathPattern(text).match(CountedPath(path))
+    assert CountedPath.searches <= 3 * text.count("*") * (path.count("/") + 1)
+
+
+def test_a_refusal_of_a_long_path_is_short() -> None:
+    decision = native_policy(["allow = GET /version"]).decide("GET", "/" + "a" * 1_000_000)
+    assert len(refusal("GET", "/", decision)) < 200
+
+
 def test_client_filter() -> None:
-    clients = client_filter(["10.0.0.0/8", "::1"], [0], [])
+    clients = client_filter([read_network("10.0.0.0/8"), read_network("::1")], [0], [])
     assert (
         clients.admits({"address": "10.1.2.3"}).allowed
         and clients.admits({"address": "::1"}).allowed
@@ -357,15 +456,49 @@ def test_client_filter() -> None:
     assert refused == (False, "allow-from", ("allow-from = 192.0.2.1",))
     assert clients.admits({"uid": 0, "gid": 5}).allowed
     assert not clients.admits({"uid": 7, "gid": 7}).allowed
-    assert client_filter([], [], ["root"]).admits({"uid": 7, "gid": 0}).allowed
+    assert client_filter([], [], [0]).admits({"uid": 7, "gid": 0}).allowed
     assert client_filter([], [], []) is None
-    for wrong in (
-        (["nonsense"], [], []),
-        ([], ["nobody-of-this-name"], []),
-        ([], [], ["no-such-group"]),
-    ):
-        with pytest.raises(PolicyError):
-            client_filter(*wrong)
+
+
+def test_a_supplementary_group_admits_as_the_primary_one_does() -> None:
+    clients = client_filter([], [], [4242])
+    assert clients.admits({"uid": 7, "gid": 4242, "groups": ()}).allowed
+    assert clients.admits({"uid": 7, "gid": 7, "groups": (4, 4242)}).allowed
+    assert not clients.admits({"uid": 4242, "gid": 7, "groups": (4,)}).allowed
+
+
+def test_the_highest_uid_is_admitted() -> None:
+    clients = client_filter([], [read_user(str(2**32 - 2))], [])
+    assert clients.admits({"uid": 2**32 - 2, "gid": 0}).allowed
+
+
+@pytest.mark.parametrize("read", [read_user, read_group])
+@pytest.mark.parametrize(
+    "name", ["bob-of-nowhere", "-1", "4294967295", "1e3", "\u00b2", "a\0b", ""]
+)
+def test_an_account_that_does_not_exist_is_an_error(read: Any, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="there is no .* give a number or a name"):
+        read(name)
+
+
+def test_an_account_is_known_by_its_name_or_number() -> None:
+    assert (read_user("root"), read_group("root"), read_user("007")) == (0, 0, 7)
+
+
+def test_a_network_that_is_none_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="give an address or a network"):
+        read_network("nonsense")
+
+
+def test_without_the_files_of_accounts_numbers_still_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clients_room, "pwd", None)
+    monkeypatch.setattr(clients_room, "grp", None)
+    assert (read_user("7"), read_group("8")) == (7, 8)
+    for read in (read_user, read_group):
+        with pytest.raises(ConfigurationError, match="give a number"):
+            read("root")
 
 
 # =====================================================================================================================
@@ -422,7 +555,7 @@ def test_what_is_learned_admits_the_traffic_and_no_line_is_idle() -> None:
         ]
         names, rules = learned(learn(would_deny(*map(" ".join, requests))))
 
-        def admitted(on: set[str]) -> bool:
+        def admitted(on: set[str], requests: Any = tuple(requests)) -> bool:
             chosen, _ = policy_from_environment(dict.fromkeys(on, "1"), "linuxserver")
             return all(chosen.decide(*request).allowed for request in requests)
 

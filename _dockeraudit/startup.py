@@ -1,0 +1,150 @@
+"""What commands begin with: the rules, the audit log, and what `serve` checks and says at start."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Callable
+
+from _dockeraudit import __version__
+from _dockeraudit.auditlog import QUEUE_LIMIT, AuditLog
+from _dockeraudit.diagnostics import Diagnostics
+from _dockeraudit.engine import ask_engine, engine_title
+from _dockeraudit.errors import ConfigurationError, HTTPError
+from _dockeraudit.keyfile import load_fingerprint_key, refuse_unfit_log
+from _dockeraudit.scanner import Scanner
+from _dockeraudit.settings import UNIX, Address, Listener, Settings
+from _dockeraudit.userrules import RuleError, load_rules, select_rules
+from patterns import RULES
+
+MOST_INHERITED = 64  # sockets that a supervisor passes; more is a mistake
+WATCHDOG_DEFAULT = 3600.0  # seconds between two looks at the listeners where no watchdog is set
+
+
+def load_scanner(settings: Settings) -> Scanner:
+    """The rules that were chosen; raises ConfigurationError."""
+    try:
+        own = load_rules(settings.rules) if settings.rules else ()
+        chosen = select_rules(
+            RULES + tuple(own), only=settings.only_rules, disable=settings.disable_rule
+        )
+        return Scanner(chosen)
+    except (RuleError, OSError) as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def open_log(
+    settings: Settings,
+    scanner: Scanner,
+    listen: Sequence[str],
+    diagnostics: Diagnostics,
+    write: Callable[[int, bytes], int] = os.write,
+    queue_limit: int = QUEUE_LIMIT,
+) -> AuditLog:
+    """The audit log, open; raises AuditLogError."""
+    refuse_unfit_log(settings.audit_log)  # before a key is made beside it
+    key = load_fingerprint_key(settings.fingerprint_key)
+    if settings.fingerprint_key is None:
+        text = "the fingerprints' key lives for this run only; --fingerprint-key FILE keeps it"
+        diagnostics.say("notice", text)
+    log = AuditLog(
+        settings.audit_log,
+        key,
+        key_path=settings.fingerprint_key,
+        fsync=settings.fsync,
+        diagnose=diagnostics.say,
+        allow=settings.allow_secret,
+        write=write,
+        queue_limit=queue_limit,
+    )
+    log.open(
+        version=__version__,
+        pid=os.getpid(),
+        listen=list(listen),
+        upstream=settings.upstream,
+        rules=len(scanner.rules),
+    )
+    return log
+
+
+# What `serve` needs of the system, and of the supervisor that started it.
+
+
+def require_linux() -> None:
+    """Raise ConfigurationError where `serve` cannot run."""
+    if sys.platform != "linux":
+        raise ConfigurationError(
+            "serve needs Linux (a container will do); scan, report, verify and the other commands "
+            "run on this system too"
+        )
+
+
+def watchdog_interval(environ: Mapping[str, str]) -> float:
+    """Seconds between two signs of life for systemd's watchdog; raises ConfigurationError."""
+    return number_in(environ, "WATCHDOG_USEC", 2**53) / 2e6 or WATCHDOG_DEFAULT
+
+
+def inherited_count(environ: Mapping[str, str]) -> int:
+    """How many sockets a supervisor passed to this process (sd_listen_fds(3)).
+
+    Raises ConfigurationError.
+    """
+    count = number_in(environ, "LISTEN_FDS", MOST_INHERITED)
+    return count if environ.get("LISTEN_PID") == str(os.getpid()) else 0
+
+
+def number_in(environ: Mapping[str, str], name: str, most: int) -> int:
+    """A supervisor's variable as a number; an empty or missing one is 0."""
+    text = environ.get(name, "").strip() or "0"
+    if not (text.isascii() and text.isdigit() and int(text[:20]) <= most):
+        raise ConfigurationError(f"{name}={text!r} is not a number from 0 to {most}")
+    return int(text)
+
+
+# What `serve` says when it has started.
+
+
+def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Diagnostics) -> None:
+    """Say what runs, and the line to type next; never waits for the engine."""
+    for listener in listeners:
+        say_policy(listener, diagnostics)
+        diagnostics.say("info", f"listening on {listener.address.url}")
+    where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
+    diagnostics.say("info", f"findings go to {where}")
+    diagnostics.say("info", f"next: export DOCKER_HOST={client_url(listeners[0].address)}")
+    thread = threading.Thread(
+        target=announce_engine,
+        name="announce",
+        args=(settings.upstream, diagnostics),
+        daemon=True,
+    )
+    try:
+        thread.start()
+    except RuntimeError as error:
+        diagnostics.say("warning", f"the engine was not asked for its version: {error}")
+
+
+def announce_engine(socket_path: str, diagnostics: Diagnostics) -> None:
+    """Say which engine answers, or why none does."""
+    try:
+        title = engine_title(ask_engine(socket_path, "/version"))
+        diagnostics.say("info", f"the engine at {socket_path} is {title}")
+    except (HTTPError, OSError, ValueError) as error:
+        diagnostics.say("warning", f"{error}; requests get 502 until it answers")
+
+
+def say_policy(listener: Listener, diagnostics: Diagnostics) -> None:
+    """The table that decides at a listener."""
+    for line in listener.policy.table() if listener.policy else ():
+        diagnostics.say("info", f"{listener.name}: {line}")
+
+
+def client_url(address: Address) -> str:
+    """What a client on this host puts into DOCKER_HOST."""
+    if address.family == UNIX:
+        return address.url
+    host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(address.target[0], address.target[0])
+    host = f"[{host}]" if ":" in host else host
+    return f"tcp://{host}:{address.target[1]}"

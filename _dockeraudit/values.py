@@ -1,0 +1,104 @@
+"""Readers of option values: from the text that the user gave to its value, or a ConfigurationError."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any, Callable
+
+from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.settings import UNIX, Address
+
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
+LARGEST = 1e9  # of a number of anything
+ADDRESSES = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH"
+
+
+def read_text(text: str) -> str:
+    """The text as it is."""
+    return text
+
+
+def read_choice(*choices: str) -> Callable[[str], str]:
+    """A reader for one of a few words."""
+
+    def read(text: str) -> str:
+        if text.lower() not in choices:
+            raise ConfigurationError(f"{text!r} is not one of {', '.join(choices)}")
+        return text.lower()
+
+    return read
+
+
+def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
+    """A reader for a number from `least` up; `what` says in words which numbers are legal."""
+
+    def read(text: str) -> Any:
+        try:
+            number = kind(text) if NUMBER.fullmatch(text) else None
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= LARGEST:
+            raise ConfigurationError(f"{text!r} is not {what}")
+        return number
+
+    return read
+
+
+def read_switch(text: str) -> bool:
+    """Yes or no."""
+    return read_choice(*YES, *NO)(text) in YES
+
+
+def read_mode(text: str) -> int:
+    """File mode bits, octal."""
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ConfigurationError(f"{text!r} is not an octal mode such as 0660")
+    return int(text, 8)
+
+
+def read_upstream(text: str) -> str:
+    """The engine's socket: `unix:///path` or a bare path."""
+    path = text[len("unix://") :] if text.startswith("unix://") else text
+    if not path.startswith("/"):
+        raise ConfigurationError(
+            f"{text!r} is not unix:///PATH or an absolute path; "
+            "the engine is reached on its Unix socket"
+        )
+    return path
+
+
+def read_address(text: str) -> Address:
+    """`tcp://HOST:PORT`, `tcp://[IPv6]:PORT` or `unix:///path`.
+
+    Where the host has no IPv6, [::] stands for all IPv4 addresses.
+    """
+    scheme, _, rest = text.partition("://")
+    if scheme == "unix" and rest.startswith("/"):
+        return Address(text, UNIX, rest)
+    host, colon, port = rest.rpartition(":")
+    if scheme != "tcp" or not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ConfigurationError(f"{text!r} is not {ADDRESSES}")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if host == "::" and not has_ipv6():
+        host = "0.0.0.0"
+    try:
+        found = socket.getaddrinfo(
+            host or "0.0.0.0", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError):
+        raise ConfigurationError(
+            f"{text!r}: the host is not known; legal are {ADDRESSES}"
+        ) from None
+    return Address(text, found[0][0], found[0][4])
+
+
+def has_ipv6() -> bool:
+    """Whether this host lets us bind to an IPv6 address."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
