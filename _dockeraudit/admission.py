@@ -19,7 +19,7 @@ PRIVATE_SUFFIXES = tuple(f".{name}" for name in PRIVATE_NAMES)
 SSH_HELPER_NAME = "docker.example.com"  # the Host that the docker CLI sends through ssh
 MAX_NAME = 253  # characters of a name that is looked at; DNS has no longer ones
 # A number of an IPv4 address as URL parsers read it (WHATWG URL §3.5): hexadecimal, octal, decimal
-NUMBER = re.compile(r"0x([0-9a-f]*)|0([0-7]*)|([1-9][0-9]{0,9})")
+HOST_NUMBER = re.compile(r"0x([0-9a-f]*)|0([0-7]*)|([1-9][0-9]{0,9})")
 
 
 def browser_refusal(
@@ -81,16 +81,16 @@ def is_ipv4(name: str) -> bool:
     """
     if len(name) > MAX_NAME:
         return False
-    numbers = [number_of(part) for part in name.split(".")]
+    numbers = [host_number(part) for part in name.split(".")]
     if len(numbers) > 4 or None in numbers:
         return False
     limits = [256] * (len(numbers) - 1) + [256 ** (5 - len(numbers))]
     return all(number < limit for number, limit in zip(numbers, limits) if number is not None)
 
 
-def number_of(text: str) -> int | None:
+def host_number(text: str) -> int | None:
     """A number of an IPv4 address; None for a text that is none."""
-    match = NUMBER.fullmatch(text)
+    match = HOST_NUMBER.fullmatch(text)
     if match is None:
         return None
     hexadecimal, octal, decimal = match.groups()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
+from _dockeraudit.budgets import client_key
 from _dockeraudit.sockets import shut_down
 
 
@@ -46,19 +46,13 @@ class Connection:
         self.exchange: Any = None  # the Exchange that runs, of room `exchange`
 
 
-def client_key(identity: Mapping[str, Any]) -> Union[str, int, None]:
-    """What tells one client from another: the address on TCP, the uid on a Unix socket."""
-    key: Union[str, int, None] = identity.get("address", identity.get("uid"))
-    return key
-
-
 class Connections:
     """The open connections of all listeners: at most `most`, half of them of one client."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._all: set[Connection] = set()
-        self._by_client: Counter[Union[str, int, None]] = Counter()
+        self._by_client: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def join(self, connection: Connection) -> bool:
@@ -100,7 +94,7 @@ class Connections:
         running = [connection.exchange for connection in self.open()]
         return [exchange for exchange in running if exchange is not None]
 
-    def _idlest(self, client: Union[str, int, None] = None) -> Connection | None:
+    def _idlest(self, client: str | None = None) -> Connection | None:
         """The connection that has been idle longest, of one client or of all."""
         idle = [
             (since, number, connection)

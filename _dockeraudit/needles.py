@@ -36,12 +36,12 @@ PLACEHOLDERS = frozenset(
     b"notset not-set not_set redacted postgres".split()
 )
 FILLED = re.compile(rb"(.)\1*|[*x.\-_#?0]+|<[^>]*>|\$\{[^}]*\}|\$\([^)]*\)|\{\{.*\}\}", re.S | re.I)
-NUMBER = re.compile(rb"[\d.,:+\-_/ eE]+")
+NUMERIC = re.compile(rb"[\d.,:+\-_/ eE]+")
 PATH = re.compile(rb"(?:~|\.{1,2}|[A-Za-z]:)?[/\\][\w.\-/\\ @+]*")
 VERSION = re.compile(rb"v?\d+(?:\.\d+)+(?:[.\-+]?[a-z0-9]{1,12})*", re.I)
 DIGEST = re.compile(rb"(?:sha\d+|md5):[0-9a-f]+", re.I)
 DIGEST_NAME = re.compile(r"(?:^|_)(?:SHA\d*|MD5|DIGEST|CHECKSUM|HASH)(?:_|$)|GPG_KEY", re.I)
-WORD = re.compile(rb"[A-Za-z]{1,11}")
+ONE_WORD = re.compile(rb"[A-Za-z]{1,11}")
 
 
 class Needle(NamedTuple):
@@ -112,7 +112,7 @@ def is_needle(name: str, value: bytes) -> bool:
         return False
     if value.lower() in PLACEHOLDERS or DIGEST_NAME.search(name):
         return False
-    shapes = (FILLED, NUMBER, PATH, VERSION, DIGEST, WORD)
+    shapes = (FILLED, NUMERIC, PATH, VERSION, DIGEST, ONE_WORD)
     return not any(shape.fullmatch(value) for shape in shapes)
 
 

@@ -21,7 +21,7 @@ from _dockeraudit.routes import Route
 WALK_LEAST = 1 << 10  # bytes of a block from which on the one walk over chunks and frames pays
 HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as engines write
 KNOWN_FRAMES = 4096  # frame heads that FrameReader remembers: some 1 MiB, for all streams together
-RECENT = 64 << 10  # bytes of a stream of frames that are read again as raw text if it breaks
+REREAD = 64 << 10  # bytes of a stream of frames that are read again as raw text if it breaks
 RECENT_BLOCKS = 64  # blocks in which they are kept; more are joined
 # Engine API, "Stream format": [type 0 0 0][big-endian uint32 size]; 0 stdin, 1 stdout, 2 stderr,
 # 3 the engine's own errors.
@@ -132,7 +132,7 @@ class StreamDemuxer:
         return pieces + self._raw.end()
 
     def recent(self) -> list[Piece]:
-        """What a broken stream's last RECENT bytes gave as frames; can be asked for once."""
+        """What a broken stream's last REREAD bytes gave as frames; can be asked for once."""
         self.newly_broken = False
         left, kind, data, _ = self._recent.take()
         again = StreamDemuxer("multiplexed", self.prefixes > self.details, self.details)
@@ -212,7 +212,7 @@ class StreamDemuxer:
 
 
 class RecentBytes:
-    """The last RECENT bytes of a stream of frames, kept as the blocks in which they came."""
+    """The last REREAD bytes of a stream of frames, kept as the blocks in which they came."""
 
     PLAIN = -1  # in the place of a chunk's rest: the block is no chunked coding
 
@@ -223,10 +223,10 @@ class RecentBytes:
         self._size = 0
 
     def add(self, left: int, kind: str, block: bytes, end: int, chunk_rest: int = PLAIN) -> None:
-        """Keep one more block, and let go of the oldest beyond RECENT bytes."""
+        """Keep one more block, and let go of the oldest beyond REREAD bytes."""
         self._blocks.append((left, kind, block, end, chunk_rest))
         self._size += end
-        while self._size - self._blocks[0][3] >= RECENT:
+        while self._size - self._blocks[0][3] >= REREAD:
             self._size -= self._blocks.popleft()[3]
         if len(self._blocks) > RECENT_BLOCKS:
             self.add(*self.take())
