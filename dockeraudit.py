@@ -804,7 +804,7 @@ def main() -> NoReturn:
     """
     replace_closed_streams()
     status = dispatch(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed at the start
         try:
             stream.flush()
         except (OSError, ValueError):
