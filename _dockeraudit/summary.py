@@ -155,7 +155,10 @@ class AuditSummary:
         if len(table) >= WAITING_LIMIT:
             self._finding(table.popitem(last=False)[1])
         seq = record.get("seq")
-        table[text_of(record.get("run")), seq if isinstance(seq, int) else id(record)] = record
+        key = (text_of(record.get("run")), seq if isinstance(seq, int) else id(record))
+        if key in table:
+            self._finding(table.pop(key))
+        table[key] = record
 
     def _update(self, update: Mapping[str, Any]) -> None:
         """Count the finding that an update is of, as the update says it."""

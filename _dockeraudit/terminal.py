@@ -28,7 +28,7 @@ NAMES = 3  # containers or readers named in a line; --secret has them all
 ROWS = 20  # rows of each table for people; --all and --json have them all
 ALL_ROWS = 1_000  # rows where one secret was asked for
 ALIKE = 5  # secrets of one rule from which on they share an entry
-LEAST_WIDTH = 40  # columns that a report takes however narrow the terminal is
+LEAST_WIDTH = 60  # columns that a report takes however narrow the terminal is
 INDENT = " " * 9
 
 
@@ -240,7 +240,8 @@ def sighting_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[st
         rows.append(row + seen.client)
     title = "           times  last seen         container                 "
     title += "in       " if elsewhere else ""
-    return table(title + "read by", rows, look._replace(rows=max(look.rows, ALL_ROWS)))[1:]
+    title = fit(title + "read by", look.width)
+    return table(title, rows, look._replace(rows=max(look.rows, ALL_ROWS)))[1:]
 
 
 def named_line(what: str, names: Sequence[str], total: int, width: int = WIDTH) -> str:

@@ -13,7 +13,7 @@ import socket
 import pytest
 from browser import PROGRAM, Browser
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, stdcopy_frame
-from test_report import RECORDS, finding, hostile_summary
+from auditrecords import RECORDS, finding, hostile_summary
 
 from _dockeraudit.page import render_html
 from _dockeraudit.summary import AuditSummary
