@@ -659,12 +659,14 @@ def command_serve(arguments: Sequence[str]) -> int:
     try:
         proxy = Proxy(settings, log, scanner, diagnostics)
         service = Service(proxy, listeners, inherited)
-        start_admin(proxy)
+        admin = start_admin(proxy)
         service.start()
         announce(settings, listeners, diagnostics)
         notify_systemd("READY=1")
         reason = signal.Signals(wait_for_end(service, watchdog)).name
         stop_service(service, settings.shutdown_timeout)
+        if admin:
+            admin.stop()
     except ListenError:
         reason = "cannot listen"
         raise
@@ -676,16 +678,17 @@ def command_serve(arguments: Sequence[str]) -> int:
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
-def start_admin(proxy: Proxy) -> None:
+def start_admin(proxy: Proxy) -> AdminServer | None:
     """Serve health, metrics and the page, where --admin-listen asks for it; raises ListenError."""
     address = proxy.settings.admin_listen
     if not address:
-        return
+        return None
     admin = AdminServer(proxy, address, functools.partial(live_page, proxy.settings.audit_log))
-    threading.Thread(target=admin.serve_forever, name="admin", daemon=True).start()
+    admin.start()
     if not address.loopback:
         text = f"{address.url} tells whoever reaches it the names of containers and clients"
         proxy.diagnostics.say("warning", text)
+    return admin
 
 
 def wait_for_end(service: Service, watchdog: float) -> int:
@@ -767,7 +770,7 @@ def main() -> NoReturn:
     """
     replace_closed_streams()
     status = dispatch(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed at the start
         try:
             stream.flush()
         except (OSError, ValueError):

@@ -41,11 +41,20 @@
     listeners      listeners with their policy, clients and TLS
     startup        the rules, the audit log, what `serve` checks and says at start
     reload         what SIGHUP puts in force
-    scan           the command `scan`
+    textfiles      text files as people have them: compressed, UTF-16
+    logrecords     lines of audit logs, also shipped ones, to records
+    choice         which records a report is about
+    tallies        what is counted: secrets, containers, readers
     summary        what audit logs say, in bounded memory
     terminal       the report as text
+    export         the report for programs
+    pagestyle      how the report's page looks
+    pageparts      parts of the report's page
+    pagecharts     charts of the report's page
     page           the report as a page
     report         the command `report`
+    found          what a scan has found: for people, SARIF, CSV
+    scan           the command `scan`
     commands       the small commands
 
 `tests/test_layers.py` holds this order against the imports in the source.

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import socket
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
 
 from _dockeraudit.engine import BLOCK, nested
 from _dockeraudit.errors import EXIT_UNAVAILABLE, ConfigurationError
 from _dockeraudit.http1 import STATUS_LINE
 from _dockeraudit.learning import learn
 from _dockeraudit.listeners import load_listeners
+from _dockeraudit.logrecords import RecordReader, text_of
 from _dockeraudit.options import OneLineParser, load_settings, option_parser
-from _dockeraudit.report import log_history, run_report
-from _dockeraudit.scan import open_for_scan
+from _dockeraudit.policy import PolicyError
+from _dockeraudit.report import (
+    FORMATS,
+    TABLES,
+    ReportOptions,
+    line_batches,
+    log_history,
+    run_report,
+)
 from _dockeraudit.settings import Listener
 from _dockeraudit.startup import load_scanner
+from _dockeraudit.text import printable
+from _dockeraudit.textfiles import READ_ERRORS, error_output, open_text, read_failure, with_output
 from _dockeraudit.userrules import rules_markdown
 from _dockeraudit.verify import run_verify
 
@@ -58,13 +66,40 @@ def command_verify(arguments: Sequence[str]) -> int:
         help="a line's hash seen elsewhere; repeatable",
     )
     options = parser.parse_args(arguments)
-    return run_verify(
-        options.files, json_output=options.json, anchors=options.anchor, out=sys.stdout
-    )
+
+    def write(out: TextIO) -> int:
+        return run_verify(options.files, json_output=options.json, anchors=options.anchor, out=out)
+
+    return with_output("verify", write)
 
 
 def command_report(arguments: Sequence[str]) -> int:
-    """`report [FILE...]`: what leaked, where, who read it, and what was not recorded; of the audit log and its rotated files."""
+    """`report [FILE...]`: what leaked, where, who read it, and what was not recorded.
+
+    Reads audit logs: those named, or the log of --audit-log with its rotated files.
+    """
+    options = load_settings(arguments, os.environ, report_parser())
+    files = options.files or log_history(options.audit_log, options.since)
+    chosen = ReportOptions(
+        since=options.since,
+        container=options.container,
+        pattern=options.pattern,
+        secret=options.secret,
+        severity=options.severity,
+        fail_on=options.fail_on,
+        state=options.state,
+        placeholders=options.placeholders,
+        format=next((name for name in FORMATS if getattr(options, name, False)), "text"),
+        by=options.by,
+        everything=options.all,
+        top=options.top,
+    )
+    gc.disable()  # the tables hold no cycles, and this process ends with the report
+    return with_output("report", lambda out: run_report(files, chosen, out, error_output()))
+
+
+def report_parser() -> OneLineParser:
+    """The parser of `report`'s options."""
     parser = option_parser(
         ("audit-log", "config"), prog="dockeraudit report", description=command_report.__doc__
     )
@@ -72,53 +107,40 @@ def command_report(arguments: Sequence[str]) -> int:
         "files",
         nargs="*",
         metavar="FILE",
-        help="audit logs, also .gz; - is standard input; default: --audit-log's, with its rotated files",
+        help="audit logs, also compressed or shipped ones; - is standard input; "
+        "default: --audit-log's, with its rotated files",
     )
     for name, metavar, text in (
         ("since", "WHEN", "24h, 7d or a timestamp"),
         ("container", "NAME", "a name, or the beginning of an id"),
         ("pattern", "NAME", "a rule's name or id"),
-        (
-            "secret",
-            "FINGERPRINT",
-            "one credential: every container it leaked in, and every reader that saw it",
-        ),
+        ("secret", "FINGERPRINT", "one credential: everywhere it leaked, everybody who saw it"),
         ("severity", "SEVERITY", "HIGH, MEDIUM or LOW, and above"),
         ("fail-on", "SEVERITY", "exit 1 if there is such a finding, or a graver one"),
+        ("top", "N", "rows of each table (default: 20)"),
+        ("state", "FILE", "remember in FILE what was told; tell nothing unless there is more"),
     ):
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
-    parser.add_argument(
-        "--state",
-        metavar="FILE",
-        help="remember in FILE what was told, and tell nothing unless there is more: for cron",
-    )
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--html", action="store_true", help="one page, self-contained")
-    options = load_settings(arguments, os.environ, parser)
-    gc.disable()  # the tables hold no cycles, and this process ends with the report: a third faster
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a locale without the character at hand
-    return run_report(
-        options.files or log_history(options.audit_log, options.since),
-        since=options.since,
-        container=options.container,
-        pattern=options.pattern,
-        secret=options.secret,
-        severity=options.severity,
-        json_output=options.json,
-        html=options.html,
-        fail_on=options.fail_on,
-        state=options.state,
-        out=sys.stdout,
-        err=sys.stderr,
-        now=time.time(),
-    )
+    parser.add_argument("--by", choices=TABLES, help="one table by rule, container or reader")
+    for name, text in (
+        ("all", "every secret and every row"),
+        ("placeholders", "also what is plainly no secret: defaults, asterisks, examples"),
+        ("json", "for programs"),
+        ("csv", "a row for each way in which each secret was seen"),
+        ("html", "one page, self-contained"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
 
 
 def command_learn(arguments: Sequence[str]) -> int:
     """`learn AUDIT_LOG...`: the least settings that admit what the log has seen."""
     parser = OneLineParser(prog="dockeraudit learn", description=command_learn.__doc__)
     parser.add_argument(
-        "files", nargs="+", metavar="AUDIT_LOG", help="audit logs, also .gz; - is standard input"
+        "files",
+        nargs="+",
+        metavar="AUDIT_LOG",
+        help="audit logs, also compressed or shipped ones; - is standard input",
     )
     parser.add_argument(
         "--policy",
@@ -130,30 +152,60 @@ def command_learn(arguments: Sequence[str]) -> int:
         "--listener", metavar="NAME", help="only what came to this listener (its name or URL)"
     )
     options = parser.parse_args(arguments)
+    seen = ListenerRecords(options.listener)
     try:
-        records = (
-            record
-            for record in read_records(options.files)
-            if options.listener in (None, nested(record, ("client", "listener")))
-        )
-        lines = learn(records, options.policy == "linuxserver")
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {error.filename}: {error.strerror}") from None
-    sys.stdout.write("".join(line + "\n" for line in lines))
-    return 0
+        lines = learn(seen.of(read_records(options.files)), options.policy == "linuxserver")
+    except PolicyError as error:
+        raise ConfigurationError(seen.why_nothing(options.files, str(error))) from None
+
+    def write(out: TextIO) -> int:
+        out.write("".join(line + "\n" for line in lines))
+        return 0
+
+    return with_output("learn", write)
 
 
-def read_records(paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+class ListenerRecords:
+    """Records of one listener, or of all; remembers what there was, to say why there is nothing."""
+
+    def __init__(self, listener: str | None) -> None:
+        self.listener = listener
+        self.records = 0
+        self.listeners: set[str] = set()
+
+    def of(self, records: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+        """The records that came to the listener."""
+        for record in records:
+            self.records += 1
+            listener = text_of(nested(record, ("client", "listener")))
+            if listener:
+                self.listeners.add(listener)
+            if self.listener in (None, listener):
+                yield record
+
+    def why_nothing(self, files: Sequence[str], error: str) -> str:
+        """One sentence about a log from which nothing can be learned."""
+        where = ", ".join("standard input" if name == "-" else name for name in files)
+        if not self.records:
+            return printable(f"there are no records of dockeraudit in {where}")
+        if self.listener and self.listener not in self.listeners:
+            known = ", ".join(sorted(self.listeners)) or "none"
+            return printable(
+                f"--listener {self.listener!r}: no record in {where} is of it; there are: {known}"
+            )
+        return printable(f"{where}: {error}")
+
+
+def read_records(paths: Iterable[str]) -> Iterator[Mapping[str, Any]]:
     """The records of audit logs; lines that are none are passed over (`verify` names them)."""
+    reader = RecordReader()
     for path in paths:
-        with open_for_scan(path) as file:
-            for line in file:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict):
-                    yield record
+        try:
+            with open_text(path) as file:
+                for _, lines in line_batches(file):
+                    yield from reader.records(lines)
+        except READ_ERRORS as error:
+            raise ConfigurationError(read_failure(path, error)) from None
 
 
 def command_healthcheck(arguments: Sequence[str]) -> int:

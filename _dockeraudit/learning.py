@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from _dockeraudit.compatible import ACTIONS, OPEN_BY_DEFAULT, READERS, SWITCHES, CompatiblePolicy
-from _dockeraudit.policy import Asked, native_policy, path_pattern
+from _dockeraudit.policy import Asked, PolicyError, native_policy, path_pattern
 
 LEARNED_EVENTS = ("would_deny", "denied", "request")
 #: rules that refuse what no policy should admit
@@ -84,8 +84,13 @@ def least_rules(requests: Mapping[tuple[str, str], str]) -> list[str]:
 
 
 def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> list[str]:
-    """Lines for people to paste: variables for the environment, and native rules for the file."""
+    """Lines for people to paste: variables for the environment, and native rules for the file.
+
+    Raises PolicyError for a log without requests: rules from it would refuse everything.
+    """
     requests = learned_requests(records)
+    if not requests:
+        raise PolicyError("it has recorded no request, so there is nothing to learn from it")
     samples = [(method, path) for (method, _), path in requests.items()]
     name = "linuxserver" if linuxserver else "tecnativa"
     variables = least_variables(samples, linuxserver)

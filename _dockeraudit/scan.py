@@ -1,19 +1,21 @@
-"""The command `scan`: what files, standard input or containers' logs leak."""
+"""The command `scan`: what files, standard input or containers' logs leak.
+
+sources ─▶ TextScanner ─▶ AuditLog (records) ─▶ RecordTee ─▶ standard output or a file
+                                                   └─▶ FoundSecrets (for people, SARIF, CSV)
+"""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import signal
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from typing import Any, Callable, NamedTuple, TextIO
 
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.diagnostics import Diagnostics
@@ -25,14 +27,16 @@ from _dockeraudit.errors import (
     EngineError,
     HTTPError,
 )
-from _dockeraudit.options import ENVIRONMENT, load_settings, option_parser
+from _dockeraudit.found import FoundSecrets, found_text, write_found_csv, write_sarif
+from _dockeraudit.options import ENVIRONMENT, OneLineParser, load_settings, option_parser
+from _dockeraudit.report import look_for
 from _dockeraudit.scanner import Scanner
+from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import command_of
 from _dockeraudit.startup import load_scanner, open_log
 from _dockeraudit.streamrecords import StreamRecords
 from _dockeraudit.streams import Decoder, Piece, RawDecoder, StreamDemuxer
 from _dockeraudit.text import (
-    SEVERITY_RANK,
     WIDTH,
     ReportError,
     counted,
@@ -41,48 +45,65 @@ from _dockeraudit.text import (
     severity_rank,
     size_text,
 )
+from _dockeraudit.textfiles import (
+    READ_ERRORS,
+    error_output,
+    open_text,
+    plain_size,
+    read_failure,
+    with_output,
+)
 from _dockeraudit.textscanner import TextScanner
 
 SCAN_OPTIONS = (
-    "upstream",
-    "log-level",
-    "fsync",
-    "fingerprint-key",
-    "rules",
-    "only-rules",
-    "disable-rule",
-    "allow-secret",
-    "config",
-)
+    "upstream", "log-level", "fsync", "fingerprint-key", "rules", "only-rules", "disable-rule",
+    "allow-secret", "config",
+)  # fmt: skip
 SCAN_THREADS = 4  # containers read at once: the engine reads while we scan
-SCAN_QUEUE = 100_000  # records that may wait for a slow reader of standard output, so that none is lost to a burst
-SCAN_HELD = 10_000  # of them, beyond which a scan pauses; what one block of each thread can add finds room behind it
+SCAN_QUEUE = 100_000  # records that may wait for a slow reader of standard output
+SCAN_HELD = 10_000  # of them, beyond which a scan pauses; one more block of each thread fits then
 SCAN_PATIENCE = 30.0  # seconds that it pauses for a log that takes nothing
-PROGRESS_PERIOD = 0.2  # seconds between two looks of a terminal's progress line
+PROGRESS_PERIOD = 0.2  # seconds between two updates of a terminal's progress line
+ESTIMATE_AFTER = 2.0  # seconds from which on the time left is estimated
+EXIT_UNREAD = 2
+SCAN_FORMATS = ("text", "json", "sarif", "csv")
 
 
 def command_scan(arguments: Sequence[str]) -> int:
-    """`scan [FILE...] [--containers]`: what files, standard input or all containers' logs leak, as audit records on standard output.
+    """`scan [FILE...] [--containers [NAME...]]`: what files or containers' logs leak.
 
-    Exit status: 0 nothing found, 1 found, 69 something could not be read, 74 records were lost, 130 interrupted.
+    On a terminal the findings are shown by file; piped, they are audit records (--json).
+    Exit status: 0 nothing found, 1 found, 2 a file could not be read, 69 a container's log could
+    not be read, 74 records were lost, 130 interrupted.
     """
+    settings = load_settings(
+        arguments, {**os.environ, ENVIRONMENT + "AUDIT_LOG": "-"}, scan_parser()
+    )
+    try:
+        least = severity_rank("--fail-on", settings.fail_on)
+    except ReportError as error:
+        raise ConfigurationError(str(error)) from None
+    chosen = scan_format(settings)
+    return with_output("scan", lambda out: run_scan(settings, chosen, least, out))
+
+
+def scan_parser() -> OneLineParser:
+    """The parser of `scan`'s options."""
     parser = option_parser(SCAN_OPTIONS, prog="dockeraudit scan", description=command_scan.__doc__)
     parser.add_argument(
         "files",
         nargs="*",
         metavar="FILE",
-        help="a file, a folder, a .gz, or - for standard input, which is the default",
+        help="a file, a folder, also compressed ones; - is standard input, the default",
     )
     parser.add_argument(
         "--containers",
-        action="store_true",
-        help="the logs of all containers of the engine, running or not",
+        nargs="*",
+        metavar="NAME",
+        help="the logs of the engine's containers, running or not: all, or those named",
     )
     parser.add_argument(
-        "--audit-log",
-        action="append",
-        metavar="PATH",
-        help="where the records go (default: -, standard output)",
+        "--audit-log", action="append", metavar="PATH", help="where the audit records go"
     )
     parser.add_argument(
         "--fail-on",
@@ -90,54 +111,117 @@ def command_scan(arguments: Sequence[str]) -> int:
         default="LOW",
         help="exit 1 only for such a finding, or a graver one (default: LOW)",
     )
-    settings = load_settings(arguments, {**os.environ, ENVIRONMENT + "AUDIT_LOG": "-"}, parser)
-    try:
-        least = severity_rank("--fail-on", settings.fail_on)
-    except ReportError as error:
-        raise ConfigurationError(str(error)) from None
-    diagnostics = Diagnostics(settings.log_level)
-    scanner = load_scanner(settings)
-    scan = Scan(
-        scanner, open_log(settings, scanner, [], diagnostics, write_or_end, SCAN_QUEUE), diagnostics
-    )
+    for name, text in (
+        ("text", "by file or container; the default on a terminal"),
+        ("json", "audit records; the default where standard output is no terminal"),
+        ("sarif", "for code scanning (SARIF 2.1.0)"),
+        ("csv", "a row for each line with a secret"),
+        ("placeholders", "also what is plainly no secret: defaults, asterisks, examples"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser
+
+
+def scan_format(settings: Settings) -> str:
+    """The format on standard output; raises ConfigurationError for two at once."""
+    chosen = [name for name in SCAN_FORMATS if getattr(settings, name)]
+    if len(chosen) > 1:
+        raise ConfigurationError(f"--{chosen[0]} and --{chosen[1]} cannot be had together")
+    if chosen:
+        return chosen[0]
+    if settings.audit_log == "-":
+        return "text" if sys.stdout is not None and sys.stdout.isatty() else "json"
+    return "text" if sys.stdout is not None and sys.stdout.isatty() else "none"
+
+
+def run_scan(settings: Settings, chosen: str, least: int, out: TextIO) -> int:
+    """Scan what was asked for, write what was found, and return the exit status."""
+    diagnostics = Diagnostics(settings.log_level, error_output())
+    scanner, secrets = load_scanner(settings), FoundSecrets()
+    to_file = settings.audit_log != "-"
+    tee = RecordTee(write_or_end if to_file or chosen == "json" else write_nowhere, secrets)
+    about_log = diagnostics if to_file or chosen == "json" else Diagnostics("error", error_output())
+    log = open_log(settings, scanner, [], about_log, tee, SCAN_QUEUE)
+    scan = Scan(scanner, log, diagnostics)
     reason = "end"
     try:
-        if settings.files or not settings.containers:
+        if settings.files or settings.containers is None:
             scan.files(settings.files or ["-"])
-        if settings.containers:
-            scan.containers(settings.upstream)
+        if settings.containers is not None:
+            scan.containers(settings.upstream, settings.containers)
     except KeyboardInterrupt:
         reason = "SIGINT"
     finally:
         scan.tell_end()
-        grave = [
-            name
-            for name, severity in scan.log.counters()["findings"]
-            if SEVERITY_RANK.get(severity, 0) >= least
-        ]
-        status = scan.log.close(reason, settings.shutdown_timeout)
+        status = log.close(reason, settings.shutdown_timeout)
+    write_found(secrets, chosen, out, settings.placeholders)
     if reason != "end":
         return 128 + signal.SIGINT
-    return EXIT_FOUND if grave else status or (EXIT_UNAVAILABLE if scan.failures else 0)
+    if secrets.grave(least):
+        return EXIT_FOUND
+    return status or scan.exit_status()
+
+
+def write_found(secrets: FoundSecrets, chosen: str, out: TextIO, placeholders: bool) -> None:
+    """What was found, in the format that was chosen; as JSON it has been written already."""
+    if chosen == "text":
+        out.write(found_text(secrets, look_for(out), placeholders))
+    elif chosen == "sarif":
+        write_sarif(secrets, out, placeholders)
+    elif chosen == "csv":
+        write_found_csv(secrets, out, placeholders)
 
 
 def write_or_end(fd: int, data: bytes) -> int:
-    """Write; where the reader of standard output is gone, end as a process does that SIGPIPE ends."""
+    """Write; where the reader of standard output is gone, end as SIGPIPE ends a process."""
     try:
         return os.write(fd, data)
     except BrokenPipeError:
         os._exit(128 + signal.SIGPIPE)
 
 
+def write_nowhere(fd: int, data: bytes) -> int:
+    """Write nothing: the records are only read by us."""
+    return len(data)
+
+
+class RecordTee:
+    """Writes the log's bytes, and hands them to the findings of this scan."""
+
+    def __init__(self, write: Callable[[int, bytes], int], secrets: FoundSecrets) -> None:
+        self._write = write
+        self._secrets = secrets
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        """Write some bytes; returns how many were taken."""
+        taken = self._write(fd, data)
+        self._secrets.feed(data[:taken])
+        return taken
+
+
+class Container(NamedTuple):
+    """A container of the engine's list."""
+
+    container_id: str
+    name: str
+
+    def is_named(self, name: str) -> bool:
+        """Whether somebody means it by this name or beginning of an id."""
+        return name in (self.name, "/" + self.name) or (
+            len(name) >= 4 and self.container_id.startswith(name)
+        )
+
+
 class Scan:
     """A scan of files and containers: each is a stream in the log, with findings as of any other.
 
-    Threads. Containers are read by several at once; each owns its scanners, `_lock` guards the figures.
+    Threads. Containers are read by several at once; each owns its scanners, `_lock` guards the
+    figures.
     """
 
     def __init__(self, scanner: Scanner, log: AuditLog, diagnostics: Diagnostics) -> None:
         self.log = log
-        self.failures = 0
+        self.unread_files = self.unread_logs = 0
         self._scanner = scanner
         self._diagnostics = diagnostics
         self._client = {
@@ -149,85 +233,127 @@ class Scan:
         }
         self._lock = threading.Lock()
         self._terminal = diagnostics.stream.isatty()
-        self._shown = time.monotonic()
-        self._begun = time.monotonic()
+        self._begun = self._shown = time.monotonic()
         self._bytes = self._done = 0
-        self._total: int | None = None  # sources in all, where that is known
+        self._sources: int | None = None  # in all, where that is known
+        self._size = self._position = 0  # of the files, on disk
+
+    def exit_status(self) -> int:
+        """0, or what could not be read."""
+        if self.unread_files:
+            return EXIT_UNREAD
+        return EXIT_UNAVAILABLE if self.unread_logs else 0
 
     # -- files
 
-    def files(self, paths: Iterable[str]) -> None:
+    def files(self, paths: Sequence[str]) -> None:
         """Scan files, the files of folders, and standard input."""
+        if self._terminal:
+            self._announce(paths)
         for path in self._expand(paths):
+            begun_at = self._position
             try:
-                with open_for_scan(path) as file:
-                    blocks = iter(lambda: file.read1(BLOCK), b"")
+                with open_text(path) as file:
+                    blocks = self._blocks(file, begun_at)
                     self._source(path, None, blocks, RawDecoder("file"), path)
-            except (OSError, EOFError, zlib.error) as error:
-                self._fail(f"cannot read {path}: {error}; what came before is scanned")
+            except READ_ERRORS as error:
+                self._fail(f"{read_failure(path, error)}; what came before is scanned")
+                self.unread_files += 1
+            self._position = begun_at + plain_size(path)
 
-    def _expand(self, paths: Iterable[str]) -> Iterator[str]:
-        """The files meant by a list of files and folders; what in a folder is no file (a socket, a device) is passed over."""
+    def _announce(self, paths: Sequence[str]) -> None:
+        """Measure the files, for the progress; say so where a person is to type."""
+        if "-" in paths and sys.stdin is not None and sys.stdin.isatty():
+            self._diagnostics.say(
+                "info", "reading this terminal: type or paste, then Ctrl-D at a line's beginning"
+            )
+        self._size = sum(plain_size(path) for path in self._expand(paths, quiet=True))
+
+    def _blocks(self, file: Any, begun_at: int) -> Iterator[bytes]:
+        """A file's blocks; the position on disk goes along."""
+        while True:
+            block = file.read1(BLOCK)
+            if not block:
+                return
+            if self._size:
+                self._position = begun_at + file.position()
+            yield block
+
+    def _expand(self, paths: Iterable[str], quiet: bool = False) -> Iterator[str]:
+        """The files meant by files and folders; in a folder, sockets and devices are passed over."""
+
+        def unreadable(error: OSError) -> None:
+            if not quiet:
+                self._fail(f"cannot read the folder {error.filename}: {error.strerror}")
+                self.unread_files += 1
+
         for path in paths:
             if not os.path.isdir(path):
                 yield path
                 continue
-            for folder, folders, names in os.walk(
-                path,
-                onerror=lambda error: self._fail(
-                    f"cannot read the folder {error.filename}: {error.strerror}"
-                ),
-            ):
+            for folder, folders, names in os.walk(path, onerror=unreadable):
                 folders.sort()
-                yield from filter(
-                    os.path.isfile, (os.path.join(folder, name) for name in sorted(names))
-                )
+                inside = (os.path.join(folder, name) for name in sorted(names))
+                yield from filter(os.path.isfile, inside)
 
     # -- containers
 
-    def containers(self, socket_path: str) -> None:
-        """Scan the logs of all containers, several at once."""
+    def containers(self, socket_path: str, names: Sequence[str] = ()) -> None:
+        """Scan the logs of all containers, or of those named; several at once."""
         try:
-            with closing(UnixHTTPConnection(socket_path)) as connection:
-                head, blocks = engine_stream(connection, "/containers/json?all=1")
-                answer = b"".join(blocks)
-            if head.status != 200:
-                raise EngineError(f"the engine answered {head.status}")
-            found = [
-                (container["Id"], container_title(container)) for container in json.loads(answer)
-            ]
+            found = self._listed(socket_path)
         except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
             self._fail(f"cannot list the containers of {socket_path}: {error}")
+            self.unread_logs += 1
             return
-        self._total = self._done + len(found)
+        for name in names:
+            if not any(one.is_named(name) for one in found):
+                known = ", ".join(one.name for one in found[:5]) or "none"
+                self._fail(f"the engine has no container {name!r}; there are: {known}")
+                self.unread_logs += 1
+        if names:
+            found = [one for one in found if any(map(one.is_named, names))]
+        self._sources = self._done + len(found)
         executor = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scan")
         try:
-            for job in [
-                executor.submit(self._container, socket_path, container_id, name)
-                for container_id, name in found
-            ]:
+            for job in [executor.submit(self._container, socket_path, one) for one in found]:
                 job.result()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def _container(self, socket_path: str, container_id: str, name: str) -> None:
-        """Scan one container's log. With a terminal it is raw, which engines before 23 do not say in their answer."""
+    def _listed(self, socket_path: str) -> list[Container]:
+        """The engine's containers; raises what asking and reading the answer may raise."""
+        with closing(UnixHTTPConnection(socket_path)) as connection:
+            head, blocks = engine_stream(connection, "/containers/json?all=1")
+            answer = b"".join(blocks)
+        if head.status != 200:
+            raise EngineError(f"the engine answered {head.status}")
+        return [
+            Container(container["Id"], container_title(container))
+            for container in json.loads(answer)
+        ]
+
+    def _container(self, socket_path: str, container: Container) -> None:
+        """Scan one container's log.
+
+        With a terminal it is raw, which engines before 23 do not say in their answer.
+        """
+        container_id, name = container
         try:
-            tty = nested(
-                ask_engine(socket_path, f"/containers/{container_id}/json"), ("Config", "Tty")
-            )
+            answer = ask_engine(socket_path, f"/containers/{container_id}/json")
+            tty = nested(answer, ("Config", "Tty"))
             with closing(UnixHTTPConnection(socket_path)) as connection:
-                head, blocks = engine_stream(
-                    connection, f"/containers/{container_id}/logs?stdout=1&stderr=1"
-                )
+                target = f"/containers/{container_id}/logs?stdout=1&stderr=1"
+                head, blocks = engine_stream(connection, target)
                 if head.status != 200:
-                    raise EngineError(
-                        f"the engine answered {head.status}: {engine_message(b''.join(blocks))}"
-                    )
+                    message = engine_message(b"".join(blocks))
+                    raise EngineError(f"the engine answered {head.status}: {message}")
                 decoder = RawDecoder("tty") if tty else StreamDemuxer("multiplexed")
                 self._source(container_id, name, blocks, decoder, name)
         except (HTTPError, OSError, ValueError) as error:
             self._fail(f"cannot read the log of {name}: {error}")
+            with self._lock:
+                self.unread_logs += 1
 
     # -- either
 
@@ -239,7 +365,10 @@ class Scan:
         decoder: Decoder,
         title: str,
     ) -> None:
-        """Scan one source to its end; what reading it raises passes through, when all before has been scanned."""
+        """Scan one source to its end.
+
+        An exception of its reading passes through, when all before it has been scanned.
+        """
         audit = self.log.open_stream("scan", container_id, self._client, False, True)
         audit.named(container_id, container_name)
         texts: dict[str, TextScanner] = {}
@@ -254,22 +383,19 @@ class Scan:
             self._feed(texts, audit, decoder.end())
             for text in texts.values():
                 text.end()
-            lines = sum(text.lines for text in texts.values())
             audit.close(
                 framing=decoder.framing or "raw",
                 nbytes=size,
                 frames=decoder.frames,
-                lines=lines,
+                lines=sum(text.lines for text in texts.values()),
                 unscanned=0,
                 reason=reason,
             )
         with self._lock:
             self._done += 1
         if not self._terminal:
-            self._diagnostics.say(
-                "info" if container_name else "debug",
-                printable(f"scanned {title}: {size_text(size)}"),
-            )
+            level = "info" if container_name else "debug"
+            self._diagnostics.say(level, printable(f"scanned {title}: {size_text(size)}"))
 
     def _feed(
         self, texts: dict[str, TextScanner], audit: StreamRecords, pieces: Sequence[Piece]
@@ -283,31 +409,42 @@ class Scan:
                 texts[stream_type] = TextScanner(self._scanner, audit, stream_type)
             texts[stream_type].feed(data)
 
+    # -- for people
+
     def _advance(self, nbytes: int, title: str) -> None:
-        """Some more has been read: on a terminal, say so now and then."""
+        """Count what has been read; on a terminal, show it now and then."""
         with self._lock:
             self._bytes += nbytes
             if self._terminal and time.monotonic() - self._shown >= PROGRESS_PERIOD:
                 self._shown = time.monotonic()
-                self._rewrite(f"{self._figures()}: {title}")
+                self._rewrite(f"{self._progress()}{self._figures()}: {title}")
+
+    def _progress(self) -> str:
+        """Percent and time left, where the size of all is known."""
+        if not self._size:
+            return ""
+        part = min(1.0, self._position / self._size)
+        text, spent = f"{part:.0%}, ", time.monotonic() - self._begun
+        if part and spent > ESTIMATE_AFTER:
+            text += f"{spent * (1 - part) / part:.0f} s left, "
+        return text
 
     def _figures(self) -> str:
-        of = f" of {self._total}" if self._total is not None else ""
+        of = f" of {self._sources}" if self._sources is not None else ""
         found = sum(self.log.counters()["findings"].values())
         return f"{self._done}{of} scanned, {size_text(self._bytes)}, {counted(found, 'finding')}"
 
     def _rewrite(self, text: str) -> None:
+        """Replace the progress line."""
         try:
-            self._diagnostics.stream.write(
-                "\r" + fit(text, WIDTH - 1) + "\x1b[K" if text else "\r\x1b[K"
-            )
+            line = fit(text, WIDTH - 1) if text else ""
+            self._diagnostics.stream.write(f"\r{line}\x1b[K")
             self._diagnostics.stream.flush()
         except (OSError, ValueError):
-            pass  # nobody looks
+            pass  # the terminal is gone
 
     def _fail(self, text: str) -> None:
         with self._lock:
-            self.failures += 1
             if self._terminal:
                 self._rewrite("")
             self._diagnostics.say("error", printable(text))
@@ -317,9 +454,8 @@ class Scan:
         with self._lock:
             if self._terminal:
                 self._rewrite("")
-            self._diagnostics.say(
-                "info", f"{self._figures()}, in {time.monotonic() - self._begun:.1f} s"
-            )
+            spent = time.monotonic() - self._begun
+            self._diagnostics.say("info", f"{self._figures()}, in {spent:.1f} s")
 
 
 def container_title(container: Mapping[str, Any]) -> str:
@@ -329,15 +465,8 @@ def container_title(container: Mapping[str, Any]) -> str:
 
 
 def engine_message(body: bytes) -> str:
-    """What an error answer of the engine says."""
+    """The message of an error answer of the engine."""
     try:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode("utf-8", "replace")
-
-
-def open_for_scan(path: str) -> Any:
-    """A readable file of bytes; .gz is unpacked, - is standard input."""
-    if path == "-":
-        return open(sys.stdin.fileno(), "rb", closefd=False)
-    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")

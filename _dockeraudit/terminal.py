@@ -1,84 +1,123 @@
-"""The report as text: 80 columns, coloured on a terminal only."""
+"""The report as text, as wide as the terminal, coloured on a terminal only."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from _dockeraudit.summary import LOSSES, AuditSummary, Place, Reader, Secret, Tally
+from _dockeraudit.summary import LOSSES, AuditSummary, secret_news
+from _dockeraudit.tallies import LeakingContainer, Reader, Refusal, Secret, Tally
 from _dockeraudit.text import (
-    NAMES,
     SEVERITY_RANK,
     WIDTH,
     columns,
     counted,
     fit,
+    fit_middle,
     pad,
     printable,
+    shorten_ids,
     size_text,
 )
 
-COLOURS = {"HIGH": "31;1", "MEDIUM": "33", "LOW": "36", "loss": "31;1", "title": "1"}
-ROWS = 20  # rows of each table for people; --json has them all
+COLOURS = {
+    "HIGH": "31;1", "MEDIUM": "33", "LOW": "36", "loss": "31;1", "title": "1", "new": "32;1",
+}  # fmt: skip
+NAMES = 3  # containers or readers named in a line; --secret has them all
+ROWS = 20  # rows of each table for people; --all and --json have them all
 ALL_ROWS = 1_000  # rows where one secret was asked for
+ALIKE = 5  # secrets of one rule from which on they share an entry
+LEAST_WIDTH = 60  # columns that a report takes however narrow the terminal is
+INDENT = " " * 9
 
 
-def render_text(summary: AuditSummary, colour: bool) -> str:
-    """The report for a terminal, at most 80 columns; with --secret every container and reader of it."""
+class Look(NamedTuple):
+    """How the report is shown.
 
-    def paint(text: str, kind: str) -> str:
-        return f"\x1b[{COLOURS[kind]}m{text}\x1b[0m" if colour and kind in COLOURS else text
+    `rows`: of each table; `grouped`: secrets of one rule share an entry where they are many;
+    `new`: digests of what no earlier report has told, None where nothing is known of earlier ones.
+    """
 
-    choice, secrets = summary.choice, summary.worst_secrets()
-    lines = [fit(period_text(summary) or "no records", WIDTH), fit(headline(summary), WIDTH)]
-    if secrets:
-        lines += ["", paint("What leaked", "title")]
-    for secret in secrets[:ROWS]:
-        lines += secret_lines(summary, secret, paint)
-    if len(secrets) > ROWS:
-        lines.append(f"  and {len(secrets) - ROWS} more secrets; --json has them all")
-    if not choice.secret:
-        lines += table(
-            paint("Which containers leak most", "title"), map(place_line, summary.worst_places())
+    colour: bool = False
+    width: int = WIDTH
+    rows: int = ROWS
+    grouped: bool = True
+    new: frozenset[str] | None = None
+
+    def paint(self, text: str, kind: str) -> str:
+        """The text in its colour."""
+        if not self.colour or kind not in COLOURS:
+            return text
+        return f"\x1b[{COLOURS[kind]}m{text}\x1b[0m"
+
+
+PLAIN = Look()
+
+
+def render_text(summary: AuditSummary, look: Look = PLAIN) -> str:
+    """The report for a terminal; with --secret every container and reader of that one."""
+    look = look._replace(width=max(look.width, LEAST_WIDTH))
+    lines = [fit(period_text(summary) or "no records", look.width)]
+    lines.append(fit(headline(summary), look.width))
+    secrets = summary.worst_secrets()
+    new = [secret for secret in secrets if is_new(secret, look)]
+    if new and len(new) < len(secrets):
+        lines += leaks("New since the last report", new, summary, look)
+        lines += leaks(
+            "Seen before, and again", [one for one in secrets if one not in new], summary, look
         )
-        title = "Who read these streams" if not choice.of_findings else "Who saw these findings"
-        lines += table(paint(title, "title"), map(reader_line, summary.all_readers()))
-        lines += table(
-            paint("Refused requests", "title"), (refusal_line(*item) for item in summary.refusals())
-        )
-    losses = [
-        f"{summary.losses[what]:>11,}  {text}"
-        for what, text in LOSSES.items()
-        if summary.losses[what]
-    ]
-    lines += table(paint("Not recorded or not scanned", "loss"), losses)
-    if not losses:
-        lines += ["", "Everything was scanned and recorded, as far as these records tell."]
-    if secrets and not choice.secret:
-        lines.append(
-            f"More of one secret: dockeraudit report --secret {secrets[0].fingerprint or 'FINGERPRINT'}"
-        )
+    else:
+        title = "What leaked" + (", all of it new" if new else "")
+        lines += leaks(title, secrets, summary, look)
+    if not summary.choice.secret:
+        lines += other_tables(summary, look)
+    lines += loss_lines(summary, look)
+    if secrets and not summary.choice.secret:
+        one = secrets[0].fingerprint or "FINGERPRINT"
+        lines.append(f"More of one secret: dockeraudit report --secret {one}")
     return "\n".join(lines) + "\n"
 
 
+def is_new(secret: Secret, look: Look) -> bool:
+    """Whether no earlier report has told of the secret, or of one of its containers or readers."""
+    if look.new is None:
+        return False
+    return any(secret_news(secret, seen) in look.new for seen in secret.sightings)
+
+
 def period_text(summary: AuditSummary) -> str:
-    """From when to when."""
-    return (
-        f"{minute(summary.first)} to {minute(summary.last)} UTC, {counted(summary.records, 'record')}"
-        if summary.records
-        else ""
-    )
+    """From when to when, and how many records; nothing where there are none."""
+    if not summary.records:
+        return ""
+    period = f"{minute(summary.first)} to {minute(summary.last)} UTC"
+    return f"{period}, {counted(summary.records, 'record')}"
 
 
 def headline(summary: AuditSummary) -> str:
     """The report in one sentence."""
     total = sum(summary.findings.values())
     if not total:
-        return "no findings"
+        return "no findings" + chosen_text(summary)
     distinct = Counter(secret.severity for secret in summary.secrets.values())
-    graded = ", ".join(f"{distinct[name]} {name}" for name in SEVERITY_RANK if distinct[name])
-    return f"{counted(len(summary.secrets), 'secret')} ({graded}) in {counted(len(summary.places), 'container')}, seen {total:,} times"
+    graded = ", ".join(f"{distinct[name]:,} {name}" for name in SEVERITY_RANK if distinct[name])
+    where = counted(len(summary.containers), "container")
+    secrets = counted(len(summary.secrets), "secret")
+    return f"{secrets} ({graded}) in {where}, seen {counted(total, 'time')}{chosen_text(summary)}"
+
+
+def chosen_text(summary: AuditSummary) -> str:
+    """What the report was narrowed to."""
+    choice = summary.choice
+    severity = next((name for name, rank in SEVERITY_RANK.items() if rank == choice.least), "")
+    parts = [
+        f"of {choice.pattern}" if choice.pattern else "",
+        f"in {choice.container}" if choice.container else "",
+        f"of {severity} and above" if severity in ("MEDIUM", "LOW") else "",
+        f"of {severity}" if severity == "HIGH" else "",
+    ]
+    text = " ".join(filter(None, parts))
+    return f" {text}" if text else ""
 
 
 def minute(timestamp: str) -> str:
@@ -86,78 +125,269 @@ def minute(timestamp: str) -> str:
     return timestamp[:16].replace("T", " ")
 
 
-def secret_lines(summary: AuditSummary, secret: Secret, paint: Any) -> list[str]:
-    """A distinct secret: what, how often, when, where, and who saw it."""
-    head = f"  {fit(secret.severity, 6):6} {pad(secret.pattern, 27)} {pad(secret.redacted, 9)} {secret.count:>8,} x  "
-    lines = [paint(head, secret.severity) + fit(secret.fingerprint or "end not seen", 17)]
-    lines.append(fit(f"         {minute(secret.first)} to {minute(secret.last)}", WIDTH))
-    if summary.choice.secret:
-        pairs = sorted(secret.sightings.items(), key=lambda item: (-item[1].count, item[0]))
-        rows = (
-            f"{tally.count:>10,} x  {minute(tally.last)}  {pad(summary.label_of(container), 24)}  {client}"
-            for (container, client), tally in pairs
-        )
-        return (
-            lines
-            + table(
-                "           times  last seen         container                 read by",
-                rows,
-                ALL_ROWS,
-            )[1:]
-        )
-    lines.append(
-        named_line(
-            "in",
-            [summary.label_of(container) for container, _ in secret.by(0).most_common(NAMES)],
-            len(secret.by(0)),
-        )
-    )
-    lines.append(
-        named_line(
-            "read by", [client for client, _ in secret.by(1).most_common(NAMES)], len(secret.by(1))
-        )
-    )
+# -- secrets
+
+
+def leaks(title: str, secrets: Sequence[Secret], summary: AuditSummary, look: Look) -> list[str]:
+    """A titled list of secrets; many of one rule share an entry."""
+    entries = grouped(secrets) if look.grouped and not summary.choice.secret else each(secrets)
+    if not entries:
+        return []
+    kind = "new" if title.startswith("New") else "title"
+    lines = ["", look.paint(title, kind)]
+    for entry in entries[: look.rows]:
+        if len(entry) == 1:
+            lines += secret_lines(entry[0], summary, look)
+        else:
+            lines += group_lines(entry, summary, look)
+    left = sum(map(len, entries[look.rows :]))
+    if left:
+        lines.append(f"  and {counted(left, 'more secret')}; --all shows them")
     return lines
 
 
-def named_line(what: str, names: Sequence[str], total: int) -> str:
-    """As many of the names as find room in a line, at least one, and how many more there are."""
-    line, named = f"         {what} ", 0
+def each(secrets: Sequence[Secret]) -> list[list[Secret]]:
+    """Every secret on its own."""
+    return [[secret] for secret in secrets]
+
+
+def grouped(secrets: Sequence[Secret]) -> list[list[Secret]]:
+    """Secrets of one rule and severity together where they are many, else each on its own."""
+    alike: dict[tuple[str, str], list[Secret]] = {}
+    for secret in secrets:
+        alike.setdefault((secret.severity, secret.rule), []).append(secret)
+    entries: list[list[Secret]] = []
+    for group in alike.values():
+        entries += [group] if len(group) >= ALIKE else each(group)
+    return sorted(
+        entries,
+        key=lambda entry: (
+            -SEVERITY_RANK.get(entry[0].severity, 0),
+            -sum(secret.count for secret in entry),
+        ),
+    )
+
+
+def secret_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]:
+    """A distinct secret: what, how often, when, where, and who saw it."""
+    head = secret_head(secret, look)
+    times = f"{INDENT}{minute(secret.first)} to {minute(secret.last)}"
+    if secret.placeholder:
+        times += "; a placeholder, no secret"
+    lines = [head, fit(times, look.width)]
+    if summary.choice.secret:
+        return lines + sighting_lines(secret, summary, look)
+    return lines + where_lines([secret], summary, look.width)
+
+
+def secret_head(secret: Secret, look: Look) -> str:
+    """The line that begins a secret's entry."""
+    pattern = pad(secret.pattern, max(12, look.width - 53))
+    head = f"  {fit(secret.severity, 6):6} {pattern} {pad(secret.redacted, 9)}"
+    head += f" {secret.count:>8,} x  "
+    return look.paint(head, secret.severity) + fit(secret.fingerprint or "end not seen", 17)
+
+
+def group_lines(secrets: Sequence[Secret], summary: AuditSummary, look: Look) -> list[str]:
+    """Many secrets of one rule in one entry."""
+    first = secrets[0]
+    total = sum(secret.count for secret in secrets)
+    head = f"  {fit(first.severity, 6):6} {pad(first.pattern, max(12, look.width - 53))}"
+    head += f" {counted(len(secrets), 'secret'):>15} {total:>11,} x"
+    begin, end = min(secret.first for secret in secrets), max(secret.last for secret in secrets)
+    lines = [look.paint(fit(head, look.width), first.severity)]
+    lines.append(fit(f"{INDENT}{minute(begin)} to {minute(end)}", look.width))
+    lines += where_lines(secrets, summary, look.width)
+    lines.append(fit(f"{INDENT}each of them: --pattern {first.rule} --all", look.width))
+    return lines
+
+
+def where_lines(secrets: Sequence[Secret], summary: AuditSummary, width: int) -> list[str]:
+    """In which containers some secrets are, in which answers, and who read them."""
+    inside: Counter[str] = Counter()
+    clients: Counter[str] = Counter()
+    answers: Counter[str] = Counter()
+    for secret in secrets:
+        inside.update(secret.by_container())
+        clients.update(secret.by_client())
+        answers.update(secret.by_where())
+    names = [summary.label_of(container) for container, _ in inside.most_common(NAMES)]
+    lines = [named_line("in", names, len(inside), width)]
+    if set(answers) - {"output"}:
+        lines.append(fit(f"{INDENT}{answers_text(answers)}", width))
+    readers = [client for client, _ in clients.most_common(NAMES)]
+    return [*lines, named_line("read by", readers, len(clients), width)]
+
+
+def answers_text(answers: Mapping[str, int]) -> str:
+    """How often in the container's own output, and how often in which answers of the engine."""
+    parts = [
+        f"in its log {count:,} x" if where == "output" else f"in {where} {count:,} x"
+        for where, count in sorted(answers.items(), key=lambda item: (item[0] != "output", item))
+    ]
+    return ", ".join(parts)
+
+
+def sighting_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]:
+    """Every way in which one secret was seen."""
+    known = sorted(secret.sightings.items(), key=lambda item: (-item[1].count, item[0]))
+    elsewhere = any(seen.where != "output" for seen in secret.sightings)
+    rows = []
+    for seen, tally in known:
+        label = pad(summary.label_of(seen.container), 24)
+        where = pad("its log" if seen.where == "output" else seen.where, 9) if elsewhere else ""
+        row = f"{tally.count:>10,} x  {minute(tally.last)}  {label}  {where}"
+        rows.append(row + seen.client)
+    title = "           times  last seen         container                 "
+    title += "in       " if elsewhere else ""
+    title = fit(title + "read by", look.width)
+    return table(title, rows, look._replace(rows=max(look.rows, ALL_ROWS)))[1:]
+
+
+def named_line(what: str, names: Sequence[str], total: int, width: int = WIDTH) -> str:
+    """As many names as find room in a line, at least one, and how many more there are."""
+    line, named = f"{INDENT}{what} ", 0
     for name in names:
-        room = WIDTH - columns(line) - len(f",  and {total} more")
+        room = width - columns(line) - len(f",  and {total} more")
         text = fit(name, max(room, 12))
         if named and (room < 12 or text != printable(name)):
             break
         line += (", " if named else "") + text
         named += 1
-    return fit(line + (f" and {total - named} more" if total > named else ""), WIDTH)
+    return fit(line + (f" and {total - named:,} more" if total > named else ""), width)
 
 
-def place_line(place: Place) -> str:
-    """A container with its findings."""
-    graded = ", ".join(
-        f"{place.severities[name]:,} {name}" for name in SEVERITY_RANK if place.severities[name]
+# -- tables
+
+
+def other_tables(summary: AuditSummary, look: Look) -> list[str]:
+    """Containers, readers and refused requests."""
+    who = "Who saw these findings" if summary.choice.of_findings else "Who read these streams"
+    lines = table(
+        look.paint("Which containers leak most", "title"),
+        [container_line(container) for container in summary.worst_containers()],
+        look,
     )
-    return f"{place.count:>11,}  {pad(place.label, 30)}  {graded}"
+    lines += table(
+        look.paint(who, "title"), [reader_line(reader) for reader in summary.all_readers()], look
+    )
+    for only_learned, title in (
+        (False, "Refused requests"),
+        (True, "Requests that learn mode let through, and a rule would refuse"),
+    ):
+        rows = [
+            refusal_line(refusal, tally, look.width)
+            for refusal, tally in summary.refusals(only_learned)
+        ]
+        lines += table(look.paint(title, "title"), rows, look)
+    return lines
 
 
-def reader_line(reader: Reader) -> str:
-    """A reader with how much."""
-    unfinished = f", {reader.unfinished} open" if reader.unfinished else ""
-    return f"{size_text(reader.bytes):>11}  {counted(reader.streams, 'stream'):>13}  {counted(reader.count, 'finding'):>16}  {reader.client}{unfinished}"
-
-
-def refusal_line(key: Sequence[str], tally: Tally) -> str:
-    """A refused request."""
-    event, method, path, rule, client = key
-    told = "" if event == "denied" else " (only learned)"
-    return f"{tally.count:>11,}  {client}: {method} {path}, rule {rule}{told}"
-
-
-def table(title: str, rows: Iterable[str], limit: int = ROWS) -> list[str]:
+def table(title: str, rows: Iterable[str], look: Look = PLAIN) -> list[str]:
     """A titled table, or nothing."""
     rows = list(rows)
     if not rows:
         return []
-    more = [f"             and {len(rows) - limit:,} more"] if len(rows) > limit else []
-    return ["", title, *(fit(row, WIDTH) for row in rows[:limit]), *more]
+    lines = ["", title, *(fit(row, look.width) for row in rows[: look.rows])]
+    if len(rows) > look.rows:
+        lines.append(f"             and {len(rows) - look.rows:,} more; --all shows them")
+    return lines
+
+
+def container_line(container: LeakingContainer) -> str:
+    """A container with its findings."""
+    graded = ", ".join(
+        f"{container.severities[name]:,} {name}"
+        for name in SEVERITY_RANK
+        if container.severities[name]
+    )
+    return f"{container.count:>11,}  {pad(container.label, 30)}  {graded}"
+
+
+def reader_line(reader: Reader) -> str:
+    """A reader with how much it read."""
+    unfinished = f", {reader.unfinished:,} open" if reader.unfinished else ""
+    streams, findings = counted(reader.streams, "stream"), counted(reader.count, "finding")
+    who = f"{reader.client}{unfinished}"
+    return f"{size_text(reader.bytes):>11}  {streams:>13}  {findings:>16}  {who}"
+
+
+def refusal_line(refusal: Refusal, tally: Tally, width: int = WIDTH) -> str:
+    """A refused request; a long path is cut so that method and rule stay."""
+    begin = f"{tally.count:>11,}  {fit(refusal.client, 30)}: {fit(refusal.method, 10)} "
+    end = f", rule {fit(refusal.rule, 24)}"
+    room = max(12, width - columns(begin) - columns(end))
+    return begin + fit_middle(shorten_ids(refusal.path), room) + end
+
+
+def loss_lines(summary: AuditSummary, look: Look) -> list[str]:
+    """What was not recorded or not scanned; or that nothing is known to be missing."""
+    rows = [
+        f"{summary.losses[what]:>11,}  {text}{suppressed_text(summary, what)}"
+        for what, text in LOSSES.items()
+        if summary.losses[what]
+    ]
+    lines = table(look.paint("Not recorded or not scanned", "loss"), rows, look)
+    if not rows and summary.records:
+        lines += ["", "Everything was scanned and recorded, as far as these records tell."]
+    if summary.placeholders and not summary.choice.placeholders:
+        left_out = counted(summary.placeholders, "finding")
+        lines.append(f"Left out: {left_out} of placeholders; --placeholders shows them.")
+    return lines
+
+
+def suppressed_text(summary: AuditSummary, what: str) -> str:
+    """The severities of findings that were only counted."""
+    counts = summary.suppressed
+    if what != "findings_suppressed" or not counts:
+        return ""
+    graded = ", ".join(f"{counts[name]:,} {name}" for name in SEVERITY_RANK if counts[name])
+    return f" ({graded})" if graded else ""
+
+
+# -- one table by rule, container or reader
+
+
+class Row(NamedTuple):
+    """What a table by rule, container or reader counts for one of them."""
+
+    secrets: set[int]
+    containers: set[str]
+    clients: set[str]
+    severities: Counter[str]
+
+
+def table_by(kind: str, summary: AuditSummary, look: Look = PLAIN) -> str:
+    """The report as one table by `rule`, `container` or `reader`, the worst first."""
+    rows: dict[str, Row] = {}
+    for secret in summary.secrets.values():
+        for seen, tally in secret.sightings.items():
+            name = key_of(kind, secret, summary.label_of(seen.container), seen.client)
+            row = rows.setdefault(name, Row(set(), set(), set(), Counter()))
+            row.secrets.add(id(secret))
+            row.containers.add(seen.container)
+            row.clients.add(seen.client)
+            row.severities[secret.severity] += tally.count
+    worst = sorted(
+        rows.items(),
+        key=lambda item: ([-item[1].severities[name] for name in SEVERITY_RANK], item[0]),
+    )
+    numbers = f"{'secrets':>9}{'containers':>12}{'readers':>9}{'HIGH':>9}{'MEDIUM':>9}{'LOW':>9}"
+    room = max(12, look.width - len(numbers) - 2)
+    lines = [fit(period_text(summary) or "no records", look.width), headline(summary), ""]
+    lines.append(look.paint(f"{pad(kind, room)}{numbers}", "title"))
+    lines += [f"{pad(name, room)}{row_numbers(row)}" for name, row in worst[: look.rows]]
+    if len(worst) > look.rows:
+        lines.append(f"and {len(worst) - look.rows:,} more; --all shows them")
+    return "\n".join([*lines, *loss_lines(summary, look)]) + "\n"
+
+
+def key_of(kind: str, secret: Secret, container: str, client: str) -> str:
+    """What a secret is counted under in a table of this kind."""
+    return {"rule": secret.pattern, "container": container, "reader": client}[kind]
+
+
+def row_numbers(row: Row) -> str:
+    """The numbers of a row."""
+    text = f"{len(row.secrets):>9,}{len(row.containers):>12,}{len(row.clients):>9,}"
+    return text + "".join(f"{row.severities[name] or '':>9}" for name in SEVERITY_RANK)

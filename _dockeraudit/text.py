@@ -1,15 +1,21 @@
-"""Text for people: control characters escaped, plurals, sizes, columns."""
+"""Text for people: control characters escaped, plurals, sizes, columns of a terminal."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-#: What a terminal or a browser would obey, or not show: C0 and C1 controls, zero-width and bidirectional ones, line and
-#: paragraph separators, tags, and lone surrogates, which cannot be written at all.
+#: Characters that a terminal or a browser would obey or hide: C0 and C1 controls, zero-width and
+#: bidirectional ones, line and paragraph separators, tags; and lone surrogates, which cannot be
+#: written at all.
 UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f"
+    "\\ud800-\\udfff\\ufeff\\ufff9-\\ufffb\\U000e0000-\\U000e007f]"
 )
+WIDTH = 80  # columns where the terminal's own width is not known
+LONG_ID = re.compile(r"(?<![0-9A-Za-z])[0-9a-f]{64}(?![0-9A-Za-z])")
+SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SHORT_ID = 12  # digits of an id that docker's own tables show
 
 
 def printable(text: str) -> str:
@@ -33,17 +39,13 @@ def severity_rank(option: str, text: str | None) -> int:
     return SEVERITY_RANK[text.upper()]
 
 
-WIDTH = 80  # columns of a terminal nobody has widened
-NAMES = 3  # containers or readers named in a line; --secret has them all
-
-
-def counted(count: int, what: str) -> str:
+def counted(count: int, noun: str) -> str:
     """`1 secret`, `2 secrets`."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def fit(text: str, width: int) -> str:
-    """The text, harmless and no wider than this."""
+    """The text with control characters escaped, cut to `width` columns."""
     text = printable(text)
     if text.isascii():
         return text if len(text) <= width else text[: width - 1] + "…"
@@ -54,14 +56,30 @@ def fit(text: str, width: int) -> str:
     return text + "…"
 
 
+def fit_middle(text: str, width: int) -> str:
+    """The same, but cut in the middle: a path keeps its beginning and its last segments."""
+    text = printable(text)
+    if columns(text) <= width:
+        return text
+    tail = text[-((width - 1) // 2) :]
+    while tail and columns(tail) > (width - 1) // 2:
+        tail = tail[1:]
+    return fit(text[: len(text) - len(tail)], width - columns(tail)) + tail
+
+
+def shorten_ids(text: str) -> str:
+    """Ids of 64 hexadecimal digits as docker shows them: the first 12."""
+    return LONG_ID.sub(lambda match: match.group()[:SHORT_ID], text)
+
+
 def pad(text: str, width: int) -> str:
-    """The text, harmless and exactly this wide."""
+    """The text with control characters escaped, exactly this wide."""
     text = fit(text, width)
     return text + " " * (width - columns(text))
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal a text takes: East Asian characters two, combining marks none."""
+    """Columns of a terminal that a text takes: East Asian letters two, combining marks none."""
     if text.isascii():
         return len(text)
     return sum(
@@ -72,11 +90,7 @@ def columns(text: str) -> int:
 
 def size_text(size: int) -> str:
     """Bytes for people."""
-    amount = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            break
-        amount /= 1000
-    else:
-        return f"{amount:,.1f} TB"
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+    if size < 1000:
+        return f"{size} B"
+    unit = next((unit for unit in SIZE_UNITS if size < 1000 * SIZE_UNITS[unit]), "TB")
+    return f"{size / SIZE_UNITS[unit]:,.1f} {unit}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
@@ -294,6 +295,8 @@ def nearest_before(segments: Sequence[Segment], run: str, seq: int) -> Segment |
 def open_audit_log(path: str) -> IO[bytes]:
     """An audit log for reading: `-` is standard input, .gz is unpacked. Raises OSError."""
     if path == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
         return open(sys.stdin.fileno(), "rb", closefd=False)
     return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
 

@@ -11,9 +11,9 @@ import os
 import socket
 
 import pytest
+from auditrecords import RECORDS, finding, hostile_summary
 from browser import PROGRAM, Browser
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, stdcopy_frame
-from test_report import RECORDS, finding, hostile_summary
 
 from _dockeraudit.page import render_html
 from _dockeraudit.summary import AuditSummary

@@ -1,0 +1,209 @@
+"""What a scan has found, read from its own audit records: for people, as SARIF, as CSV.
+
+    records as they are written ─▶ FoundSecrets ─▶ found_text, write_sarif, write_found_csv
+
+Performs no I/O but for writing to what it is given.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from _dockeraudit import __version__
+from _dockeraudit.export import csv_cells
+from _dockeraudit.logrecords import RecordReader, counts_of, number_of, text_of
+from _dockeraudit.summary import UPDATED_FIELDS
+from _dockeraudit.terminal import PLAIN, Look
+from _dockeraudit.text import SEVERITY_RANK, columns, counted, fit, fit_middle, pad
+
+FOUND_LIMIT = 100_000  # distinct findings kept; beyond, they are counted only
+LINES_SHOWN = 6  # lines named for a secret that was found again
+SARIF_LEVELS = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+FOUND_COLUMNS = (
+    "source", "stream", "line", "severity", "pattern", "rule", "fingerprint", "redacted_match",
+)  # fmt: skip
+
+
+class FoundSecret:
+    """A secret in one source: what it is, and the lines on which it stands."""
+
+    __slots__ = (
+        "stream", "stream_type", "pattern", "rule", "severity", "fingerprint", "redacted_match",
+        "placeholder", "count", "lines",
+    )  # fmt: skip
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self.stream = record.get("stream")
+        self.stream_type = text_of(record.get("stream_type"))
+        self.count = 0
+        self.lines: list[int] = []
+        self.placeholder = False
+        self.pattern = self.rule = self.severity = self.fingerprint = self.redacted_match = ""
+        self.become(record)
+
+    def become(self, record: Mapping[str, Any]) -> None:
+        """Take over what a finding or its update says it is."""
+        for name in UPDATED_FIELDS:
+            value = record.get(name)
+            if value is not None:
+                setattr(self, name, bool(value) if name == "placeholder" else text_of(value))
+
+    def again(self, record: Mapping[str, Any]) -> None:
+        """It has been found, or found again."""
+        self.count += number_of(record.get("count"), 1)
+        lines = record.get("lines")
+        new = lines if isinstance(lines, list) else [record.get("line")]
+        self.lines += [line for line in new if isinstance(line, int) and line not in self.lines]
+
+
+class FoundSecrets:
+    """The findings of a scan by source, from its records as they are written."""
+
+    def __init__(self) -> None:
+        self.sources: dict[Any, str] = {}  # titles by the number of the stream
+        self.found: dict[Any, FoundSecret] = {}
+        self.severities: Counter[str] = Counter()  # matches, without placeholders
+        self.left_out = 0  # findings beyond FOUND_LIMIT
+        self._by_seq: dict[Any, FoundSecret] = {}
+        self._reader = RecordReader()
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the records' lines."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        for record in self._reader.records(lines):
+            self.add(record)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """One record."""
+        event = record["event"]
+        if event == "stream_open":
+            title = text_of(record.get("container_name")) or text_of(record.get("container_id"))
+            self.sources[record.get("stream")] = title
+        elif event == "finding":
+            self._finding(record)
+        elif event == "finding_update":
+            found = self._by_seq.get(record.get("finding"))
+            if found:
+                found.become(record)
+        elif event == "suppressed":
+            self.severities.update(counts_of(record.get("severities")))
+
+    def _finding(self, record: Mapping[str, Any]) -> None:
+        seq = record.get("seq")
+        same = (record.get("stream_type"), record.get("rule"), record.get("fingerprint") or seq)
+        found = self.found.get((record.get("stream"), *same))
+        if found is None:
+            found = FoundSecret(record)
+            if len(self.found) >= FOUND_LIMIT:
+                self.left_out += 1
+            else:
+                self.found[(record.get("stream"), *same)] = found
+        if record.get("partial") or record.get("fingerprint") is None:
+            self._by_seq[seq] = found
+        found.again(record)
+        if not found.placeholder:
+            self.severities[found.severity] += number_of(record.get("count"), 1)
+
+    def grave(self, least: int) -> bool:
+        """Whether a secret of this rank or a higher one was found."""
+        ranks = {found.severity for found in self.found.values() if not found.placeholder}
+        return any(SEVERITY_RANK.get(name, 0) >= least for name in ranks | set(self.severities))
+
+    def by_source(self, placeholders: bool) -> Iterator[tuple[str, list[FoundSecret]]]:
+        """Each source with its findings by line, in the order in which they were scanned."""
+        groups: dict[Any, list[FoundSecret]] = {}
+        for found in self.found.values():
+            if placeholders or not found.placeholder:
+                groups.setdefault(found.stream, []).append(found)
+        for stream, group in groups.items():
+            group.sort(key=lambda found: (found.lines or [0])[0])
+            yield self.sources.get(stream, "?"), group
+
+
+def lines_text(lines: Sequence[int]) -> str:
+    """`line 3`, or `lines 3, 9 and 5 more`."""
+    ordered = sorted(lines)
+    if len(ordered) == 1:
+        return f"line {ordered[0]}"
+    text = "lines " + ", ".join(map(str, ordered[:LINES_SHOWN]))
+    return text + (f" and {len(ordered) - LINES_SHOWN} more" if len(ordered) > LINES_SHOWN else "")
+
+
+def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = False) -> str:
+    """The findings for people, grouped by file or container, and a summary."""
+    lines, distinct, sources = [], Counter[str](), 0
+    for title, group in secrets.by_source(placeholders):
+        sources += 1
+        lines += [look.paint(fit_middle(title, look.width), "title")]
+        for found in group:
+            distinct[found.severity] += 1
+            lines += found_lines(found, look)
+        lines.append("")
+    total = sum(distinct.values())
+    if not total:
+        return "no secrets found\n"
+    graded = ", ".join(f"{distinct[name]:,} {name}" for name in SEVERITY_RANK if distinct[name])
+    lines.append(f"{counted(total, 'secret')} ({graded}) in {counted(sources, 'source')}")
+    if secrets.left_out:
+        lines.append(f"and {counted(secrets.left_out, 'more finding')}, counted only")
+    return "\n".join(lines) + "\n"
+
+
+def found_lines(found: FoundSecret, look: Look) -> list[str]:
+    """One secret: a line, and a second one where it stands on many lines."""
+    pattern = pad(found.pattern, max(12, look.width - 56))
+    where = lines_text(found.lines or [0])
+    head = f"  {fit(found.severity, 6):6} {pattern} {pad(found.redacted_match, 9)} "
+    end = f"{fit(found.fingerprint or 'end not seen', 16):16}"
+    text = look.paint(head, found.severity) + end
+    if columns(where) <= 17:
+        return [text + "  " + where]
+    return [text, fit(f"         {where}, {counted(found.count, 'time')}", look.width)]
+
+
+def write_found_csv(secrets: FoundSecrets, out: TextIO, placeholders: bool = False) -> None:
+    """A row for each line with a secret."""
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(FOUND_COLUMNS)
+    for title, group in secrets.by_source(placeholders):
+        for found in group:
+            what = (
+                found.severity, found.pattern, found.rule, found.fingerprint, found.redacted_match,
+            )  # fmt: skip
+            for line in sorted(found.lines):
+                rows.writerow(csv_cells((title, found.stream_type, str(line), *what)))
+
+
+def write_sarif(secrets: FoundSecrets, out: TextIO, placeholders: bool = False) -> None:
+    """SARIF 2.1.0, as code scanning takes it: a result for each line with a secret."""
+    rules: dict[str, dict[str, Any]] = {}
+    results = []
+    for title, group in secrets.by_source(placeholders):
+        for found in group:
+            rules.setdefault(found.rule, {"id": found.rule, "name": found.pattern})
+            results += [sarif_result(found, title, line) for line in sorted(found.lines)]
+    driver = {"name": "dockeraudit", "version": __version__, "rules": list(rules.values())}
+    run = {"tool": {"driver": driver}, "results": results}
+    json.dump({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, out, indent=1)
+    out.write("\n")
+
+
+def sarif_result(found: FoundSecret, title: str, line: int) -> dict[str, Any]:
+    """One line with a secret."""
+    place = {"artifactLocation": {"uri": title}, "region": {"startLine": max(1, line)}}
+    result = {
+        "ruleId": found.rule,
+        "level": SARIF_LEVELS.get(found.severity, "warning"),
+        "message": {"text": f"{found.pattern}: {found.redacted_match}"},
+        "locations": [{"physicalLocation": place}],
+    }
+    if found.fingerprint:
+        result["partialFingerprints"] = {"dockeraudit/v1": found.fingerprint}
+    return result
