@@ -219,14 +219,18 @@ tests:
           - exp_labels: {{job: dockeraudit, instance: a, severity: critical}}
             exp_annotations:
               summary: dockeraudit on a does not answer
-              description: Clients of the engine behind it get nothing, and nothing is audited. Look at its standard error.
+              description: >-
+                Its clients do not reach the engine, and nothing is audited. Its standard error says
+                why.
       - eval_time: 6m
         alertname: DockerauditAuditLogNotWritable
         exp_alerts:
           - exp_labels: {{instance: a, severity: critical}}
             exp_annotations:
               summary: the audit log of a cannot be written
-              description: Up to 10,000 records are held; what comes after is counted in a gap and lost. Free the disk or mend its rights.
+              description: >-
+                10,000 records are held in memory; further ones are lost and counted in a gap. Free
+                space on the disk, or mend its permissions.
       - {{eval_time: 6m, alertname: DockerauditEngineDown, exp_alerts: []}}
       - {{eval_time: 2m, alertname: DockerauditHighSeverityFinding, exp_alerts: []}}
       - eval_time: 6m
@@ -235,7 +239,8 @@ tests:
           - exp_labels: {{instance: a, pattern: Private Key, severity: warning}}
             exp_annotations:
               summary: Private Key leaks into container output on a
-              description: dockeraudit report says from which container, and who read it. Rotate the secret.
+              description: >-
+                dockeraudit report says which container prints it and who read it. Rotate the secret.
 """
 
 
