@@ -11,6 +11,7 @@
     plausibility   whether a candidate is a secret or a placeholder
     scanner        how many rules are applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
+    backtracking   whether a regular expression may take far longer than its text is long
     userrules      rules from a user's file
     records        what a line of the audit log looks like
     streamrecords  the records of one stream, its repeats and budgets

@@ -1,29 +1,30 @@
 """Whether a regular expression may take far longer than its text is long.
 
 Python's matcher tries, one after the other, all ways in which a pattern can match. Where two
-repetitions can take the same characters, a text that nearly matches is divided between them in every
-way: n ways in `a*a*b`, 2 to the n ways in `(a+)+b`.
+repetitions can take the same characters, a text that nearly matches is divided between them in
+every way: n ways in `a*a*b`, 2 to the n ways in `(a+)+b`.
 
     pattern ─▶ re's own parser ─▶ automaton: a state for each character of the pattern
             ─▶ search for two ways through it on the same text ─▶ Ambiguity, or None
 
 An automaton tries exponentially many ways if on one text two ways lead from a state back to it. It
-tries quadratically many (or more) if on one text a state leads back to itself and to a second state,
-which leads back to itself (A. Weber and H. Seidl, "On the degree of ambiguity of finite automata",
-1991). The search is exact for repetitions without an end. One that ends late is taken for endless;
-one that ends early is written out.
+tries quadratically many (or more) if on one text a state leads back to itself and also to a second
+state, which leads back to itself (A. Weber and H. Seidl, "On the degree of ambiguity of finite
+automata", 1991). The search is exact for repetitions without an end. One that ends late is taken
+for endless; one that ends early is written out.
 """
 
 from __future__ import annotations
 
+import collections
 import importlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 PARSER: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
-ENDLESS = int(PARSER.MAXREPEAT)
+NO_LIMIT = int(PARSER.MAXREPEAT)
 FEW = 4  # a repetition of at most so many rounds is written out: four of four are 256 ways
 LONG = 256  # a repetition of more rounds costs as much as an endless one
 OVERLAP = 32  # rounds of two repetitions that may overlap: 32 times 32 ways
@@ -31,15 +32,23 @@ MOST_STATES = 2_000  # a pattern of five characters with {256} has 1,280
 MOST_STEPS = 200_000  # of a search, about half a second; honest patterns take a few hundred
 ANY_BYTE = (1 << 256) - 1
 NEWLINE = 1 << 10
+PRINTABLE = sum(1 << byte for byte in range(33, 127))
 States = tuple[int, ...]
+Edges = dict[States, dict[States, int]]  # what follows, and the bytes that lead there
 Ways = list[tuple[int, int]]  # states, and the bytes that lead there
 
 
 class Ambiguity(NamedTuple):
-    """What is wrong with a pattern, and the parts of its text in which it is."""
+    """What is wrong with a pattern, and in which parts of its text.
 
-    kind: str  # "nested", "overlapping", "unanchored", or "large": not to be checked
+    `kind`: "nested" (exponential), "overlapping" (quadratic or worse from one start), "unanchored"
+    (quadratic over all starts) or "large" (not to be checked). `word`: where unanchored, a text
+    that is slow if it is repeated.
+    """
+
+    kind: str
     places: tuple[str, ...] = ()
+    word: bytes = b""
 
 
 class TooLarge(Exception):
@@ -47,25 +56,25 @@ class TooLarge(Exception):
 
 
 class Part(NamedTuple):
-    """A part of a pattern: where it begins and ends, and in how many ways it matches nothing (0 to 2)."""
+    """A part of a pattern: where it begins and ends, and the ways in which it is empty (0 to 2)."""
 
     first: list[int]
     last: list[int]
     empty: int
 
 
-NOTHING = Part([], [], 1)
+EMPTY_PART = Part([], [], 1)
 
 
-class Builder:
-    """Makes the automaton. Its state 0 stands for the text before a match, which may begin anywhere."""
+class Automaton:
+    """A pattern's states. State 0 stands for the text before a match, which may begin anywhere."""
 
     def __init__(self, pattern: bytes) -> None:
         tree = PARSER.parse(pattern)
         self.taken = [ANY_BYTE]  # by state, the bytes that lead into it, as the bits of a number
         self.next: list[list[int]] = [[0]]  # by state, what may follow, once for each way to it
         self.repeats: list[list[int]] = [[]]  # by state, the numbers of the repetitions around it
-        self.rounds = [ENDLESS]  # by state, how often it may be passed
+        self.rounds = [NO_LIMIT]  # by state, how often it may be passed
         self._unsure: set[int] = set()  # states behind which a condition may fail
         self._groups: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}  # of repetitions, in the order of their signs
@@ -104,7 +113,7 @@ class Builder:
 
     def _sequence(self, tree: Any) -> Part:
         """Parts that follow one another."""
-        whole = NOTHING
+        whole = EMPTY_PART
         for op, value in tree:
             part = self._part(op.name, value)
             if op.name in ("ASSERT", "AT"):
@@ -145,7 +154,7 @@ class Builder:
         if op in ("ASSERT", "ASSERT_NOT"):
             return self._look(*value)
         if op == "AT":
-            return NOTHING
+            return EMPTY_PART
         return self._state(bytes_of(op, value, self._fold, self._dotall))
 
     def _flagged(self, tree: Any, added: int, removed: int) -> Part:
@@ -164,11 +173,11 @@ class Builder:
         return Part(first, last, min(sum(part.empty for part in parts), 2))
 
     def _look(self, direction: int, tree: Any) -> Part:
-        """A look ahead is a way that leads nowhere. A look behind has a fixed width: it is cheap."""
-        return Part(self._sequence(tree).first, [], 1) if direction > 0 else NOTHING
+        """A look ahead is a way that leads nowhere. A look behind is cheap: its width is fixed."""
+        return Part(self._sequence(tree).first, [], 1) if direction > 0 else EMPTY_PART
 
     def _repeat(self, least: int, most: int, tree: Any) -> Part:
-        """A repetition: its rounds written out, or as many as it needs, of which the last is repeated."""
+        """All rounds written out; or as many as it needs at least, with the last one repeated."""
         endless = most > FEW and not least == most <= LONG
         copies = min(max(least, 1), LONG) if endless else most
         first: list[int] = []
@@ -193,13 +202,13 @@ class Builder:
         """Note at these states that a repetition goes around them."""
         for state in states:
             self.repeats[state].append(self._numbers[id(tree)])
-            self.rounds[state] = min(self.rounds[state] * most, ENDLESS)
+            self.rounds[state] = min(self.rounds[state] * most, NO_LIMIT)
 
 
 class Search:
     """Looks in an automaton for two ways on the same text."""
 
-    def __init__(self, automaton: Builder) -> None:
+    def __init__(self, automaton: Automaton) -> None:
         self._rounds = automaton.rounds
         self._steps = 0
         reach = reachable(automaton.next)
@@ -209,25 +218,30 @@ class Search:
         self._ways: list[Ways] = [
             [(after, automaton.taken[after]) for after in each] for each in automaton.next
         ]
-        #: the same without the bytes that would end the match: where it can end, nothing is tried again
+        #: the same without the bytes that end the match: the matcher then tries nothing else
         self._unfinished = [
             [] if state in automaton.ends else unfinished(ways, automaton.ends)
             for state, ways in enumerate(self._ways)
         ]
 
-    def exponential(self) -> Optional[int]:
+    def exponential(self) -> int | None:
         """A state to which two ways lead back on one text, or None."""
         return next((group[0] for group in self._loops if self._goes_two_ways(group)), None)
 
-    def quadratic(self) -> Optional[tuple[int, int]]:
-        """Two states that lead back to themselves, and the first to the second, on one text; or None."""
-        for ahead in self._loops:
+    def quadratic(self) -> tuple[int, int, bytes] | None:
+        """Two states and a text that leads each to itself, and the first to the second; or None.
+
+        Two inside the pattern come before a pair whose first is state 0.
+        """
+        for ahead in sorted(self._loops, key=lambda group: group == [0]):
             for behind in self._loops:
-                if ahead is not behind and self._reach[ahead[0]] >> behind[0] & 1:
-                    for one in ahead:
-                        for other in behind:
-                            if self._is_long(one, other) and self._overlap(one, other):
-                                return one, other
+                if ahead is behind or not self._leads(ahead[0], behind[0]):
+                    continue
+                for one in ahead:
+                    for other in behind:
+                        word = self._overlap(one, other) if self._is_long(one, other) else b""
+                        if word:
+                            return one, other, word
         return None
 
     def _is_long(self, one: int, other: int) -> bool:
@@ -244,46 +258,46 @@ class Search:
             return True
         start = [(state, state) for state in group]
         edges = self._explore(start, lambda pair: self._together([ways[state] for state in pair]))
-        back: dict[States, list[States]] = {}
+        back: dict[States, dict[States, int]] = {}
         for pair, following in edges.items():
-            for after in following:
-                back.setdefault(after, []).append(pair)
-        met = self._explore(start, lambda pair: back.get(pair, ()))
+            for after, taken in following.items():
+                back.setdefault(after, {})[pair] = taken
+        met = self._explore(start, lambda pair: back.get(pair, {}))
         return any(one != other for one, other in met)
 
-    def _overlap(self, one: int, other: int) -> bool:
-        """Whether on one text both states lead back to themselves, and the first to the second."""
+    def _overlap(self, one: int, other: int) -> bytes:
+        """A text that leads both states to themselves, and the first to the second; or nothing."""
+        start, goal = (one, one, other), (one, other, other)
 
-        goal = (one, other, other)
-
-        def follow(states: States) -> Iterator[States]:
-            first, *others = states
-            ways = [self._ways[0] if one == 0 else self._unfinished[first]]
-            ways += [self._unfinished[state] for state in others]
+        def follow(states: States) -> dict[States, int]:
+            ways = [self._unfinished[state] for state in states]
+            if one == 0:
+                ways[0] = self._ways[0]
             return self._together(
                 [[way for way in each if self._leads(way[0], to)] for each, to in zip(ways, goal)]
             )
 
-        return goal in self._explore([(one, one, other)], follow)
+        edges = self._explore([start], follow)
+        return spelled(edges, start, goal) if goal in edges else b""
 
     def _leads(self, state: int, to: int) -> bool:
         return state == to or bool(self._reach[state] >> to & 1)
 
     def _explore(
-        self, start: Iterable[States], follow: Callable[[States], Iterable[States]]
-    ) -> dict[States, list[States]]:
+        self, start: Iterable[States], follow: Callable[[States], dict[States, int]]
+    ) -> Edges:
         """All that can be reached from `start`, each with what follows it."""
-        edges: dict[States, list[States]] = {}
+        edges: Edges = {}
         waiting = list(start)
         while waiting:
             states = waiting.pop()
             if states not in edges:
-                edges[states] = list(follow(states))
+                edges[states] = follow(states)
                 waiting += edges[states]
         return edges
 
-    def _together(self, ways: list[Ways]) -> Iterator[States]:
-        """The states to which one byte leads from several states at once."""
+    def _together(self, ways: list[Ways]) -> dict[States, int]:
+        """The states to which one byte leads from several states at once, and those bytes."""
         heads: list[tuple[States, int]] = [((), ANY_BYTE)]
         for each in ways:
             heads = [
@@ -295,7 +309,29 @@ class Search:
             self._steps += len(heads)
             if self._steps > MOST_STEPS:
                 raise TooLarge
-        return (states for states, _ in heads)
+        return dict(heads)
+
+
+def spelled(edges: Edges, start: States, goal: States) -> bytes:
+    """A shortest text that leads from the start to the goal, which it reaches."""
+    words = {start: b""}
+    waiting = collections.deque([start])
+    while waiting:
+        states = waiting.popleft()
+        for after, taken in edges[states].items():
+            word = words[states] + bytes([byte_of(taken)])
+            if after == goal:
+                return word
+            if after not in words:
+                words[after] = word
+                waiting.append(after)
+    raise AssertionError("the goal is not reached")
+
+
+def byte_of(taken: int) -> int:
+    """One of the bytes, a printable one if there is one."""
+    printable = taken & PRINTABLE or taken
+    return (printable & -printable).bit_length() - 1
 
 
 def unfinished(ways: Ways, ends: set[int]) -> Ways:
@@ -368,7 +404,7 @@ def subtrees(value: Any) -> Iterator[Any]:
 
 
 #: what a pattern consists of, as far as repetitions need to be told from their operands
-TOKEN = re.compile(
+PATTERN_TOKEN = re.compile(
     r"(?P<atom>\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?(?:#[^)]*|P=\w+|[aiLmsux]+)\))"
     r"|(?P<open>\((?:\?(?:P<\w+>|[a-zA-Z-]*:|<?[=!]|>|\(\w+\)))?)|(?P<close>\))"
     r"|(?P<repeat>[*+?]|\{(?=[\d,])\d*(?:,\d*)?\})|.",
@@ -381,7 +417,7 @@ def repetitions(pattern: str) -> list[str]:
     found: list[tuple[int, int]] = []
     opened: list[int] = []
     start = end = -1  # of the operand before; `end` is where a sign behind a sign would stand
-    for token in TOKEN.finditer(pattern):
+    for token in PATTERN_TOKEN.finditer(pattern):
         if token.lastgroup == "repeat":
             if token.start() == end:  # the ? of a lazy repetition, the + of a possessive one
                 found[-1] = (found[-1][0], token.end())
@@ -397,28 +433,29 @@ def repetitions(pattern: str) -> list[str]:
     return [pattern[first:last] for first, last in found]
 
 
-def ambiguity(pattern: bytes) -> Optional[Ambiguity]:
+def ambiguity(pattern: bytes) -> Ambiguity | None:
     """What may make a pattern slow, or None. The pattern must be one that `re` takes."""
     try:
-        automaton = Builder(pattern)
+        automaton = Automaton(pattern)
         search = Search(automaton)
         state = search.exponential()
-        pair = None if state is not None else search.quadratic()
+        if state is not None:
+            return Ambiguity("nested", places(pattern, automaton, [state]))
+        found = search.quadratic()
     except TooLarge:
         return Ambiguity("large")
-    if state is not None:
-        return Ambiguity("nested", places(pattern, automaton, [state]))
-    if pair is None:
+    if found is None:
         return None
-    if pair[0] == 0:
-        return Ambiguity("unanchored", places(pattern, automaton, [pair[1]]))
-    return Ambiguity("overlapping", places(pattern, automaton, pair))
+    one, other, word = found
+    if one == 0:
+        return Ambiguity("unanchored", places(pattern, automaton, [other]), word)
+    return Ambiguity("overlapping", places(pattern, automaton, [one, other]))
 
 
-def places(pattern: bytes, automaton: Builder, states: Iterable[int]) -> tuple[str, ...]:
-    """The text of the outermost repetition around each state; the whole pattern's if that is not known."""
+def places(pattern: bytes, automaton: Automaton, states: list[int]) -> tuple[str, ...]:
+    """The text of the outermost repetition around each state; the whole pattern where unknown."""
     text = pattern.decode("utf-8", "backslashreplace")
     parts = repetitions(text)
-    if len(parts) != automaton.repetitions:  # a comment that looks like one, say
-        return (text,) * len(tuple(states))
+    if len(parts) != automaton.repetitions:  # a comment holds a sign, say
+        return (text,) * len(states)
     return tuple(parts[max(automaton.repeats[state])] for state in states)
