@@ -8,6 +8,7 @@
     policy         who may do what
     streams        Docker's frames and WebSocket messages to text, sans I/O
     rules          what a rule is, and the shorthand of the tables
+    wallets        recovery phrases: a public list's words, and their checksum
     plausibility   whether a candidate is a secret or a placeholder
     scanner        how many rules are applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
