@@ -112,6 +112,7 @@ LONGEST_RUN = (
     30  # words of the list in a row: with some more around it; a longer one is a text or the list
 )
 REACH = 1024  # bytes behind an announcement in which its phrase ends
+GAP = 192  # bytes; in twice as many behind an announcement its phrase begins
 LEAST_VARIETY_OF_WORDS = 5  # fewer different ones are an example: "test test test … junk"
 LABELS = frozenset(
     (b"phrase", b"seed", b"word", b"secret", b"key", b"wallet", b"recover", b"backup")
@@ -149,10 +150,12 @@ class Phrase(NamedTuple):
 
 
 def recovery_phrase(block: bytes, at: int, below: int = 3) -> Phrase | None:
-    """The phrase behind an announcement that ends at `at`, on its line or `below` more lines."""
+    """The phrase behind an announcement that ends at `at`, on its line or `below` more lines.
+
+    A caller that finds none may take the next GAP bytes as looked at.
+    """
     run: list[re.Match[bytes]] = []
-    limit = end_of_lines(block, at, below)
-    for word in WORD_OF_PHRASE.finditer(block, at, limit):
+    for word in WORD_OF_PHRASE.finditer(block, at, end_of_lines(block, at, below)):
         listed = word.group().lower() in WORD_NUMBERS
         if run and not (listed and BETWEEN.fullmatch(block, run[-1].end(), word.start())):
             found = phrase_of(run)
@@ -161,6 +164,8 @@ def recovery_phrase(block: bytes, at: int, below: int = 3) -> Phrase | None:
             run = []
         if listed:
             run.append(word)
+        if len(run) > LONGEST_RUN or not run and word.end() > at + 2 * GAP:
+            return None
     return phrase_of(run)
 
 

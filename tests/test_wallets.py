@@ -123,7 +123,8 @@ def test_a_phrase_is_looked_for_a_few_lines_on():
     assert found(f":\n\n\n{words}\n") == (words, True)
     assert found(f":\n\n\n\n{words}\n") is None
     assert found(f":\n{words}\n", below=0) is None
-    assert found(": " + "x" * 1024 + " " + words) is None
+    assert found(": " + "x " * 100 + words) == (words, True)
+    assert found(": " + "x " * 300 + words) is None
 
 
 def test_prose_of_which_a_third_is_listed_is_no_phrase():
