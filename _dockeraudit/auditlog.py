@@ -41,7 +41,7 @@ QUEUE_LIMIT = 10_000  # records held while the disk does not take them; about 10
 QUEUE_SHARES = {"LOW": 0.5, "MEDIUM": 0.65, "HIGH": 0.8}
 CLIENT_SHARE = 0.9
 WAITING_SHARE = 0.5
-BATCH_RECORDS = 256  # records that the worker takes at once; as many fill about one write
+BATCH_RECORDS = 512  # records in the worker's hands; fewer of them fill a write
 NAME_WAIT = 1.0  # seconds that a stream's records wait for its container's name
 REPEATS_A_TICK = 1000  # repeats written at once; more would keep the lock for over 10 ms
 STATS_PERIOD = 600.0  # seconds between two `stats`
@@ -383,7 +383,7 @@ class AuditLog:
     def _work(self) -> None:
         """Write the queue until the log closes. A record counts as held until it is written."""
         try:
-            while not self._stopped:
+            while not self._stopped or self._taken:
                 self._take()
                 if not self._deliver():
                     return
@@ -399,11 +399,11 @@ class AuditLog:
         """Wait for what is to be written: records, a look at the path, or at last the `stop`."""
         with self.lock:
             while True:
-                if self._closing and not self._queue:
+                if self._closing and not self._queue and not self._taken:
                     self._flush()
-                if self._queue:
-                    for _ in range(min(len(self._queue), BATCH_RECORDS)):
-                        self._taken.append(self._queue.popleft())
+                while self._queue and len(self._taken) < BATCH_RECORDS:
+                    self._taken.append(self._queue.popleft())
+                if self._taken or self._own:
                     return
                 if self._closing:
                     self._stopped = True
@@ -423,19 +423,17 @@ class AuditLog:
         self._write_suppressed(self.monotonic())
 
     def _deliver(self) -> bool:
-        """Write what was taken, however long that takes; False if the log was told to give up."""
+        """Write one batch, however long that takes; False if the log was told to give up."""
         while True:
             self._write_began = self.monotonic()
             error = self._write_batch()
             self._write_began = None
-            if error:
-                self._degraded(error)
-                if self._give_up or not self._retry_later():
-                    return False
-                continue
-            self._recovered()
-            if not self._own and not self._taken and not self._file.unfinished:
+            if not error:
+                self._recovered()
                 return True
+            self._degraded(error)
+            if self._give_up or not self._retry_later():
+                return False
 
     def _write_batch(self) -> OSError | None:
         """Write as many records as one write takes; returns what went wrong.
@@ -578,10 +576,10 @@ class AuditLog:
         while not self._give_up:
             if self._closing and (self._worker is None or self._worker.done()):
                 return
-            self._guarded("the log's tick", self.tick)
-            self._guarded("the log's sync", lambda: self._syncer.tick(self._file))
-            for listener in self._listeners:
-                self._guarded("a listener of the log's failures", listener.tell, self.failed())
+            self._guarded("the audit log's tick", self.tick)
+            self._guarded("the audit log's sync", lambda: self._syncer.tick(self._file))
+            for number, listener in enumerate(self._listeners, 1):
+                self._guarded(f"failure listener {number}", listener.tell, self.failed())
             time.sleep(TICK)
 
     def _guarded(self, what: str, step: Callable[..., None], *arguments: Any) -> None:

@@ -87,7 +87,9 @@ def test_a_record_of_exactly_4096_bytes_is_whole() -> None:
 
 
 def test_nothing_but_printable_ascii_stands_in_a_line() -> None:
-    texts = [chr(code) for code in [*range(0x300), *range(0x2000, 0x2100), 0xFEFF, 0x1F600, 0xE0001]]
+    texts = [
+        chr(code) for code in [*range(0x300), *range(0x2000, 0x2100), 0xFEFF, 0x1F600, 0xE0001]
+    ]
     line = line_of(path="".join(texts), **{"".join(texts[:32]): 1})
     assert re.fullmatch(rb"[ -~]*\n", line)
     record = json.loads(line_of(path="".join(texts[:600])))

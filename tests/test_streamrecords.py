@@ -216,7 +216,7 @@ def test_an_update_says_what_a_partial_finding_is(stream, finish):
     finding, begun = of(found, "finding")
     whole, never = of(found, "finding_update")
     assert list(whole)[5:] == (
-        "finding pattern rule severity fingerprint redacted_match lines complete".split()
+        ["finding", "pattern", "rule", "severity", "fingerprint", "redacted_match", "lines", "complete"]
     )
     assert whole["finding"] == finding["seq"] and whole["complete"] is True
     assert told(whole) == ("aws-access-key", "HIGH", FINGERPRINT(b"value"), "ke***ue")
