@@ -17,8 +17,9 @@ CONTAINER_RATE = {"LOW": 20.0, "MEDIUM": 40.0, "HIGH": 100.0}  # each second
 #: Findings of all containers together; fewer than the writer takes, so that none is lost.
 TOTAL_BURST = 10_000
 TOTAL_RATE = 2_000.0
-#: The share of TOTAL_BURST that a severity leaves to the severities above it.
-LEFT_ABOVE = {"LOW": 0.5, "MEDIUM": 0.25, "HIGH": 0.0}
+#: The share of TOTAL_BURST that a severity leaves to those above it; one container alone can still
+#: have its whole burst.
+LEFT_ABOVE = {"LOW": 0.7, "MEDIUM": 0.5, "HIGH": 0.0}
 #: The share that a container with more findings than QUIET in a row leaves to the others: as much as
 #: 32 of them have before that.
 LEFT_TO_QUIET = 0.1
