@@ -19,7 +19,7 @@ TOTAL_BURST = 10_000
 TOTAL_RATE = 2_000.0
 #: The share of TOTAL_BURST that a severity leaves to those above it; one container alone can still
 #: have its whole burst.
-LEFT_ABOVE = {"LOW": 0.7, "MEDIUM": 0.5, "HIGH": 0.0}
+LEFT_ABOVE = {"LOW": 0.7, "MEDIUM": 0.3, "HIGH": 0.0}
 #: The share that a container with more findings than QUIET in a row leaves to the others: as much as
 #: 32 of them have before that.
 LEFT_TO_QUIET = 0.1

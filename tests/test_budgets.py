@@ -53,7 +53,7 @@ def test_high_findings_come_first() -> None:
     low = sum(taken(findings, f"c{n}", "LOW", 2_000, 0.0) for n in range(32))
     medium = sum(taken(findings, f"c{n}", "MEDIUM", 4_000, 0.0) for n in range(32))
     high = sum(taken(findings, f"c{n}", "HIGH", 900, 0.0) for n in range(32))
-    assert 2_000 <= low <= 3_000 and low + medium <= 5_000 and high > 4_000
+    assert 2_000 <= low <= 3_000 and low + medium <= 7_000 and high > 2_000
 
 
 @pytest.mark.parametrize("severity", ["LOW", "MEDIUM", "HIGH"])
