@@ -131,17 +131,12 @@ class AuditLog:
         self._clients = ClientBudgets()
         self._findings: Counter[tuple[str, str]] = Counter()
         self._numbers = 0
-        self._listeners: list[FailureListener] = []
-        self._opened = monotonic()
-        self._stats_at = monotonic() + STATS_PERIOD
-        self._look_at = monotonic() + LOOK_PERIOD
-        self._start_worker_state()
-        self._defects: set[str] = set()  # what raised in the ticker when it was last done
-        self._ticker = threading.Thread(target=self._tick_on, name="audit-tick", daemon=True)
         self._forked = False
+        self._make_worker()
+        self._make_ticker()
 
-    def _start_worker_state(self) -> None:
-        """What the worker, and those who wait for it, go by."""
+    def _make_worker(self) -> None:
+        """The worker's state, and what others tell it by."""
         self._queue: deque[Record] = deque()
         self._filled = threading.Condition(self.lock)
         self._taken: deque[Record] = deque()  # in the worker's hands, not written yet
@@ -161,6 +156,15 @@ class AuditLog:
         self._worker: Future[None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
 
+    def _make_ticker(self) -> None:
+        """The ticker's state."""
+        self._listeners: list[FailureListener] = []
+        self._opened = self.monotonic()
+        self._stats_at = self._opened + STATS_PERIOD
+        self._look_at = self._opened + LOOK_PERIOD
+        self._defects: set[str] = set()  # what raised in the ticker when it was last done
+        self._ticker = threading.Thread(target=self._tick_on, name="audit-tick", daemon=True)
+
     # -- for everybody
 
     def open(self, **start_fields: Any) -> None:
@@ -171,10 +175,12 @@ class AuditLog:
             self.accept(event, fields)
         OPEN_LOGS.add(self)
         try:
+            self._ticker.start()
             self._syncer.start()
             self._worker = self._executor.submit(self._work)
-            self._ticker.start()
         except RuntimeError as error:
+            self.close("no thread", 1.0)
+            self._file.close()
             raise AuditLogError(f"the audit log cannot be written: {error}") from None
 
     def accept(self, event: str, fields: Fields, matches: int = 0) -> Record:
@@ -244,6 +250,10 @@ class AuditLog:
         dead = self._worker is not None and self._worker.done()
         return bool(self._error or self._syncer.failed or stuck or dead or not self._has_share(1.0))
 
+    def allow(self, fingerprints: Iterable[str]) -> None:
+        """From here on these secrets are known as harmless: FINGERPRINT or CONTAINER:FINGERPRINT."""
+        self._allow = frozenset(fingerprints)
+
     def add_failure_listener(self, listener: Callable[[bool], Any]) -> None:
         """Call `listener(failed)` whenever `failed()` changes: from the ticker, no lock held.
 
@@ -284,7 +294,8 @@ class AuditLog:
             OPEN_LOGS.discard(self)
             self._executor.shutdown(wait=False)
             self._syncer.stop()
-        self._ticker.join(max(0.0, deadline - time.monotonic()) + TICK)
+        if self._ticker.is_alive():
+            self._ticker.join(max(0.0, deadline - time.monotonic()) + TICK)
         return EXIT_LOST if self.totals["lost"] else 0
 
     def forked(self) -> None:

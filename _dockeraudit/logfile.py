@@ -199,8 +199,8 @@ class AuditFile:
     def _open_path(self, start: bool = False) -> None:
         """Open the path for appending, making it (0600) if need be; refuse what is no file of ours.
 
-        At the start that is all of `unfit_log`. Later it is links and what is no regular file: to write
-        nothing would be worse than to write where logrotate's `create` has set another owner.
+        At the start that is all of `unfit_log`. Later it is links and what is no regular file: to
+        write nothing would be worse than to write where logrotate's `create` set another owner.
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOT_INHERITED | NOT_FOLLOWED
         self._new_name = self._new_name or not os.path.lexists(self.path)

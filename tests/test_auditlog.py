@@ -810,3 +810,36 @@ def test_a_refused_path_leaves_nothing_beside_it(folder):
             AuditLog(str(folder / name), KEY).open()
         assert caught.value.status == 78
     assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize("started", range(3))
+def test_a_log_whose_threads_cannot_start_is_refused_and_gives_its_lock_up(
+    new_log, folder, monkeypatch, started
+):
+    """A container's limit of processes: one of the log's three threads gets none."""
+    start, left = threading.Thread.start, [started]
+
+    def limited(thread):
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(AuditLogError) as caught:
+            AuditLog(str(folder / "audit.log"), KEY).open()
+    assert "can't start new thread" in str(caught.value) and caught.value.status == 78
+    new_log()
+
+
+def test_what_is_allowed_can_change_while_the_log_is_open(new_log, folder):
+    log = new_log()
+    stream = log.open_stream("logs", FULL_ID, CLIENT, True, True)
+    find(stream, b"one")
+    log.allow([log.fingerprinter.of(b"two")])
+    find(stream, b"two")
+    log.allow([])
+    find(stream, b"two")
+    log.close("end", 10)
+    assert len(records(folder / "audit.log", "finding")) == 2
