@@ -41,8 +41,8 @@ STREAM = f"stream endpoint {WHERE} client follow audited"
 FIELDS = {
     "start": "version pid listen upstream rules key",
     "stream_open": STREAM,
-    "finding": f"{WHERE} stream_type pattern redacted_match severity rule fingerprint count endpoint"
-    " client stream line",
+    "finding": f"{WHERE} stream_type pattern redacted_match severity rule fingerprint count"
+    " endpoint client stream line",
     "finding_update": "finding pattern rule severity fingerprint redacted_match lines complete",
     "suppressed": "stream counts severities",
     "scan_gap": "stream bytes since",

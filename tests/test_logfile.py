@@ -1,4 +1,4 @@
-"""Tests of logfile.py: rotation, truncation, deletion, torn lines, what is refused, standard output.
+"""Tests of logfile.py: torn lines, rotation, truncation, deletion, refused paths, standard output.
 
 `e2e/test_faults.py` has the same faults by the real thing.
 """
