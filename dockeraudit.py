@@ -57,7 +57,6 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 from _dockeraudit.admin import AdminServer
 from _dockeraudit.admission import browser_refusal
 from _dockeraudit.commands import (
-    command_healthcheck,
     command_learn,
     command_report,
     command_rules,
@@ -78,6 +77,7 @@ from _dockeraudit.errors import (
     ListenError,
 )
 from _dockeraudit.exchange import Exchange
+from _dockeraudit.healthcheck import command_healthcheck
 from _dockeraudit.http1 import (
     HTTP2_PREFACE,
     NO_BODY,
