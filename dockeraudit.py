@@ -28,7 +28,6 @@ import errno
 import functools
 import importlib.util
 import os
-import resource
 import select
 import signal
 import socket
@@ -58,7 +57,6 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 from _dockeraudit.admin import AdminServer
 from _dockeraudit.admission import browser_refusal
 from _dockeraudit.commands import (
-    command_healthcheck,
     command_learn,
     command_report,
     command_rules,
@@ -79,6 +77,7 @@ from _dockeraudit.errors import (
     ListenError,
 )
 from _dockeraudit.exchange import Exchange
+from _dockeraudit.healthcheck import command_healthcheck
 from _dockeraudit.http1 import (
     HTTP2_PREFACE,
     NO_BODY,
@@ -635,6 +634,8 @@ class Service:
 
 def raise_descriptor_limit(connections: int) -> None:
     """Allow as many descriptors as the connections take, where the hard limit allows it."""
+    import resource  # here, since only Unix has it, and other commands run elsewhere too
+
     needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
@@ -644,8 +645,8 @@ def raise_descriptor_limit(connections: int) -> None:
 
 def command_serve(arguments: Sequence[str]) -> int:
     """`serve`: relay until SIGTERM or SIGINT."""
-    require_linux()
     settings = load_settings(arguments, os.environ)
+    require_linux()
     watchdog, inherited = watchdog_interval(os.environ), inherited_count(os.environ)
     diagnostics = Diagnostics(settings.log_level)
     scanner = load_scanner(settings)
@@ -675,7 +676,9 @@ def command_serve(arguments: Sequence[str]) -> int:
     return status
 
 
-SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    SIGNALS.add(signal.SIGHUP)
 
 
 def start_admin(proxy: Proxy) -> AdminServer | None:

@@ -43,6 +43,7 @@
     listeners      listeners with their policy, clients and TLS
     startup        the rules, the audit log, what `serve` checks and says at start
     reload         what SIGHUP puts in force
+    healthcheck    the command `healthcheck`
     textfiles      text files as people have them: compressed, UTF-16
     logrecords     lines of audit logs, also shipped ones, to records
     choice         which records a report is about

@@ -1,19 +1,16 @@
-"""The small commands: rules, verify, report, learn, healthcheck."""
+"""The small commands: rules, verify, report, learn."""
 
 from __future__ import annotations
 
 import gc
 import os
-import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from _dockeraudit.engine import BLOCK, nested
-from _dockeraudit.errors import EXIT_UNAVAILABLE, ConfigurationError
-from _dockeraudit.http1 import STATUS_LINE
+from _dockeraudit.engine import nested
+from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.learning import learn
-from _dockeraudit.listeners import load_listeners
 from _dockeraudit.logrecords import RecordReader, text_of
 from _dockeraudit.options import OneLineParser, load_settings, option_parser
 from _dockeraudit.policy import PolicyError
@@ -25,7 +22,6 @@ from _dockeraudit.report import (
     log_history,
     run_report,
 )
-from _dockeraudit.settings import Listener
 from _dockeraudit.startup import load_scanner
 from _dockeraudit.text import printable
 from _dockeraudit.textfiles import READ_ERRORS, error_output, open_text, read_failure, with_output

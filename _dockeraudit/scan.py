@@ -177,7 +177,7 @@ def write_or_end(fd: int, data: bytes) -> int:
     try:
         return os.write(fd, data)
     except BrokenPipeError:
-        os._exit(128 + signal.SIGPIPE)
+        os._exit(128 + 13)  # SIGPIPE, which not all systems have
 
 
 def write_nowhere(fd: int, data: bytes) -> int:
@@ -226,8 +226,8 @@ class Scan:
         self._diagnostics = diagnostics
         self._client = {
             "listener": "scan",
-            "uid": os.getuid(),
-            "gid": os.getgid(),
+            "uid": os.getuid() if hasattr(os, "getuid") else None,  # Windows has no such numbers
+            "gid": os.getgid() if hasattr(os, "getgid") else None,
             "pid": os.getpid(),
             "command": command_of(os.getpid()),
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
+import signal
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Callable
@@ -73,8 +74,8 @@ def open_log(
 
 
 def require_linux() -> None:
-    """Raise ConfigurationError where `serve` cannot run."""
-    if sys.platform != "linux":
+    """Raise ConfigurationError on a system that lacks what `serve` waits and asks with."""
+    if not (hasattr(signal, "sigtimedwait") and hasattr(socket, "SO_PEERCRED")):
         raise ConfigurationError(
             "serve needs Linux (a container will do); scan, report, verify and the other commands "
             "run on this system too"

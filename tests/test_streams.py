@@ -16,7 +16,7 @@ from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import ChunkedReader, parse_response_head
 from _dockeraudit.routes import classify
 from _dockeraudit.streams import (
-    RECENT,
+    REREAD,
     Decoded,
     FrameReader,
     Piece,
@@ -189,12 +189,12 @@ def test_a_stream_that_stops_being_frames_is_read_as_raw_text_from_its_last_byte
 
 
 def test_a_broken_stream_is_read_again_from_within_a_large_frame() -> None:
-    text = random.Random(3).randbytes(3 * RECENT)
+    text = random.Random(3).randbytes(3 * REREAD)
     demuxer = StreamDemuxer("multiplexed")
     whole = stdcopy_frame(2, text)
     parts = [whole[at : at + 9000] for at in range(0, len(whole), 9000)]
     raw = fed(demuxer, [*parts, b"no header\n"])["tty"]
-    assert len(raw) < 2 * RECENT and (whole + b"no header\n").endswith(raw)
+    assert len(raw) < 2 * REREAD and (whole + b"no header\n").endswith(raw)
     assert joined(demuxer.recent()) == {"stderr": raw[: -len(b"no header\n")]}
 
 
@@ -218,12 +218,12 @@ def test_chunks_of_a_broken_stream_are_read_again_without_their_coding(
 def test_what_is_kept_in_case_a_stream_breaks_is_bounded(size: int) -> None:
     demuxer = StreamDemuxer("multiplexed")
     frame = stdcopy_frame(1, b"x" * size)
-    for _ in range(3 * RECENT // len(frame) + 3):
+    for _ in range(3 * REREAD // len(frame) + 3):
         demuxer.feed(frame)
         kept = demuxer._recent._blocks
-        assert len(kept) <= 2 + RECENT // streams.JOINED_BLOCK
+        assert len(kept) <= 2 + REREAD // streams.JOINED_BLOCK
         assert (
-            sum(len(block[2]) for block in kept) <= RECENT + len(frame) + 2 * streams.JOINED_BLOCK
+            sum(len(block[2]) for block in kept) <= REREAD + len(frame) + 2 * streams.JOINED_BLOCK
         )
 
 
