@@ -22,6 +22,7 @@ from _dockeraudit.records import (
 )
 
 REPEAT_PERIOD = 60.0  # seconds between two records of the same repeated finding
+REPEAT_LINES = 100  # line numbers that such a record names
 KNOWN_FINDINGS = 200_000  # findings whose repeats are counted rather than written
 FindingKey = tuple[str, str, str]  # stream type, rule's id, fingerprint
 
@@ -78,7 +79,7 @@ class StreamLog(Protocol):
 class Known:
     """A finding that has been written: its repeats are counted until the next record is due."""
 
-    __slots__ = ("stream", "fields", "where", "rule", "pending")
+    __slots__ = ("stream", "fields", "where", "rule", "pending", "lines")
 
     def __init__(self, stream: StreamRecords, sighting: Sighting) -> None:
         self.stream = stream
@@ -86,6 +87,7 @@ class Known:
         self.where = sighting.where
         self.rule = sighting.rule
         self.pending = 0
+        self.lines: list[int] = []  # of the pending repeats, the first REPEAT_LINES
 
 
 class KnownFindings:
@@ -337,12 +339,13 @@ class StreamRecords:
     def write_pending(self, known: Known) -> None:
         """Write how often a finding has been seen again, if it has."""
         count, known.pending = known.pending, 0
+        lines, known.lines = known.lines, []
         if not count:
             return
         if not self._log.admits(self, known.rule.severity, 1):
             self._suppress(known.rule, count)
             return
-        self._add_finding(known.fields, count, known.where)
+        self._add_finding(known.fields, count, {**known.where, "lines": lines})
 
     def _sight(self, sighting: Sighting) -> None:
         """Record a match: as a repeat, as a finding of its own, or among the suppressed ones."""
@@ -353,6 +356,8 @@ class StreamRecords:
         known = self._known.get(key) if key else None
         if key and known:
             log.known.repeat(key, known, log.monotonic())
+            if len(known.lines) < REPEAT_LINES:
+                known.lines.append(sighting.where["line"])
             sighting.known = known
             return
         sighting.prepaid = sighting.partial
@@ -416,6 +421,8 @@ class StreamRecords:
         counted = (sighting.rule.name[:COUNTED_NAME], sighting.rule.severity)
         if sighting.known and sighting.known.pending:
             sighting.known.pending -= 1
+            if sighting.where["line"] in sighting.known.lines:
+                sighting.known.lines.remove(sighting.where["line"])
             self._count(sighting.rule, -1)
         elif sighting.suppressed and self._suppressed[counted]:
             self._suppressed[counted] -= 1
