@@ -183,7 +183,6 @@ class AdminHandler(BaseRequestHandler):
         try:
             method, answer = self._answer()
             if answer:
-                self.server.answering(self.request)
                 self.request.settimeout(ANSWER_TIMEOUT)
                 self.request.sendall(answer.encoded(with_body=method != b"HEAD"))
         except OSError:
@@ -197,6 +196,7 @@ class AdminHandler(BaseRequestHandler):
             raw = self._read_head()
             if raw is None:
                 return b"GET", None
+            self.server.answering(self.request)
             head, route = read_request(raw)
             return head.method, self._admitted_answer(head, route)
         except HTTPError as error:
