@@ -43,6 +43,7 @@ def open_log(
     diagnostics: Diagnostics,
     write: Callable[[int, bytes], int] = os.write,
     queue_limit: int = QUEUE_LIMIT,
+    budgeted: bool = True,
 ) -> AuditLog:
     """The audit log, open; raises AuditLogError."""
     refuse_unfit_log(settings.audit_log)  # before a key is made beside it
@@ -59,6 +60,7 @@ def open_log(
         allow=settings.allow_secret,
         write=write,
         queue_limit=queue_limit,
+        budgeted=budgeted,
     )
     log.open(
         version=__version__,

@@ -24,6 +24,7 @@ from _dockeraudit.records import (
 )
 
 REPEAT_PERIOD = 60.0  # seconds between two records of the same repeated finding
+REPEAT_LINES = 100  # line numbers that such a record names
 KNOWN_FINDINGS = 200_000  # findings whose repeats are counted rather than written
 FindingKey = tuple[str, str, str]  # stream type, rule's id, fingerprint
 
@@ -80,7 +81,7 @@ class StreamLog(Protocol):
 class Known:
     """A finding that has been written: its repeats are counted until the next record is due."""
 
-    __slots__ = ("stream", "fields", "where", "rule", "pending")
+    __slots__ = ("stream", "fields", "where", "rule", "pending", "lines")
 
     def __init__(self, stream: StreamRecords, handle: FindingHandle) -> None:
         self.stream = stream
@@ -88,6 +89,7 @@ class Known:
         self.where = handle.where
         self.rule = handle.rule
         self.pending = 0
+        self.lines: list[int] = []  # of the pending repeats, the first REPEAT_LINES
 
 
 class KnownFindings:
@@ -348,12 +350,13 @@ class StreamRecords:
     def write_pending(self, known: Known) -> None:
         """Write how often a finding has been seen again, if it has."""
         count, known.pending = known.pending, 0
+        lines, known.lines = known.lines, []
         if not count:
             return
         if not self._log.admits(self, known.rule.severity, 1):
             self._suppress(known.rule, count)
             return
-        self._add_finding(known.fields, count, known.where)
+        self._add_finding(known.fields, count, {**known.where, "lines": lines})
 
     def _sight(self, handle: FindingHandle) -> None:
         """Record a match: as a repeat, as a finding of its own, or among the suppressed ones."""
@@ -364,6 +367,8 @@ class StreamRecords:
         known = self._known.get(key) if key else None
         if key and known:
             log.known.repeat(key, known, log.monotonic())
+            if len(known.lines) < REPEAT_LINES:
+                known.lines.append(handle.where["line"])
             handle.known = known
             return
         handle.prepaid = handle.partial
@@ -423,6 +428,8 @@ class StreamRecords:
         counted = (handle.rule.name[:COUNTED_NAME], handle.rule.severity)
         if handle.known and handle.known.pending:
             handle.known.pending -= 1
+            if handle.where["line"] in handle.known.lines:
+                handle.known.lines.remove(handle.where["line"])
             self._count(handle.rule, -1)
         elif handle.suppressed and self._suppressed[counted]:
             self._suppressed[counted] -= 1

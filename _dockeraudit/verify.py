@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import sys
 import time
 import zlib
@@ -320,7 +321,7 @@ def sizes_at_once(files: Sequence[IO[bytes]]) -> list[float]:
     for _ in range(100):
         sizes = [
             float(os.fstat(file.fileno()).st_size)
-            if type(file) is io.BufferedReader and file.seekable()
+            if type(file) is io.BufferedReader and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             else float("inf")
             for file in files
         ]

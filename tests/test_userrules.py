@@ -107,14 +107,14 @@ NESTED = r"""
 (?:a(?:|))+b  (?:(?:a|a)b)+$  (?i:(Ax|xA|a|X)+)b  (?i)([a-c]x|BX)+!  (?:ab|a|b)*c  (?:aa|aaa)+b  (?:(?:ab)+)+c
 (?:a+){5,}b  (?:a+){2,9}b  (?:a?b?){9,}c  (?:.|\n|x)*y  (?s)(?:.|\n)*y  (?:[^"]|\\.)*x  (?:\S+\s*)+!  (?:-?\w+)+!
 (?=(a+)+b)a  (?!(a+)+b)a  (?:(?=a)a|a)+b  (?:(a)|b|a)+c  ((a)(?(2)a|b)?)+c  (?:a{3,}|a{5,})+b
-""".split()  # noqa: SIM905
+""".split()
 #: patterns that take quadratic time, or worse, on some text
 POLYNOMIAL = r"""
 a*a*b  \s*\s*x  .*.*.*.*bar  a+a+b  [a-z]+[a-z0-9]+!  \d+\.?\d+x  \w+\d+!  \s*,?\s*x  .*,.*,.*x  (.*)=(.*);
 [a-z]*\w*-x  \S+\s*\S+!  \w*=?\w*:  a{0,50}a{0,50}b  a{33,}a{33,}b  (a*)\1b  .*?.*?x  a*(?:b*a*)c  (?:ab)*(?:ab)*c
 .*bar  .+bar  [^\s]+=x  [a-z_]+!  [\w.-]+@x  (?:[a-z_]+\.)+x  .{0,300}bar  \S*$  (?s).*x  [^\n]*x  (?=.*x)y  [a-z_]{9,}(?=!)
 (?i)[A-Z_]+!  [^"]*"?!  (?:\w+,)*!x
-""".split()  # noqa: SIM905
+""".split()
 
 
 @pytest.mark.parametrize("pattern", NESTED)
