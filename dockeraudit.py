@@ -130,6 +130,7 @@ BROWSER_HINT = (
     "to admit it, start dockeraudit with --allow-browser, or --allow-host NAME for its name"
 )
 SMALL_HEAD = 8 << 10  # bytes of a head that do not count against the budget of large ones
+LOOK_ROUND = 60.0  # seconds between looks at what is due; a denial is counted for a minute
 SWITCH_INTERVAL = 0.0005  # seconds that a thread may keep the interpreter from the others
 
 
@@ -697,12 +698,13 @@ def start_admin(proxy: Proxy) -> AdminServer | None:
 def wait_for_end(service: Service, watchdog: float) -> int:
     """Wait for SIGTERM or SIGINT, and return its number.
 
-    SIGHUP reopens the log and reads options and rules again. Each `watchdog` seconds systemd is
-    told that the listeners live.
+    SIGHUP reopens the log and reads options and rules again. Each `watchdog` seconds, or sooner,
+    systemd is told that the listeners live; counts of denials that are due are written.
     """
     while True:
-        info = signal.sigtimedwait(SIGNALS, watchdog)
+        info = signal.sigtimedwait(SIGNALS, min(watchdog, LOOK_ROUND))
         if info is None:
+            service.proxy.write_due_denials()
             if service.alive():
                 notify_systemd("WATCHDOG=1")
         elif info.si_signo == signal.SIGHUP:
