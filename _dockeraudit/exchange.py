@@ -154,7 +154,7 @@ class Exchange:
         if client & select.POLLOUT:
             self._send_client()
         if client & select.POLLIN:
-            self._read_client()
+            self._read_client(hung_up=bool(client & HANGUP))
         elif client & HANGUP:
             self._client_hung_up(client)
 
@@ -187,7 +187,8 @@ class Exchange:
 
     # -- client to engine
 
-    def _read_client(self) -> None:
+    def _read_client(self, hung_up: bool) -> None:
+        """Read what the client says; its EOF is a half-close unless it has hung up."""
         try:
             data = receive(self._client)
         except OSError:
@@ -195,6 +196,8 @@ class Exchange:
             return
         if data:
             self._from_client(data)
+        elif data is not None and hung_up:
+            self._client_gone()
         elif data is not None:
             self.relay.client.ended = True
             self._send_engine()
