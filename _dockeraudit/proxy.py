@@ -107,7 +107,7 @@ class Proxy:
             "client": client,
             "seconds": round(seconds, 6),
         }
-        self.log.accept("request", fields)
+        self.log.accept_for(client, "request", fields)
 
     def masked(self, path: str) -> str:
         """A path for a record: cut, and what looks like a secret in it redacted."""
@@ -140,7 +140,7 @@ class Proxy:
     def _write_denials(self, due: Iterable[tuple[Denial, int]]) -> None:
         for (event, method, path, client, rule), count in due:
             fields = {"method": method, "path": path, "client": client, "rule": rule}
-            self.log.accept(event, {**fields, "count": count})
+            self.log.accept_for(client, event, {**fields, "count": count})
 
     # -- the engine and the log, as far as all are concerned
 
