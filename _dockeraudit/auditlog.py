@@ -251,7 +251,7 @@ class AuditLog:
         return bool(self._error or self._syncer.failed or stuck or dead or not self._has_share(1.0))
 
     def allow(self, fingerprints: Iterable[str]) -> None:
-        """From here on these secrets are known as harmless: FINGERPRINT or CONTAINER:FINGERPRINT."""
+        """From here on these secrets are harmless: FINGERPRINT or CONTAINER:FINGERPRINT."""
         self._allow = frozenset(fingerprints)
 
     def add_failure_listener(self, listener: Callable[[bool], Any]) -> None:

@@ -967,7 +967,7 @@ def test_a_scanner_that_raises_is_recorded_and_the_stream_goes_on(engine, start_
         "def scan(self, block):\n"
         "    if b'poison' in block: raise ValueError(block)\n"
         "    return whole(self, block)\n"
-        "rooms.Scanner.scan_lines = scan\ndockeraudit.run()\n"
+        "rooms.Scanner.scan_lines = scan\ndockeraudit.main()\n"
     )
     sent = [b"before %b\n" % AWS_KEY, b"poison secret-in-an-exception\n", b"after %b\n" % AWS_KEY]
 
@@ -1106,6 +1106,75 @@ def test_deny_stops_what_would_go_unrecorded_and_nothing_else(engine, start_prox
         how = f"tmpfs full: three streams cut within {cut:.1f} s, audited routes 503, /_ping 200"
         row("`--on-audit-failure deny`", how, 1, len(of(records_of(log), "finding")), 0, 0, seconds)
     assert seconds <= 2.5 and cut < 5
+
+
+# =================================================================================================
+# floods
+# =================================================================================================
+
+
+def read_whole(path, request):
+    """Send a request and read until the answer has ended."""
+    with connect(path) as sock:
+        sock.sendall(request)
+        data = b""
+        while not data.endswith(b"0\r\n\r\n"):
+            block = sock.recv(1 << 20)
+            assert block, "the answer was cut"
+            data += block[-64:]
+
+
+@pytest.mark.parametrize("containers", [8, pytest.param(32, marks=pytest.mark.full)])
+def test_a_flood_of_secrets_loses_nothing_and_hides_no_key(engine, start_proxy, folder, containers):
+    """Each container prints a different secret in every line, every third a key."""
+    lines = 2000
+
+    def answer(sock, head):
+        name = int(re.search(rb"/containers/c(\d+)/logs", head)[1])
+        sock.sendall(LOGS_HEAD)
+        for number in range(0, lines, 20):
+            texts = [
+                b"key %b%04d%04dABCDEFGH\n" % (b"AK" + b"IA", name, line)
+                if line % 3 == 0
+                else b"user%d@c%d.example.org\n" % (line, name)
+                for line in range(number, number + 20)
+            ]
+            sock.sendall(chunk(b"".join(stdcopy_frame(1, text) for text in texts)))
+        sock.sendall(b"0\r\n\r\n")
+
+    for name in range(containers):
+        engine.routes[f"/containers/c{name}/logs"] = answer
+    proxy = start_proxy(engine.path)
+    requests = [LOGS.replace(b"/web/", b"/c%d/" % name) for name in range(containers)]
+    threads = [
+        threading.Thread(target=read_whole, args=(proxy.socket, request)) for request in requests
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    proxy.wait_records("stream_close", containers)
+    assert proxy.stop() == 0
+    records = records_of(proxy.log)
+    found, suppressed = of(records, "finding"), of(records, "suppressed")
+    matches = sum(record["count"] for record in found) + sum(
+        sum(record["counts"].values()) for record in suppressed
+    )
+    closes = of(records, "stream_close")
+    assert matches == sum(record["findings"] for record in closes)
+    unscanned = sum(record["unscanned"] for record in closes)
+    assert matches == containers * lines or unscanned
+    high = sum(record["severity"] == "HIGH" for record in found)
+    assert problems(proxy.log) == [] and high > len(found) / 2
+    row(
+        "flood of secrets",
+        f"{containers} containers, a different secret in each of {lines} lines: "
+        f"{high} of {len(found)} findings HIGH, {matches - len(found)} counted in `suppressed`",
+        1,
+        len(records),
+        0,
+        0,
+    )
 
 
 # =================================================================================================
