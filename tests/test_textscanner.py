@@ -159,7 +159,11 @@ def test_silences_anywhere_in_any_line_change_nothing_of_what_is_known_in_the_en
 GROWING = [
     (b"from user@mail.example.", b"org.uk today\n", b"user@mail.example.org.uk"),
     (b"password=hunter2hun", b"ter2more\n", b"hunter2hunter2more"),
-    (b"gocardless_api_key = live_0123456789", b"abcdefghijklmnopqrstuvwxyzabcd\n", b"abcdefghijklmnopqrstuvwxyzabcd"),
+    (
+        b"gocardless_api_key = live_0123456789",
+        b"abcdefghijklmnopqrstuvwxyzabcd\n",
+        b"abcdefghijklmnopqrstuvwxyzabcd",
+    ),
 ]
 
 
