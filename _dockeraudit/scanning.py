@@ -147,13 +147,15 @@ class StreamScanner:
 
     def offer(self, decoder: Decoder, payload: Union[bytes, Decoded]) -> None:
         """Audit bytes that have been delivered."""
+        if isinstance(decoder, StreamDemuxer) and decoder.undecided:
+            self._undecided = decoder
+            self._decide(decoder)
         decoded = payload if isinstance(payload, Decoded) else decode(decoder, payload)
         self.bytes += decoded.size
         self.records.progress(decoded.size, decoded.frames)
         self._enqueue(decoder, decoded.pieces)
-        if isinstance(decoder, StreamDemuxer) and decoder.undecided:
-            self._undecided = decoder
-            self._decide(decoder)
+        if self._undecided is not None:
+            self._decide(self._undecided)
         self.restless = True
 
     def silence(self) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import QUICK_SCAN, ScanBudget, StreamScanner
-from patterns import RULES
+from patterns import DEFAULT_SCANNER
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 SECRET = f"key={AWS} end\n".encode()
@@ -138,4 +137,4 @@ def stream_scanner(
     """The scanner of one stream, whose client and disk are well."""
     budget = options.pop("budget", ScanBudget())
     options = {"abandoned": lambda: False, "on_error": lambda: None, **options}
-    return StreamScanner(executor, budget, scanner or Scanner(RULES), records, **options)
+    return StreamScanner(executor, budget, scanner or DEFAULT_SCANNER, records, **options)
