@@ -351,10 +351,6 @@ class AuditLog:
         """The stream has ended and nothing of it waits."""
         self.streams.discard(stream)
 
-    def set_allowed(self, entries: Iterable[str]) -> None:
-        """The secrets known as harmless from now on: FINGERPRINT or CONTAINER:FINGERPRINT."""
-        self._allow = frozenset(entries)
-
     def is_allowed(self, fingerprint: str, stream: StreamRecords) -> bool:
         """Whether this secret is known as harmless, everywhere or in this container."""
         if not self._allow:

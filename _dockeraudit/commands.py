@@ -45,7 +45,7 @@ def command_rules(arguments: Sequence[str]) -> int:
 
 
 def command_verify(arguments: Sequence[str]) -> int:
-    """`verify FILE...`: check audit logs: 0 whole, 1 something is missing, changed or counted as lost."""
+    """`verify FILE...`: check audit logs: 0 whole, 1 something is missing, changed or lost."""
     parser = OneLineParser(prog="dockeraudit verify", description=command_verify.__doc__)
     parser.add_argument(
         "files",

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TextIO
 
+#: our own levels and syslog's, by gravity
 LEVELS = {
     "debug": 0,
     "info": 1,
@@ -19,26 +20,24 @@ LEVELS = {
     "alert": 3,
     "emerg": 3,
 }
-
-
 SELDOM = 60.0  # seconds between two lines of one kind that `seldom` says
 
 
 class Diagnostics:
-    """Lines for people, on standard error, from `level` up."""
+    """Lines for people, on standard error, from `level` up. Any thread may say one."""
 
     def __init__(self, level: str = "info", stream: TextIO | None = None) -> None:
         self.level = LEVELS[level]
         self.stream = stream or sys.stderr
         self._said: dict[str, tuple[float, int]] = {}  # kind: when it was said, and unsaid since
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards `_said`
 
     def set_level(self, level: str) -> None:
         """Say lines from this level up."""
         self.level = LEVELS[level]
 
     def say(self, level: str, text: str) -> None:
-        """One line; a closed standard error is nobody's concern."""
+        """Write one line; if standard error is closed or full, the line is lost."""
         if LEVELS[level] < self.level:
             return
         try:
@@ -48,7 +47,7 @@ class Diagnostics:
             pass
 
     def seldom(self, level: str, kind: str, text: str) -> None:
-        """A line that others of its kind would follow in a flood: one a minute, with their number."""
+        """Write a line that may come in floods: one a minute of its kind, with their number."""
         now = time.monotonic()
         with self._lock:
             since, unsaid = self._said.get(kind, (float("-inf"), 0))

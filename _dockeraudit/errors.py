@@ -1,16 +1,18 @@
-"""Exceptions that carry an HTTP or exit status, and the exit statuses."""
+"""Exceptions that carry an HTTP status or an exit status, and the exit statuses."""
 
 from __future__ import annotations
 
-EXIT_FOUND = 1
-EXIT_UNAVAILABLE = 69
-EXIT_DEFECT = 70  # sysexits.h EX_SOFTWARE: an exception that nobody expected
-EXIT_CANNOT_LISTEN = 73
-EXIT_CONFIGURATION = 78
+EXIT_FOUND = 1  # `scan` and `verify`: something was found
+EXIT_UNAVAILABLE = 69  # sysexits.h EX_UNAVAILABLE: nobody answers, or a file cannot be read
+EXIT_DEFECT = 70  # EX_SOFTWARE: an exception that nobody expected
+EXIT_CANNOT_LISTEN = 73  # EX_CANTCREAT: an address that cannot be listened on
+EXIT_LOST = 74  # EX_IOERR: records of the audit log were lost
+EXIT_BUSY = 75  # EX_TEMPFAIL: another process writes the audit log
+EXIT_CONFIGURATION = EXIT_BAD_LOG = 78  # EX_CONFIG: a value, or an audit log, that cannot be used
 
 
 class HTTPError(Exception):
-    """A message that is not relayed: `status` is what the client is answered, the text says what was illegal in it."""
+    """A message that is not relayed. `status` answers the client; the text says what is illegal."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -22,14 +24,6 @@ class EngineError(HTTPError):
 
     def __init__(self, message: str) -> None:
         super().__init__(502, message)
-
-
-class ConfigurationError(Exception):
-    """An option's value that cannot be used: names the value and what is legal; exit 78."""
-
-
-class ListenError(Exception):
-    """An address that cannot be listened on; exit 73."""
 
 
 class Denied(HTTPError):
@@ -44,9 +38,12 @@ class Denied(HTTPError):
         self.keep = keep
 
 
-EXIT_BUSY = 75
-EXIT_LOST = 74
-EXIT_BAD_LOG = 78
+class ConfigurationError(Exception):
+    """An option's value that cannot be used; the text names it and what is legal. Exit 78."""
+
+
+class ListenError(Exception):
+    """An address that cannot be listened on; exit 73."""
 
 
 class AuditLogError(Exception):

@@ -1,4 +1,4 @@
-"""The command `healthcheck`: whether a listener that runs here answers, and its engine behind it."""
+"""The command `healthcheck`: whether a listener on this host answers, and the engine behind it."""
 
 from __future__ import annotations
 

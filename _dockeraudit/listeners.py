@@ -37,7 +37,7 @@ def load_listeners(
 ) -> list[Listener]:
     """The listeners of the file's [listener NAME] sections, else of --listen.
 
-    Raises ConfigurationError. `say` gets the warnings, each once, however many listeners it is of.
+    Raises ConfigurationError. `say` gets each warning once, however many listeners it is about.
     """
     shared = Wanted(
         {option.name: getattr(settings, option.key) for option in LISTENER_OPTIONS},

@@ -1,4 +1,4 @@
-"""The options of `serve`: one table gives the parser, its help, the variables and the file's keys."""
+"""The options: one table gives the parser, its help, the variables and the file's keys."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ key of its name in the file of --config; the command line wins over the variable
 class Option(NamedTuple):
     """An option: its name on the command line, in the environment and in the file.
 
-    `read`: from its text to its value, or a ConfigurationError. `metavar`: None is a switch. `many`:
-    it may be repeated, its value is a list. `per_listener`: also a key of a [listener NAME].
-    `reloads`: SIGHUP puts a new value in force; others need a restart.
+    `read`: from its text to its value, or a ConfigurationError. `metavar`: None is a switch.
+    `many`: it may be repeated, and its value is a list. `per_listener`: it is also a key of a
+    [listener NAME]. `reloads`: SIGHUP puts a new value in force; the others need a restart.
     """
 
     name: str

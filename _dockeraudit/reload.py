@@ -37,7 +37,7 @@ def reload(proxy: Proxy, servers: Sequence[Server], environ: Mapping[str, str]) 
         proxy.scanner = scanner
         changed.append("the rules, for streams that begin from now on")
     proxy.diagnostics.set_level(fresh.log_level)
-    proxy.log.set_allowed(fresh.allow_secret)
+    proxy.log.allow(fresh.allow_secret)
     replace_listeners(proxy, servers, listeners)
     said = f"; changed: {', '.join(changed)}" if changed else ""
     say("info", f"SIGHUP: options, rules, allow lists and certificates have been read again{said}")

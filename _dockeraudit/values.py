@@ -1,4 +1,4 @@
-"""Readers of option values: from the text that the user gave to its value, or a ConfigurationError."""
+"""Readers of option values: from a user's text to its value, or a ConfigurationError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Access control beside what it replaces: HAProxy's own decisions, Tecnativa's acceptance cases, and real clients' requests."""
+"""Access control beside what it replaces: HAProxy's decisions, Tecnativa's cases, real clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 import pytest
-from scripted import ScriptedEngine
+from scripted import ScriptedEngine, json_answer
 
 from _dockeraudit import compatible
 from _dockeraudit.engine import UnixHTTPConnection
@@ -22,9 +22,9 @@ from _dockeraudit.policy import cleaned
 from _dockeraudit.routes import classify
 from conftest import PROGRAM, ROOT, wait_for
 
-# =====================================================================================================================
+# ================================================================================================
 # the truth table: HAProxy under a configuration written from the semantics
-# =====================================================================================================================
+# ================================================================================================
 
 CONTAINER = [
     "json",
@@ -249,7 +249,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 NAME = "[a-zA-Z0-9_.-]+"
 
 
-def test_there_are_enough_endpoints():
+def test_the_table_has_every_endpoint_once():
     assert len(set(ENDPOINTS)) == len(ENDPOINTS) >= 120
 
 
@@ -273,7 +273,8 @@ def haproxy_rules(mode, values):
     actions = [
         rule(
             "allow",
-            f"{ANY_CONTAINER if wide and name.startswith('ALLOW_') else base}/{NAME}/({'|'.join(verbs)})",
+            f"{ANY_CONTAINER if wide and name.startswith('ALLOW_') else base}/{NAME}/"
+            f"({'|'.join(verbs)})",
             values[name],
         )
         for name, (base, verbs) in compatible.ACTIONS.items()
@@ -333,7 +334,7 @@ def names_of(mode):
 
 
 def combinations_of(mode, samples, full=False):
-    """None, all, each variable alone; seeded samples; in full also each with POST and all but one."""
+    """None, all, each variable alone, seeded samples; in full also each with POST, all but one."""
     names, rng = names_of(mode), random.Random(2018)
     found = [frozenset(), frozenset(names), *(frozenset({name}) for name in names)]
     found += [
@@ -391,7 +392,7 @@ READER = re.compile(r"(?:/libpod)?/containers/.+/(archive|copy|changes|export|lo
 
 
 def by_an_action_alone(on, method, path):
-    """HAProxy admits it because an action's variable is on, and it is not POST of exactly that action."""
+    """HAProxy admits it by an action's variable, though it is not POST of exactly that action."""
     return (
         bool(ACTION.match(path))
         and any("ALLOW" in name for name in on)
@@ -400,7 +401,7 @@ def by_an_action_alone(on, method, path):
 
 
 def by_an_unguarded_reader(on, method, path):
-    """HAProxy's pattern for a reader's variable, which is off, does not cover this spelling of the same thing."""
+    """HAProxy's pattern for a reader's variable, which is off, does not cover this spelling."""
     reader = READER.match(cleaned(path))
     word = reader[1].upper().replace("COPY", "ARCHIVE") if reader else ""
     return (
@@ -410,10 +411,11 @@ def by_an_unguarded_reader(on, method, path):
     )
 
 
-#: why ours refuses what HAProxy admits. A cell that none explains fails the test, and so does a reason without a cell.
+#: why ours refuses what HAProxy admits. The test fails for a cell that none of them explains, and
+#: for one of them that explains no cell.
 STRICTER = {
     "an action's variable admits POST of exactly the action": by_an_action_alone,
-    "a reader's variable refuses behind a link, and under archive's old name": by_an_unguarded_reader,
+    "a reader's variable refuses behind a link, under archive's old name": by_an_unguarded_reader,
     "a WebSocket attach writes to the container, so it needs POST=1": lambda on, method, path: (
         method in ("GET", "HEAD") and path.endswith("/attach/ws") and "POST" not in on
     ),
@@ -469,7 +471,8 @@ def compare(folder, mode, combinations):
 def check_table(folder, mode, combinations, record):
     cells, explained, unexplained = compare(folder, mode, combinations)
     print(
-        f"{mode}: {len(combinations)} combinations, {cells} cells, {sum(explained.values())} differences"
+        f"{mode}: {len(combinations)} combinations, {cells} cells, "
+        f"{sum(explained.values())} differences"
     )
     for name, count in explained.items():
         print(f"  {count:7}  {name}")
@@ -528,9 +531,9 @@ def test_haproxy_takes_words_for_zero(haproxy, folder):
     assert ours.decide("GET", "/containers/json").allowed and len(warnings) == len(values)
 
 
-# =====================================================================================================================
+# ================================================================================================
 # Tecnativa's acceptance cases, on a real engine with the docker CLI
-# =====================================================================================================================
+# ================================================================================================
 
 #: variables, what passes, what is refused; NAME stands for a running container
 ACCEPTANCE = {
@@ -627,7 +630,9 @@ def container(real_engine):
 
 
 @pytest.mark.engine
-def test_acceptance(real_engine, container, start_proxy, folder):
+def test_tecnativas_acceptance_cases_hold_on_a_real_engine(
+    real_engine, container, start_proxy, folder
+):
     sections = {
         name: f"policy = {'linuxserver' if name == 'restarter' else 'tecnativa'}\n"
         + words.replace(" ", "\n")
@@ -655,43 +660,87 @@ def test_acceptance(real_engine, container, start_proxy, folder):
     assert real_engine.docker("exec", container, "echo", "alive").stdout == b"alive\n"
 
 
-# =====================================================================================================================
+# ================================================================================================
 # the requests of real clients
-# =====================================================================================================================
+# ================================================================================================
 
-#: C is a running container, I its image, N nothing at all: what would change something gets the engine's 400 or 404
+#: C is a running container, I its image, N nothing at all: what would change something gets 400 or
+#: 404 from the engine
 CLIENTS = {
-    "traefik": "HEAD /_ping; GET /v1.24/version; GET /v1.24/containers/json?limit=0; GET /v1.24/containers/C/json; GET /v1.24/events?since=1&until=2",
-    "dozzle": "HEAD /_ping; GET /v1.41/info; GET /v1.41/containers/json?all=1; GET /v1.41/containers/C/json; GET /v1.41/containers/N/stats?stream=0;"
-    "GET /v1.41/containers/C/logs?stdout=1&stderr=1&timestamps=1; GET /v1.41/events?since=1&until=2",
-    "watchtower": "HEAD /_ping; GET /v1.41/containers/json; GET /v1.41/containers/C/json; GET /v1.41/images/I/json; POST /v1.41/images/create?fromImage=N%20;"
-    "POST /v1.41/containers/N/kill?signal=SIGTERM; DELETE /v1.41/containers/N?force=1; POST /v1.41/containers/create; POST /v1.41/networks/N/connect;"
-    "POST /v1.41/networks/N/disconnect; POST /v1.41/containers/N/start; POST /v1.41/containers/N/rename?name=M; DELETE /v1.41/images/N",
-    "portainer": "GET /_ping; GET /version; GET /info; GET /system/df; GET /containers/json?all=1; GET /containers/C/json; GET /containers/N/stats?stream=0;"
-    "GET /containers/C/top; GET /containers/C/logs?stdout=1; GET /containers/C/changes; GET /images/json; GET /images/I/json; GET /images/I/history;"
-    "GET /volumes; GET /networks; GET /plugins; GET /events?since=1&until=2; POST /containers/create; POST /containers/N/start; POST /containers/N/stop;"
-    "POST /containers/N/restart; POST /containers/N/kill; POST /containers/N/pause; POST /containers/N/unpause; DELETE /containers/N?v=1&force=1;"
-    "POST /containers/N/exec; POST /exec/N/start; POST /exec/N/resize?h=1&w=1; POST /containers/N/attach; POST /images/create?fromImage=N%20;"
-    "POST /networks/create; DELETE /networks/N; POST /volumes/create; DELETE /volumes/N; DELETE /images/N; POST /commit?container=N; POST /auth",
-    "ci": "GET /_ping; GET /v1.41/version; GET /v1.41/info; GET /v1.41/images/I/json; POST /v1.41/images/create?fromImage=N%20; POST /v1.41/volumes/create;"
-    "POST /v1.41/networks/create; POST /v1.41/containers/create; POST /v1.41/containers/N/attach?stream=1; POST /v1.41/containers/N/start;"
-    "POST /v1.41/containers/N/wait; POST /v1.41/containers/N/kill; DELETE /v1.41/containers/N?force=1; GET /v1.41/containers/C/logs?stdout=1;"
-    "POST /v1.41/containers/N/exec; POST /v1.41/exec/N/start; GET /v1.41/exec/N/json; PUT /v1.41/containers/N/archive?path=/;"
-    "HEAD /v1.41/containers/C/archive?path=/etc; DELETE /v1.41/networks/N; DELETE /v1.41/volumes/N; POST /v1.41/session; POST /v1.41/auth",
+    "traefik": (
+        "HEAD /_ping; GET /v1.24/version; GET /v1.24/containers/json?limit=0; GET "
+        "/v1.24/containers/C/json; GET /v1.24/events?since=1&until=2"
+    ),
+    "dozzle": (
+        "HEAD /_ping; GET /v1.41/info; GET /v1.41/containers/json?all=1; GET "
+        "/v1.41/containers/C/json; GET /v1.41/containers/N/stats?stream=0;GET "
+        "/v1.41/containers/C/logs?stdout=1&stderr=1&timestamps=1; GET "
+        "/v1.41/events?since=1&until=2"
+    ),
+    "watchtower": (
+        "HEAD /_ping; GET /v1.41/containers/json; GET /v1.41/containers/C/json; GET "
+        "/v1.41/images/I/json; POST /v1.41/images/create?fromImage=N%20;POST "
+        "/v1.41/containers/N/kill?signal=SIGTERM; DELETE /v1.41/containers/N?force=1; POST "
+        "/v1.41/containers/create; POST /v1.41/networks/N/connect;POST "
+        "/v1.41/networks/N/disconnect; POST /v1.41/containers/N/start; POST "
+        "/v1.41/containers/N/rename?name=M; DELETE /v1.41/images/N"
+    ),
+    "portainer": (
+        "GET /_ping; GET /version; GET /info; GET /system/df; GET /containers/json?all=1; GET "
+        "/containers/C/json; GET /containers/N/stats?stream=0;GET /containers/C/top; GET "
+        "/containers/C/logs?stdout=1; GET /containers/C/changes; GET /images/json; GET "
+        "/images/I/json; GET /images/I/history;GET /volumes; GET /networks; GET /plugins; GET "
+        "/events?since=1&until=2; POST /containers/create; POST /containers/N/start; POST "
+        "/containers/N/stop;POST /containers/N/restart; POST /containers/N/kill; POST "
+        "/containers/N/pause; POST /containers/N/unpause; DELETE "
+        "/containers/N?v=1&force=1;POST /containers/N/exec; POST /exec/N/start; POST "
+        "/exec/N/resize?h=1&w=1; POST /containers/N/attach; POST "
+        "/images/create?fromImage=N%20;POST /networks/create; DELETE /networks/N; POST "
+        "/volumes/create; DELETE /volumes/N; DELETE /images/N; POST /commit?container=N; POST "
+        "/auth"
+    ),
+    "ci": (
+        "GET /_ping; GET /v1.41/version; GET /v1.41/info; GET /v1.41/images/I/json; POST "
+        "/v1.41/images/create?fromImage=N%20; POST /v1.41/volumes/create;POST "
+        "/v1.41/networks/create; POST /v1.41/containers/create; POST "
+        "/v1.41/containers/N/attach?stream=1; POST /v1.41/containers/N/start;POST "
+        "/v1.41/containers/N/wait; POST /v1.41/containers/N/kill; DELETE "
+        "/v1.41/containers/N?force=1; GET /v1.41/containers/C/logs?stdout=1;POST "
+        "/v1.41/containers/N/exec; POST /v1.41/exec/N/start; GET /v1.41/exec/N/json; PUT "
+        "/v1.41/containers/N/archive?path=/;HEAD /v1.41/containers/C/archive?path=/etc; "
+        "DELETE /v1.41/networks/N; DELETE /v1.41/volumes/N; POST /v1.41/session; POST "
+        "/v1.41/auth"
+    ),
 }
 LEARNED = {
     "traefik": "CONTAINERS",
     "dozzle": "CONTAINERS INFO ALLOW_LOGS",
     "watchtower": "CONTAINERS IMAGES NETWORKS POST",
-    "portainer": "AUTH COMMIT CONTAINERS EXEC IMAGES INFO NETWORKS PLUGINS SYSTEM VOLUMES POST ALLOW_CHANGES ALLOW_LOGS ALLOW_TOP",
-    "ci": "AUTH CONTAINERS EXEC IMAGES INFO NETWORKS SESSION VOLUMES POST ALLOW_ARCHIVE ALLOW_LOGS",
+    "portainer": (
+        "AUTH COMMIT CONTAINERS EXEC IMAGES INFO NETWORKS PLUGINS SYSTEM VOLUMES POST "
+        "ALLOW_CHANGES ALLOW_LOGS ALLOW_TOP"
+    ),
+    "ci": (
+        "AUTH CONTAINERS EXEC IMAGES INFO NETWORKS SESSION VOLUMES POST ALLOW_ARCHIVE ALLOW_LOGS"
+    ),
 }
 #: what the Compose file of deploy/ for this client must refuse
 REFUSED = {
-    "traefik": "POST /containers/C/restart; GET /images/json; GET /secrets; DELETE /containers/C; POST /exec/N/start; GET /containers/C/attach/ws",
-    "dozzle": "POST /containers/C/stop; GET /containers/C/archive?path=/; GET /containers/C/export; GET /images/json; POST /containers/create",
-    "portainer": "GET /secrets; POST /swarm/init; GET /containers/C/export; GET /swarm/unlockkey; POST /services/create",
-    "ci": "POST /swarm/init; GET /secrets; POST /plugins/pull; GET /containers/C/export; GET /nodes",
+    "traefik": (
+        "POST /containers/C/restart; GET /images/json; GET /secrets; DELETE /containers/C; "
+        "POST /exec/N/start; GET /containers/C/attach/ws"
+    ),
+    "dozzle": (
+        "POST /containers/C/stop; GET /containers/C/archive?path=/; GET /containers/C/export; "
+        "GET /images/json; POST /containers/create"
+    ),
+    "portainer": (
+        "GET /secrets; POST /swarm/init; GET /containers/C/export; GET /swarm/unlockkey; POST "
+        "/services/create"
+    ),
+    "ci": (
+        "POST /swarm/init; GET /secrets; POST /plugins/pull; GET /containers/C/export; GET /nodes"
+    ),
 }
 
 
@@ -705,7 +754,7 @@ def requests_of(text, container):
 
 
 def ask(path, method, target):
-    """(status, body) of one request; a body that no endpoint takes goes with those that would change something."""
+    """(status, body) of one request; one that would change something has an unusable body."""
     connection = UnixHTTPConnection(path, 60)
     try:
         reading = method in ("GET", "HEAD")
@@ -722,7 +771,7 @@ def ask(path, method, target):
 
 
 def refusals(folder, listener, requests):
-    """The requests that were refused at a listener; reading a container or nothing at all must have worked."""
+    """The requests that a listener refused; those that read a container must have worked."""
     refused = []
     for method, target in requests:
         status, body = ask(f"{folder}/{listener}.sock", method, target)
@@ -738,7 +787,7 @@ def refusals(folder, listener, requests):
 
 
 def compose_environment(client):
-    """The environment that the Compose file of deploy/ gives to the proxy, as Compose itself reads it."""
+    """The environment that a Compose file of deploy/ gives to the proxy, as Compose reads it."""
     command = [
         "docker",
         "compose",
@@ -786,7 +835,7 @@ def test_learned_settings_admit_each_client_and_nothing_can_be_left_out(
         sections[f"{client}-rules"] = "\n".join(rules)
         if (
             client == "dozzle"
-        ):  # each line is needed: shown on the wire for one client, in test_policy.py for much traffic
+        ):  # each line is needed: here for one client, in tests/test_learning.py for all traffic
             sections.update(
                 {
                     f"{client}-no-{name}": sections[client].replace(f"{name} = 1", f"{name} = 0")
@@ -818,9 +867,9 @@ def test_the_compose_files_admit_their_clients_and_no_more(
     assert refusals(folder, "proxy", forbidden) == forbidden
 
 
-# =====================================================================================================================
+# ================================================================================================
 # listeners, clients and reloading, on the wire
-# =====================================================================================================================
+# ================================================================================================
 
 
 @pytest.fixture
@@ -844,8 +893,8 @@ def test_a_refused_body_is_not_taken_for_the_next_request(scripted, start_proxy,
         assert data.count(b"HTTP/1.1 ") == 1 and data.startswith(b"HTTP/1.1 403 ")
         message = json.loads(data.partition(b"\r\n\r\n")[2])["message"]
         assert (
-            message
-            == "dockeraudit: POST /containers/create is refused by POST=0; it takes POST=1 CONTAINERS=1"
+            message == "dockeraudit: POST /containers/create is refused by POST=0; "
+            "it takes POST=1 CONTAINERS=1"
         )
     assert not any(head.startswith(b"GET /_ping") for head, _ in scripted.requests)
 
@@ -868,7 +917,7 @@ def test_denied_records_say_who_what_and_how_often(scripted, start_proxy, folder
 
 
 @pytest.mark.slow
-def test_the_table_and_the_warnings_at_start(scripted, start_proxy):
+def test_the_policys_table_and_its_warnings_are_said_at_start(scripted, start_proxy):
     said = start_proxy(
         scripted.path, env={"DOCKERAUDIT_POLICY": "auto", "CONTAINERS": "yes", "ALLOW_TOP": "0"}
     ).errors.read_text()
@@ -881,7 +930,7 @@ def test_the_table_and_the_warnings_at_start(scripted, start_proxy):
 
 
 @pytest.mark.slow
-def test_off_with_a_variable_warns(scripted, start_proxy):
+def test_a_variable_without_a_policy_is_warned_of_at_start(scripted, start_proxy):
     said = start_proxy(scripted.path, env={"CONTAINERS": "1"}).errors.read_text()
     assert said.count("CONTAINERS is set but no policy is on") == 1
 
@@ -930,11 +979,14 @@ def test_a_changed_set_of_listeners_is_named(scripted, start_proxy, folder):
 
 
 @pytest.mark.slow
-def test_allow_from_on_tcp(scripted, start_proxy, folder):
+def test_an_address_outside_allow_from_is_refused_and_recorded(scripted, start_proxy, folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    text = f"[listener proxy]\nlisten = unix://{folder}/proxy.sock\n[listener tcp]\nlisten = tcp://127.0.0.1:{port}\nallow-from = 127.0.0.2, 10.0.0.0/8\n"
+    text = (
+        f"[listener proxy]\nlisten = unix://{folder}/proxy.sock\n[listener tcp]\n"
+        f"listen = tcp://127.0.0.1:{port}\nallow-from = 127.0.0.2, 10.0.0.0/8\n"
+    )
     (folder / "tcp.ini").write_text(text)
     proxy = start_proxy(scripted.path, "--config", str(folder / "tcp.ini"))
 
@@ -951,3 +1003,84 @@ def test_allow_from_on_tcp(scripted, start_proxy, folder):
         denied["client"] == {"listener": "tcp", "address": "127.0.0.3"}
         and denied["rule"] == "allow-from"
     )
+
+
+# ================================================================================================
+# what the policy knows of a request beyond its path
+# ================================================================================================
+
+
+def test_a_version_that_only_podman_serves_passes_only_to_podman(scripted, start_proxy, folder):
+    path, target = f"{folder}/proxy.sock", "/v4.0.0-rc1/containers/web/json"
+    policy = {"DOCKERAUDIT_POLICY": "tecnativa", "CONTAINERS": "1"}
+    proxy = start_proxy(scripted.path, env=policy)
+    status, body = ask(path, "GET", target)
+    assert status == 403 and b"only Podman serves" in body
+    assert proxy.wait_records("denied")[0]["rule"] == "version"
+    assert proxy.stop() == 0
+    scripted.routes["/version"] = json_answer({"Components": [{"Name": "Podman Engine"}]})
+    start_proxy(scripted.path, env=policy)
+    assert ask(path, "GET", target)[0] == 404, "it has reached the engine"
+
+
+def test_an_attach_that_asks_for_the_log_needs_allow_logs(scripted, start_proxy, folder):
+    policy = {"DOCKERAUDIT_POLICY": "linuxserver", "CONTAINERS": "1", "POST": "1"}
+    proxy = start_proxy(scripted.path, env=policy)
+    attach = "/containers/web/attach?stream=1"
+    assert ask(proxy.socket, "POST", attach)[0] == 404, "it has reached the engine"
+    for target in (
+        f"{attach}&logs=1",
+        f"{attach}&logs=0&LOGS=yes",
+        "/containers/web/%61ttach?logs=1",
+    ):
+        status, body = ask(proxy.socket, "POST", target)
+        assert status == 403 and b"ALLOW_LOGS=1" in body, target
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(proxy.socket)
+        sock.sendall(
+            b"POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: d\r\nContent-Length: 6\r\n"
+            b"Content-Type: application/x-www-form-urlencoded\r\n\r\nlogs=1"
+        )
+        assert sock.recv(65536).startswith(b"HTTP/1.1 403"), "the engine reads a form's fields too"
+
+
+# ================================================================================================
+# users and groups
+# ================================================================================================
+
+#: as a user with these groups: the status of one request to a Unix socket
+AS_SOMEBODY = """
+import os, socket, sys
+path, groups, gid, uid = sys.argv[1], eval(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+os.setgroups(list(groups)); os.setgid(gid); os.setuid(uid)
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.settimeout(20)
+    sock.connect(path)
+    sock.sendall(b"GET /_ping HTTP/1.0\\r\\n\\r\\n")
+    print(sock.recv(4096).split()[1].decode())
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "groups, gid, status",
+    [
+        ("[4243, 4242]", 1000, "200"),
+        ("[]", 4242, "200"),
+        ("[4243]", 1000, "403"),
+        ("[*range(10_000, 10_600), 4242]", 1000, "200"),
+        ("range(10_000, 10_600)", 1000, "403"),
+    ],
+)
+def test_allow_gid_counts_all_groups_of_a_client(
+    scripted, start_proxy, folder, groups, gid, status
+):
+    os.chmod(folder, 0o755)
+    proxy = start_proxy(scripted.path, "--allow-gid", "4242", "--socket-mode", "666")
+    command = [sys.executable, "-c", AS_SOMEBODY, proxy.socket, groups, str(gid), "3000000000"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert done.stdout.decode().strip() == status
+    if status == "403":
+        client = proxy.wait_records("denied")[0]["client"]
+        assert (client["uid"], client["gid"]) == (3000000000, gid) and "groups" not in client

@@ -1,4 +1,4 @@
-"""docs/migrating.md, tried line by line: its Compose files, commands, translated rules, options and listeners."""
+"""docs/migrating.md, tried line by line: Compose files, commands, rules, options, listeners."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def image_environment():
     return dict(re.findall(r"(DOCKERAUDIT_\w+)=(\S+)", (ROOT / "Dockerfile").read_text()))
 
 
-# =====================================================================================================================
+# ================================================================================================
 # the page beside the code
-# =====================================================================================================================
+# ================================================================================================
 
 
-def test_the_variables_are_named():
+def test_the_page_names_every_variable():
     assert set(re.findall(r"\b[A-Z][A-Z_]+\b", section("Tecnativa"))) >= set(
         compatible.SECTIONS
     ) | set(compatible.TECNATIVA_ACTIONS) | set(compatible.UNKNOWN_SWITCHES)
@@ -116,7 +116,7 @@ def test_enough_rules_are_translated():
     assert len(RULE_ROWS) >= 12
 
 
-def test_what_learn_prints(folder):
+def test_learn_prints_what_the_page_shows(folder):
     printed = blocks(section("do not know"), "text")[0].splitlines()
     requests = [
         ("GET", "/containers/json"),
@@ -133,7 +133,7 @@ def test_what_learn_prints(folder):
     load_settings([], {"DOCKERAUDIT_MODE": "learn"})
 
 
-def test_the_listeners(folder):
+def test_the_pages_listeners_decide_as_it_says(folder):
     path = folder / "dockeraudit.ini"
     path.write_text(blocks(section("Several clients"), "ini")[0])
     warned = []
@@ -160,9 +160,9 @@ def test_the_listeners(folder):
     assert ci.policy is None and ci.clients.admits({"uid": 5, "gid": 0}).allowed
 
 
-# =====================================================================================================================
+# ================================================================================================
 # the Compose files and the commands, on real engines
-# =====================================================================================================================
+# ================================================================================================
 
 
 @pytest.mark.slow

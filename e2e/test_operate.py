@@ -1,4 +1,4 @@
-"""dockeraudit as an operator meets it: health, metrics, systemd, an engine that restarts, IPv6 and its absence."""
+"""dockeraudit as an operator meets it: health, metrics, systemd, restarts of the engine, IPv6."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def run(*arguments, env=None):
     )
 
 
-# =====================================================================================================================
+# ================================================================================================
 # health and metrics
-# =====================================================================================================================
+# ================================================================================================
 
 
 @pytest.fixture
 def busy(scripted, start_proxy):
-    """A proxy with an admin listener, after two log streams with a secret each, a change, and a refusal."""
+    """A proxy with an admin listener, after two log streams with a secret each and a refusal."""
     scripted.routes["/containers/web/logs"] = logs_answer(
         stdcopy_frame(1, b"key " + AWS_KEY + b"\n"), stdcopy_frame(2, b"fine\n")
     )
@@ -133,7 +133,7 @@ def test_metrics_count_what_happened(busy):
 
 
 @pytest.mark.slow
-def test_health_and_readiness_are_told_apart_and_never_shadow_the_api(busy, scripted, folder):
+def test_health_and_readiness_differ_and_are_only_on_the_admin_listener(busy, scripted, folder):
     assert fetch(f"{busy.admin}/healthz") == (200, "ok\n") and fetch(f"{busy.admin}/readyz") == (
         200,
         "ready\n",
@@ -253,7 +253,8 @@ def test_a_real_prometheus_scrapes_it(busy, folder):
     port, target = free_port(), busy.admin.partition("//")[2]
     (folder / "prometheus.yml").write_text(
         f"global: {{scrape_interval: 1s}}\nrule_files: ['{DEPLOY}/prometheus-alerts.yml']\n"
-        f"scrape_configs: [{{job_name: dockeraudit, static_configs: [{{targets: ['{target}']}}]}}]\n"
+        "scrape_configs: "
+        f"[{{job_name: dockeraudit, static_configs: [{{targets: ['{target}']}}]}}]\n"
     )
     command = [
         "prometheus",
@@ -288,9 +289,9 @@ def test_a_real_prometheus_scrapes_it(busy, folder):
         process.wait(30)
 
 
-# =====================================================================================================================
+# ================================================================================================
 # systemd
-# =====================================================================================================================
+# ================================================================================================
 
 
 class NotifySocket:
@@ -467,7 +468,7 @@ def allowed_system_calls(unit):
 
 
 @pytest.mark.slow
-def test_the_unit_s_filter_admits_every_system_call(scripted, folder):
+def test_the_units_filter_admits_every_system_call(scripted, folder):
     need("strace", "systemd-analyze")
     scripted.routes["/containers/web/logs"] = logs_answer(
         stdcopy_frame(1, b"key " + AWS_KEY + b"\n")
@@ -520,9 +521,9 @@ def test_the_unit_s_filter_admits_every_system_call(scripted, folder):
     )
 
 
-# =====================================================================================================================
+# ================================================================================================
 # the engine restarts
-# =====================================================================================================================
+# ================================================================================================
 
 
 def test_an_engine_that_restarts_is_502_meanwhile_and_then_works(folder, start_proxy):
@@ -598,9 +599,9 @@ def test_a_real_engine_that_restarts(folder, start_proxy):
         control("stop")
 
 
-# =====================================================================================================================
+# ================================================================================================
 # IPv6, and none
-# =====================================================================================================================
+# ================================================================================================
 
 
 def get_ping(host, port):
@@ -630,7 +631,8 @@ def test_a_namespace_without_ipv6(scripted, folder):
     need("unshare", "ip")
     inside = (
         "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; ip link set lo up; "
-        f"exec {sys.executable} {PROGRAM} --listen tcp://[::]:2375 --upstream {scripted.path} --audit-log {folder}/audit.log"
+        f"exec {sys.executable} {PROGRAM} --listen tcp://[::]:2375 "
+        f"--upstream {scripted.path} --audit-log {folder}/audit.log"
     )
     with open(folder / "said", "wb") as said:
         process = subprocess.Popen(

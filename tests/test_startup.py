@@ -173,7 +173,7 @@ class FakeLog:
 
     allowed: list[str] = []
 
-    def set_allowed(self, entries: list[str]) -> None:
+    def allow(self, entries: list[str]) -> None:
         self.allowed = list(entries)
 
 
