@@ -83,9 +83,11 @@ font-variant-numeric:tabular-nums;border:1px solid var(--paper)}
 .heat tbody th{font-weight:400;min-width:8rem;max-width:20rem}
 details{margin:.35rem 0}
 summary{cursor:pointer;padding:.25rem 0}
-summary h2{display:inline;margin:0}
-section>details>summary{margin-top:1.75rem}
+section>details>summary{color:var(--soft);font-size:.875rem}
+section>.fold>summary{color:inherit;font-size:inherit}
 .fold>summary{font-weight:600}
+.rest{margin:0}
+.rest summary{color:var(--soft);font-size:.875rem;padding:0}
 .tools{display:flex;flex-wrap:wrap;gap:.5rem 1rem;margin:.5rem 0;font-size:.875rem}
 .tools label{display:flex;gap:.4rem;align-items:baseline;color:var(--soft)}
 .tools input,.tools select,.more{font:inherit;color:var(--ink);background:var(--card);
