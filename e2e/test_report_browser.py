@@ -29,7 +29,8 @@ pytestmark = [
 WIDTHS = (360, 800, 1440)
 SCRIPT = "document.title='pwned'"
 HOSTILE = {
-    "markup": f"</title></style></table><script>{SCRIPT}</script><img src=x onerror={SCRIPT}><svg onload={SCRIPT}><a href='javascript:{SCRIPT}'>x</a><!--",
+    "markup": f"</title></style></table><script>{SCRIPT}</script><img src=x onerror={SCRIPT}>"
+    f"<svg onload={SCRIPT}><a href='javascript:{SCRIPT}'>x</a><!--",
     "quotes": f"'\" onmouseover={SCRIPT} style='position:fixed' `${{{SCRIPT}}}` &quot;&#39;><b>",
     "right to left": "\u202e\u2067שלום עולם\u2069 مرحبا بالعالم \u200f abc \u061c",
     "4 kB without a space": "W" * 4096,
@@ -60,13 +61,15 @@ def page_of(folder, text):
 
 
 # What stands beyond the page's right edge and is not in a region that scrolls.
-OVERFLOWING = """[...document.body.querySelectorAll('*')].filter(e => !e.closest('.scroll,thead') && e.getBoundingClientRect().right > innerWidth + 1)
+OVERFLOWING = """[...document.body.querySelectorAll('*')]
+.filter(e => !e.closest('.scroll,thead') && e.getBoundingClientRect().right > innerWidth + 1)
 .map(e => e.outerHTML.slice(0, 80))"""
 # Elements and attributes that the page has no use for; its own script and controls are not meant.
 FOREIGN = """(() => {
   const kinds = 'script,img,iframe,object,embed,form,input,b[id],link,base,audio,video';
   const own = e => e.matches('.tools input') || e === document.body.lastElementChild;
-  const acts = a => /^on|^src$|^srcdoc$/.test(a.name) || a.name == 'href' && /script:/i.test(a.value);
+  const leads = a => a.name == 'href' && /script:/i.test(a.value);
+  const acts = a => /^on|^src$|^srcdoc$/.test(a.name) || leads(a);
   return [...document.querySelectorAll(kinds)].filter(e => !own(e))
     .concat([...document.querySelectorAll('*')].filter(e => [...e.attributes].some(acts)))
     .map(e => e.outerHTML.slice(0, 80));
@@ -96,7 +99,8 @@ def test_the_browser_would_tell(browser, folder):
     """What the test above looks for is found where it is."""
     path = folder / "bad.html"
     path.write_text(
-        f"<!doctype html><title>x</title><body><div style='width:900px'>wide</div><img src=x onerror={SCRIPT}><script>{SCRIPT}</script><p>"
+        "<!doctype html><title>x</title><body><div style='width:900px'>wide</div>"
+        f"<img src=x onerror={SCRIPT}><script>{SCRIPT}</script><p>"
     )
     browser.open(f"file://{path}", 360)
     assert browser.run("document.title") == "pwned"
@@ -104,18 +108,30 @@ def test_the_browser_would_tell(browser, folder):
     assert browser.run("document.documentElement.scrollWidth") > 360
 
 
-# Each text's contrast with what is behind it (WCAG 2.1, 1.4.3), the lowest first; half-transparent grounds are laid over one another.
+# Each text's contrast with its background (WCAG 2.1, 1.4.3), the lowest first. Half-transparent
+# backgrounds are laid over one another.
 CONTRAST = """(() => {
-  const parse = c => { const n = c.match(/[\\d.]+/g).map(Number); return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1] };
+  const parse = colour => {
+    const n = colour.match(/[\\d.]+/g).map(Number);
+    return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1];
+  };
   const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
-  const light = c => { const v = c.slice(0, 3).map(x => (x /= 255) <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4); return .2126 * v[0] + .7152 * v[1] + .0722 * v[2] };
+  const linear = x => x <= .03928 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const light = colour => {
+    const v = colour.slice(0, 3).map(x => linear(x / 255));
+    return .2126 * v[0] + .7152 * v[1] + .0722 * v[2];
+  };
   const found = [];
   for (const e of document.body.querySelectorAll('*')) {
-    if (e.closest('svg') || ![...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())) continue;
+    const hasText = [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim());
+    if (e.closest('svg') || !hasText) continue;
     const grounds = [];
-    for (let p = e; p; p = p.parentElement) grounds.push(parse(getComputedStyle(p).backgroundColor));
+    for (let p = e; p; p = p.parentElement) {
+      grounds.push(parse(getComputedStyle(p).backgroundColor));
+    }
     const ground = grounds.reverse().reduce((under, g) => over(g, under), [255, 255, 255, 1]);
-    const [a, b] = [light(over(parse(getComputedStyle(e).color), ground)), light(ground)].sort((x, y) => y - x);
+    const ink = over(parse(getComputedStyle(e).color), ground);
+    const [a, b] = [light(ink), light(ground)].sort((x, y) => y - x);
     found.push([(a + .05) / (b + .05), e.outerHTML.slice(0, 80)]);
   }
   return found.sort((x, y) => x[0] - y[0]);
@@ -197,7 +213,8 @@ def test_a_screen_reader_hears_tables_charts_and_headings(browser, folder, width
     charts = [name for role, name in named if role in ("image", "img")]
     assert len(charts) == 3 and charts[0].startswith("HIGH: ") and "findings" in charts[0]
     assert browser.run(
-        "[...document.querySelectorAll('nav a')].every(a => a.getAttribute('href') === '' || document.querySelector(a.getAttribute('href')))"
+        "[...document.querySelectorAll('nav a')].map(a => a.getAttribute('href'))"
+        ".every(href => href === '' || document.querySelector(href))"
     )
 
 
@@ -205,13 +222,12 @@ def test_what_scrolls_can_be_reached_by_keyboard(browser, folder):
     browser.open(demonstration(folder), 360)
     assert (
         browser.run(
-            "[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX == 'auto' && e.tabIndex < 0).length"
+            "[...document.querySelectorAll('*')].filter(e => e.scrollWidth > e.clientWidth + 1"
+            " && getComputedStyle(e).overflowX == 'auto' && e.tabIndex < 0).length"
         )
         == 0
     )
-    assert browser.run(
-        "document.querySelector('.scroll').scrollWidth > document.querySelector('.scroll').clientWidth"
-    )
+    assert browser.run("(e => e.scrollWidth > e.clientWidth)(document.querySelector('.scroll'))")
 
 
 def shown_rows(browser, table):
