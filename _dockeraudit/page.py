@@ -26,7 +26,7 @@ from _dockeraudit.pageparts import (
 from _dockeraudit.pagestyle import SCRIPT, STYLE, page_policy
 from _dockeraudit.summary import LOSSES, AuditSummary
 from _dockeraudit.tallies import Secret
-from _dockeraudit.terminal import Look, answers_text, headline, is_new, period_text, suppressed_text
+from _dockeraudit.terminal import Look, answers_text, headline, is_new, loss_text, period_text
 from _dockeraudit.text import SEVERITY_RANK, counted, size_text
 
 PAGE_ROWS = 200  # rows of each table, and of the secrets of each severity
@@ -60,7 +60,7 @@ def render_html(
         live_section(live) if live else "",
         losses_section(summary),
         recent_section(summary, rows) if live else "",
-        page_section("time", time_chart(summary), folded=False),
+        page_section("time", time_chart(summary), fold_title="by severity"),
         secrets_section(summary, rows, new),
         containers_section(summary, rows),
         readers_section(summary, rows),
@@ -150,8 +150,8 @@ def tiles(summary: AuditSummary) -> str:
 def losses_section(summary: AuditSummary) -> str:
     """What was not recorded or not scanned; or that nothing is known to be missing."""
     losses = [
-        f"<li><b>{summary.losses[what]:,}</b> {text}{suppressed_text(summary, what)}</li>"
-        for what, text in LOSSES.items()
+        f"<li><b>{summary.losses[what]:,}</b> {loss_text(summary, what)}</li>"
+        for what in LOSSES
         if summary.losses[what]
     ]
     if losses:
@@ -254,7 +254,8 @@ def containers_section(summary: AuditSummary, rows: Rows) -> str:
         {place: rows.containers[one.container_id] for place, one in enumerate(chosen)},
     )
     heat = fold("containers-heat", "By patterns", heat_table(summary), opened=True)
-    return page_section("containers", table + heat, folded=False)
+    title = counted(len(containers), "container")
+    return page_section("containers", table + heat, fold_title=title)
 
 
 def readers_section(summary: AuditSummary, rows: Rows) -> str:
@@ -278,7 +279,7 @@ def readers_section(summary: AuditSummary, rows: Rows) -> str:
     heads = ("client", "n:streams", "n:read", "n:containers", "n:findings", "secrets", "last")
     ids = {place: rows.readers[reader.client] for place, reader in enumerate(chosen)}
     table = html_table(heads, cells, "Readers", len(readers), ids)
-    return page_section("readers", table, folded=False)
+    return page_section("readers", table, fold_title=counted(len(readers), "reader"))
 
 
 def refusals_section(summary: AuditSummary, name: str, only_learned: bool) -> str:
@@ -296,7 +297,8 @@ def refusals_section(summary: AuditSummary, name: str, only_learned: bool) -> st
     ]
     heads = ("n:times", "request", "rule", "client", "last")
     table = html_table(heads, cells, PAGE_SECTIONS[name][1], len(refusals))
-    return page_section(name, table, folded=only_learned)
+    title = counted(len(refusals), "request")
+    return page_section(name, table, fold_title=title, closed=only_learned)
 
 
 def recent_section(summary: AuditSummary, rows: Rows) -> str:

@@ -142,7 +142,7 @@ def heat_table(summary: AuditSummary) -> str:
     left = len(containers) - HEAT_ROWS
     more = f"<p class=soft>and {counted(left, 'more container')}</p>" if left > 0 else ""
     return (
-        "<p class='hint soft'>The table is wider than the screen: it can be moved sideways.</p>"
+        "<p class='hint soft'>Wider than the screen: move it sideways, with the arrow keys too.</p>"
         "<div class=scroll tabindex=0 role=region aria-label='Findings by container and pattern'>"
         "<table class=heat><caption>Findings by container and pattern</caption>"
         f"<thead>{head}</thead><tbody>\n{''.join(rows)}</tbody></table></div>{more}"

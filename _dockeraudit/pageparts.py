@@ -11,6 +11,7 @@ from _dockeraudit.logrecords import text_of
 from _dockeraudit.text import SEVERITY_RANK, counted, printable
 
 PAGE_TEXT = 96  # characters of a name that are shown
+NAMES_SHOWN = 3  # names of a list that are not folded
 PAGE_TITLE = 1000  # and that its title has
 
 #: Sections of the page: the link's text, and the heading.
@@ -46,10 +47,16 @@ def linked(value: Any, target: str) -> str:
 
 
 def names_list(names: Sequence[tuple[str, str]], total: int) -> str:
-    """Names with the rows they link to, one below the other, and how many more there are."""
-    items = "".join(f"<li>{linked(name, target)}</li>" for name, target in names)
-    more = f"<li class=soft>and {total - len(names):,} more</li>" if total > len(names) else ""
-    return f"<ul class=names>{items}{more}</ul>"
+    """Names with the rows they link to, one below the other; all but the first ones are folded."""
+    items = [f"<li>{linked(name, target)}</li>" for name, target in names]
+    if total > len(names):
+        items.append(f"<li class=soft>and {total - len(names):,} more</li>")
+    first, rest = items[:NAMES_SHOWN], items[NAMES_SHOWN:]
+    text = f"<ul class=names>{''.join(first)}</ul>"
+    if rest:
+        title = f"<summary>{total - NAMES_SHOWN:,} more</summary>"
+        text += f"<details class=rest>{title}<ul class=names>{''.join(rest)}</ul></details>"
+    return text
 
 
 def time_cell(timestamp: str, size: int = 16) -> str:
@@ -80,20 +87,26 @@ def sortable(number: int, text: str) -> str:
 
 
 def page_section(
-    name: str, content: str, note: str = "", kind: str = "", folded: bool | None = None
+    name: str,
+    content: str,
+    note: str = "",
+    kind: str = "",
+    fold_title: str = "",
+    closed: bool = False,
 ) -> str:
-    """A section with its heading, or nothing; `folded`: whether it begins closed, None: no fold."""
+    """A section with its heading, or nothing. `fold_title`: what stands on its fold, if it has one.
+
+    The heading stands outside the fold: inside, a screen reader does not take it for a heading.
+    """
     if not content:
         return ""
-    heading = f"<h2 id={name}-title>{PAGE_SECTIONS[name][1]}</h2>"
     body = (f"<p class=soft>{note}</p>" if note else "") + content
-    if folded is not None:
-        fold = f"<details id={name}-fold{'' if folded else ' open'}>"
-        body = f"{fold}<summary>{heading}</summary>{body}</details>"
-    else:
-        body = heading + body
+    if fold_title:
+        begin = f"<details id={name}-fold{'' if closed else ' open'}>"
+        body = f"{begin}<summary>{fold_title}</summary>{body}</details>"
     kind = f" class={kind}" if kind else ""
-    return f"<section id={name}{kind} aria-labelledby={name}-title>{body}</section>"
+    heading = f"<h2 id={name}-title>{PAGE_SECTIONS[name][1]}</h2>"
+    return f"<section id={name}{kind} aria-labelledby={name}-title>{heading}{body}</section>"
 
 
 def html_table(

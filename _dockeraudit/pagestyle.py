@@ -83,9 +83,11 @@ font-variant-numeric:tabular-nums;border:1px solid var(--paper)}
 .heat tbody th{font-weight:400;min-width:8rem;max-width:20rem}
 details{margin:.35rem 0}
 summary{cursor:pointer;padding:.25rem 0}
-summary h2{display:inline;margin:0}
-section>details>summary{margin-top:1.75rem}
+section>details>summary{color:var(--soft);font-size:.875rem}
+section>.fold>summary{color:inherit;font-size:inherit}
 .fold>summary{font-weight:600}
+.rest{margin:0}
+.rest summary{color:var(--soft);font-size:.875rem;padding:0}
 .tools{display:flex;flex-wrap:wrap;gap:.5rem 1rem;margin:.5rem 0;font-size:.875rem}
 .tools label{display:flex;gap:.4rem;align-items:baseline;color:var(--soft)}
 .tools input,.tools select,.more{font:inherit;color:var(--ink);background:var(--card);
@@ -96,7 +98,8 @@ tr:target,li:target{outline:2px solid var(--low);outline-offset:-1px}
 .new{color:var(--low);font-size:.75rem;font-weight:700}
 [hidden]{display:none!important}
 footer{margin-top:2.5rem;padding-top:.75rem;padding-bottom:2rem}
-:is(a,.scroll,summary,input,select,button):focus-visible{outline:2px solid var(--low);outline-offset:2px}
+:is(a,.scroll,summary,input,select,button):focus-visible{outline:2px solid var(--low);
+outline-offset:2px}
 @media(max-width:45rem){
 .hint{display:block}
 .cards thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
@@ -113,7 +116,8 @@ padding:.15rem 0;text-align:left;white-space:normal}
 @media print{
 :root{--ink:#000;--soft:#444;--paper:#fff;--card:#fff;--line:#bbb;--high:#a00d22;--medium:#7a4600;
 --low:#0a4f88;--heat:179,18,43}
-body{font-size:10pt}main,header,footer{max-width:none;padding:0}nav,.tools,.more,.hint{display:none!important}
+body{font-size:10pt}main,header,footer{max-width:none;padding:0}
+nav,.tools,.more,.hint{display:none!important}
 .scroll{overflow:visible}
 h2{break-after:avoid}tr,figure,.tiles,.alert{break-inside:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}

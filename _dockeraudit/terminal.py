@@ -265,7 +265,7 @@ def other_tables(summary: AuditSummary, look: Look) -> list[str]:
     who = "Who saw these findings" if summary.choice.of_findings else "Who read these streams"
     lines = table(
         look.paint("Which containers leak most", "title"),
-        [container_line(container) for container in summary.worst_containers()],
+        [container_line(container, look.width) for container in summary.worst_containers()],
         look,
     )
     lines += table(
@@ -294,14 +294,14 @@ def table(title: str, rows: Iterable[str], look: Look = PLAIN) -> list[str]:
     return lines
 
 
-def container_line(container: LeakingContainer) -> str:
+def container_line(container: LeakingContainer, width: int = WIDTH) -> str:
     """A container with its findings."""
     graded = ", ".join(
         f"{container.severities[name]:,} {name}"
         for name in SEVERITY_RANK
         if container.severities[name]
     )
-    return f"{container.count:>11,}  {pad(container.label, 30)}  {graded}"
+    return f"{container.count:>11,}  {pad(container.label, max(30, width - 52))}  {graded}"
 
 
 def reader_line(reader: Reader) -> str:
@@ -323,8 +323,8 @@ def refusal_line(refusal: Refusal, tally: Tally, width: int = WIDTH) -> str:
 def loss_lines(summary: AuditSummary, look: Look) -> list[str]:
     """What was not recorded or not scanned; or that nothing is known to be missing."""
     rows = [
-        f"{summary.losses[what]:>11,}  {text}{suppressed_text(summary, what)}"
-        for what, text in LOSSES.items()
+        f"{summary.losses[what]:>11,}  {loss_text(summary, what)}"
+        for what in LOSSES
         if summary.losses[what]
     ]
     lines = table(look.paint("Not recorded or not scanned", "loss"), rows, look)
@@ -336,13 +336,13 @@ def loss_lines(summary: AuditSummary, look: Look) -> list[str]:
     return lines
 
 
-def suppressed_text(summary: AuditSummary, what: str) -> str:
-    """The severities of findings that were only counted."""
+def loss_text(summary: AuditSummary, what: str) -> str:
+    """A loss in words; of findings that were only counted, how many of each severity."""
     counts = summary.suppressed
-    if what != "findings_suppressed" or not counts:
-        return ""
     graded = ", ".join(f"{counts[name]:,} {name}" for name in SEVERITY_RANK if counts[name])
-    return f" ({graded})" if graded else ""
+    if what == "findings_suppressed" and graded:
+        return f"findings beyond their container's budget: {graded}"
+    return LOSSES[what]
 
 
 # -- one table by rule, container or reader

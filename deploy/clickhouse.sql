@@ -39,17 +39,25 @@ PARTITION BY toYYYYMM(timestamp)
 ORDER BY (event, fingerprint, host, run, seq)
 SETTINGS index_granularity = 1024;
 
--- A private key, or a match that ran on, has its fingerprint only once its end has come.
+-- A finding that is plainly no secret: a default, asterisks, an example.
+ALTER TABLE dockeraudit.records ADD COLUMN IF NOT EXISTS placeholder UInt8;
+
+-- A finding whose end had not come is what its update says it is: a private key has its fingerprint
+-- only then, and a secret that a silence cut has its rule and severity.
 CREATE OR REPLACE VIEW dockeraudit.findings AS
 SELECT
-    f.* EXCEPT (fingerprint, redacted_match),
+    f.* EXCEPT (fingerprint, redacted_match, pattern, rule, severity),
     if(u.fingerprint != '', u.fingerprint, f.fingerprint) AS fingerprint,
-    if(u.fingerprint != '', u.redacted_match, f.redacted_match) AS redacted_match
+    if(u.fingerprint != '', u.redacted_match, f.redacted_match) AS redacted_match,
+    if(u.rule != '', u.pattern, f.pattern) AS pattern,
+    if(u.rule != '', u.rule, f.rule) AS rule,
+    if(u.rule != '', u.severity, f.severity) AS severity
 FROM (SELECT * FROM dockeraudit.records FINAL WHERE event = 'finding') AS f
 LEFT ANY JOIN
 (
-    SELECT host, run, completes, fingerprint, redacted_match FROM dockeraudit.records FINAL
-    WHERE event = 'finding_update' AND fingerprint != ''
+    SELECT host, run, completes, fingerprint, redacted_match, pattern, rule, severity
+    FROM dockeraudit.records FINAL
+    WHERE event = 'finding_update' AND (fingerprint != '' OR rule != '')
 ) AS u ON f.host = u.host AND f.run = u.run AND f.seq = u.completes;
 
 -- Every credential, those on most hosts first.
@@ -59,7 +67,7 @@ SELECT
     uniqExact(host) AS hosts, uniqExact(host, container_id) AS containers, uniqExact(reader) AS readers,
     min(timestamp) AS first_seen, max(timestamp) AS last_seen
 FROM dockeraudit.findings
-WHERE fingerprint != ''
+WHERE fingerprint != '' AND NOT placeholder
 GROUP BY fingerprint, rule
 ORDER BY severity DESC, hosts DESC, times DESC, fingerprint;
 
@@ -131,12 +139,14 @@ SELECT
         c.listener = '', 'unknown',
         'uid ' || toString(c.uid) || ' (' || if(c.command != '', c.command, 'unknown command') || ')'
     ) AS reader,
-    r.stream, r.bytes, r.unscanned, r.records, r.matches, arraySum(mapValues(r.counts)), trim(r.method || ' ' || r.path), r.finding
+    r.stream, r.bytes, r.unscanned, r.records, r.matches,
+    if(r.event = 'suppressed' AND c.listener != '', 0, arraySum(mapValues(r.counts))),
+    trim(r.method || ' ' || r.path), r.finding, r.placeholder
 FROM
 (
     SELECT
         _path, line,
-        JSONExtract(line, 'Tuple(timestamp String, event String, run String, seq UInt64, container_id String, container_name String, stream_type String, endpoint String, pattern String, rule String, severity String, redacted_match String, fingerprint String, count UInt64, stream UInt64, bytes UInt64, unscanned UInt64, records UInt64, matches UInt64, counts Map(String, UInt64), method String, path String, finding UInt64, client Tuple(listener String, address String, certificate String, uid UInt32, command String))') AS r,
+        JSONExtract(line, 'Tuple(timestamp String, event String, run String, seq UInt64, container_id String, container_name String, stream_type String, endpoint String, pattern String, rule String, severity String, redacted_match String, fingerprint String, count UInt64, stream UInt64, bytes UInt64, unscanned UInt64, records UInt64, matches UInt64, counts Map(String, UInt64), placeholder Bool, method String, path String, finding UInt64, client Tuple(listener String, address String, certificate String, uid UInt32, command String))') AS r,
         r.client AS c
     FROM file('/var/log/dockeraudit-fleet/*/audit.log', 'LineAsString', 'line String')
     WHERE isValidJSON(line)

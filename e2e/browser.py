@@ -1,4 +1,6 @@
-"""A headless Chromium, driven over its debugging pipe (Chrome DevTools Protocol): no driver, no port, no packages.
+"""A headless Chromium, driven over its debugging pipe (Chrome DevTools Protocol).
+
+It needs no driver, no port and no packages:
 
 with Browser() as browser:
     browser.open("file:///x.html", width=360)

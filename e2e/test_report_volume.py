@@ -1,4 +1,4 @@
-"""A gigabyte of records through `report`: constant memory, and a speed that is told beside that of plain json.loads."""
+"""A gigabyte of records through `report`: constant memory, and its speed beside json.loads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ USUAL_RATIO = 0.67  # 50 MB/s where a plain json.loads reads 75
 
 
 def block_of_records():
-    """Some megabytes as a busy host writes them: 2,000 secrets in 200 containers, read by short-lived clients."""
+    """Some megabytes as a busy host writes them.
+
+    2,000 secrets in 200 containers, read by short-lived clients.
+    """
     rng = random.Random(7)
     lines = []
     for seq in range(1, BLOCK_RECORDS + 1):
@@ -125,7 +128,9 @@ def test_a_gigabyte_in_constant_memory(kind, least):
     spent, fed, peak = consume(report, blocks(block), GIGABYTE)
     speed = fed / spent / 1e6
     print(
-        f"{kind}: report {speed:.0f} MB/s, plain json.loads {plain_speed:.0f} MB/s, ratio {speed / plain_speed:.2f}; peak {peak:.0f} MB after 1 GB, {early:.0f} MB after a quarter"
+        f"{kind}: report {speed:.0f} MB/s, plain json.loads {plain_speed:.0f} MB/s, "
+        f"ratio {speed / plain_speed:.2f}; "
+        f"peak {peak:.0f} MB after 1 GB, {early:.0f} MB after a quarter"
     )
     assert speed / plain_speed >= least
     assert peak < early * 1.25 + 10

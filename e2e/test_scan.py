@@ -1,4 +1,4 @@
-"""`scan`: files, folders, standard input, and all containers' logs at once, of scripted and of real engines."""
+"""`scan`: files, folders, standard input, and the logs of scripted and of real engines."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def of(records, event, container=None):
     ]
 
 
-# =====================================================================================================================
+# ==================================================================================================
 # files
-# =====================================================================================================================
+# ==================================================================================================
 
 
 def test_files_folders_gz_and_standard_input(folder):
@@ -108,10 +108,17 @@ def test_a_secret_is_found_wherever_a_block_ends(folder):
 @pytest.mark.parametrize(
     "arguments, text, status",
     [
-        ((), b"nothing\n", 0), ((), MAIL, 1), (("--fail-on", "high"), MAIL, 0), (("--fail-on", "HIGH"), AWS, 1), (("--fail-on", "loud"), b"", 78),
-        (("--disable-rule", "email-address"), MAIL, 0), (("--listen", "tcp://127.0.0.1:1"), b"", 78), (("/nonexistent/file",), None, 2), (("/nonexistent/file", "-"), MAIL, 1),
+        ((), b"nothing\n", 0),
+        ((), MAIL, 1),
+        (("--fail-on", "high"), MAIL, 0),
+        (("--fail-on", "HIGH"), AWS, 1),
+        (("--fail-on", "loud"), b"", 78),
+        (("--disable-rule", "email-address"), MAIL, 0),
+        (("--listen", "tcp://127.0.0.1:1"), b"", 78),
+        (("/nonexistent/file",), None, 2),
+        (("/nonexistent/file", "-"), MAIL, 1),
     ],
-)  # fmt: skip
+)
 def test_exit_codes(arguments, text, status):
     code, records, err = scan(*arguments, stdin=text)
     assert code == status, err
@@ -250,9 +257,9 @@ def test_progress_is_shown_on_a_terminal():
     assert b"\x1b[K" in shown and f"1 scanned, {size_text(written)}, 0 findings".encode() in shown
 
 
-# =====================================================================================================================
+# ==================================================================================================
 # containers of a scripted engine
-# =====================================================================================================================
+# ==================================================================================================
 
 NAMES = {
     f"{number:064x}": name
@@ -365,16 +372,19 @@ def test_no_engine_is_69(folder):
     assert scan("--containers", "--upstream", folder / "none.sock")[0] == 69
 
 
-# =====================================================================================================================
+# ==================================================================================================
 # containers of real engines
-# =====================================================================================================================
+# ==================================================================================================
 
-SCRIPT = "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; echo key {}; echo mail {} >&2"
+SCRIPT = (
+    "i=0; while [ $i -lt 300 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; "
+    "echo key {}; echo mail {} >&2"
+)
 
 
 @pytest.fixture
 def containers(real_engine):
-    """Four containers with logs: framed, with a terminal, running, and one whose log driver keeps nothing."""
+    """Four containers: framed, with a terminal, running, and one whose log driver keeps nothing."""
     prefix = f"rp{os.getpid()}"
     script = SCRIPT.format(AWS.decode(), MAIL.decode())
     common = ("--network", "none", "busybox", "sh", "-c")

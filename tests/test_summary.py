@@ -255,8 +255,8 @@ def test_what_was_suppressed_is_shown_by_severity_and_fails(tmp_path):
     }
     path = write(tmp_path, [stream("stream_open"), full])
     status, out, _ = report([path], fail_on="HIGH")
-    assert status == 1 and "23  findings beyond their container's budget" in out
-    assert "(3 HIGH, 20 LOW)" in report([path], format="html")[1]
+    assert status == 1 and "23  findings beyond their container's budget: 3 HIGH, 20 LOW" in out
+    assert "budget: 3 HIGH, 20 LOW" in report([path], format="html")[1]
     assert json_report(full, folder=tmp_path)["totals"]["suppressed"] == {"HIGH": 3, "LOW": 20}
     old = {name: value for name, value in full.items() if name != "severities"}
     assert report([write(tmp_path, [old])], fail_on="LOW")[0] == 0
