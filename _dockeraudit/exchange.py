@@ -155,7 +155,7 @@ class Exchange:
             self._send_client()
         if client & select.POLLIN:
             self._read_client()
-        elif client & HANGUP:
+        if client & HANGUP and (self.relay.client.ended or not client & select.POLLIN):
             self._client_hung_up(client)
 
     def _wait(self) -> Events:
