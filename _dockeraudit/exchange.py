@@ -154,8 +154,8 @@ class Exchange:
         if client & select.POLLOUT:
             self._send_client()
         if client & select.POLLIN:
-            self._read_client(hung_up=bool(client & HANGUP))
-        elif client & HANGUP:
+            self._read_client()
+        if client & HANGUP and (self.relay.client.ended or not client & select.POLLIN):
             self._client_hung_up(client)
 
     def _wait(self) -> Events:
@@ -187,8 +187,7 @@ class Exchange:
 
     # -- client to engine
 
-    def _read_client(self, hung_up: bool) -> None:
-        """Read what the client says; its EOF is a half-close unless it has hung up."""
+    def _read_client(self) -> None:
         try:
             data = receive(self._client)
         except OSError:
@@ -196,8 +195,6 @@ class Exchange:
             return
         if data:
             self._from_client(data)
-        elif data is not None and hung_up:
-            self._client_gone()
         elif data is not None:
             self.relay.client.ended = True
             self._send_engine()

@@ -23,7 +23,6 @@ from needs import skip_outside_ci
 from scripted import LOGS_HEAD, chunk, stdcopy_frame
 from wire import LAZY_WORKERS, RawEngine, Wire, read_all, read_until
 
-import dockeraudit
 from conftest import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -108,8 +107,9 @@ class CrowdEngine(RawEngine):
 
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    """A proxy that lets one client hold 1,024 connections."""
     monkeypatch.setattr("wire.RawEngine", CrowdEngine)
-    with Wire() as wire:
+    with Wire("--max-connections", "2048") as wire:
         yield wire
         wire.settled()
 
@@ -177,16 +177,17 @@ def test_1024_idle_streams_take_no_processor_time_and_the_next_client_gets_503(
         sock.sendall(LOGS)
     for sock in streams:
         assert read_until(sock, b"one line\n\r\n").startswith(b"HTTP/1.1 200 OK")
-    assert wire.talk(b"").startswith(b"HTTP/1.1 503 ")
-    # the proxy goes on accepting connections, with a bounded number of threads that refuse them
+    assert wire.talk(PING).startswith(b"HTTP/1.1 503 ")
+    assert wire.talk(PING, tcp=True).endswith(b"OK")  # another client still has room
     crowd = [wire.connect() for _ in range(300)]
-    assert wire.in_use()[0] < 1024 + wire.threads + LAZY_WORKERS + 2 * dockeraudit.MAX_REFUSALS
+    for sock in crowd:
+        sock.sendall(PING)
+    assert wire.in_use()[0] < 1024 + wire.threads + LAZY_WORKERS + 10, "a refusal takes no thread"
     refusals = [read_all(sock) for sock in crowd]
     for sock in crowd:
         sock.close()
-    assert sum(data.startswith(b"HTTP/1.1 503 ") for data in refusals) >= 1 and all(
-        data[:13] in (b"", b"HTTP/1.1 503 ") for data in refusals
-    )
+    assert sum(data.startswith(b"HTTP/1.1 503 ") for data in refusals) >= 1
+    assert all(data[:13] in (b"", b"HTTP/1.1 503 ") for data in refusals)
     share = share_of_a_core(wire.proxy.process.pid, 2.0)
     wire.engine.end_streams()  # type: ignore[attr-defined]
     for sock in streams:
@@ -222,7 +223,7 @@ def test_without_free_descriptors_the_proxy_waits_idle_and_recovers_at_once(
     assert all(answer in (b"HTTP/1.1 502 ", b"HTTP/1.1 200 ") for answer in answers), answers
     assert share < 0.05
     assert back < 1.0
-    assert len(said) == 1 and "cannot accept" in said[0], said
+    assert ["cannot accept" in line for line in said].count(True) == 1 and len(said) <= 3, said
     with capsys.disabled():
         print(
             f"\nno descriptors left (limit 64): {100 * share:.1f} % of a core, one line, "

@@ -167,6 +167,7 @@ def make_files(folder: Path, engine: str) -> None:
         (folder / name).write_bytes(b"key " + AWS_KEY + b"\n")
     (folder / "dump.gz").write_bytes(gzip.compress(b"key " + AWS_KEY + b"\n"))
     (folder / "fleet.key").write_bytes(bytes(range(32)))
+    (folder / "fleet.key").chmod(0o600)
 
 
 def adapted(line: str, folder: Path) -> str:
