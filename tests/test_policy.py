@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from _dockeraudit import clients as clients_room
-from _dockeraudit.admission import DENIAL_INTERVAL, MAX_DENIALS, DenialCounts
 from _dockeraudit.clients import client_filter, read_group, read_network, read_user
 from _dockeraudit.compatible import (
     LINUXSERVER_ONLY,
@@ -722,18 +721,3 @@ def test_the_originals_other_variables_count() -> None:
 def test_a_bad_section_is_named(folder: Any, section: str, problem: str) -> None:
     with pytest.raises(Exception, match=problem):
         listeners(folder, f"[listener x]\n{section}\n")
-
-
-def test_equal_denials_are_written_once_a_minute_and_all_are_counted() -> None:
-    counts, rng = DenialCounts(), random.Random(4)
-    written, total, last = 0, 0, {}
-    for step in range(5000):
-        now, key = step * 0.05, (rng.randrange(30 if step < 4000 else 5 * MAX_DENIALS),)
-        for denial, count in counts.add(key, key, now):
-            written += count
-            assert len(counts._entries) <= MAX_DENIALS
-            assert step >= 4000 or now - last.get(denial, -DENIAL_INTERVAL) >= DENIAL_INTERVAL
-            last[denial] = now
-        total += 1
-    assert written + sum(count for _, count in counts.drain()) == total
-    assert counts.drain() == []
