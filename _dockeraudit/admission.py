@@ -40,7 +40,8 @@ def browser_refusal(
     for authority in (host, route.authority or b"") if check_names else ():
         name = host_name(authority)
         if not admitted_host(name, allowed):
-            return f"its Host {name[:MAX_NAME]!r} is a public-looking name, as a rebound web page sends it"
+            shown = name[:MAX_NAME]
+            return f"its Host {shown!r} is a public-looking name, as a rebound web page sends it"
     return None
 
 

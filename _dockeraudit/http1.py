@@ -65,8 +65,8 @@ HOST = re.compile(rb"[0-9A-Za-z!$%&'()*+,\-.:;=\[\]_~]*")
 BARE_CR = re.compile(rb"\r(?!\n)(?!\Z)")
 LAST_CHUNK = b"0\r\n\r\n"  # as nearly every sender writes it, with an empty trailer section
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n"  # RFC 9113 §3.4, as far as it differs from a request
-# RFC 9110 §7.6.1: fields of one hop. Transfer-Encoding, TE and Trailer are such fields too, but the
-# body is relayed with its chunks.
+# RFC 9110 §7.6.1: fields of one hop. Transfer-Encoding, TE and Trailer are such fields too, but
+# the body is relayed with its chunks.
 HOP_FIELDS = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"upgrade", b"http2-settings"}
 )
@@ -276,7 +276,7 @@ def list_members(values: Sequence[bytes]) -> list[bytes]:
 
 
 def check_target(target: bytes, method: bytes) -> None:
-    """Refuse a target of no form of RFC 9112 §3.2, or that the engine's URL parser would refuse."""
+    """Refuse a target of no form of RFC 9112 §3.2, or one that the engine's URL parser refuses."""
     path = target.partition(b"?")[0]
     if BAD_ESCAPE.search(path):
         raise HTTPError(
@@ -317,7 +317,7 @@ def read_response_head(raw: bytes) -> ResponseHead:
 
 
 class Framing(NamedTuple):
-    """Where a body ends (RFC 9112 §6.3). `kind`: none, length, chunked or close; `length`: bytes."""
+    """Where a body ends (RFC 9112 §6.3). `kind`: none, length, chunked or close."""
 
     kind: str
     length: int = 0
@@ -503,11 +503,11 @@ class ChunkedReader:
         match = grammar.match(line)
         sound = match.end() if match else 0
         colon = line.find(b":", 0, sound) if self.trailer else -1
-        # RFC 9110 §6.5.1: a reader that merged such a trailer would see another message
+        # RFC 9110 §6.5.1: a reader that merges such a trailer would see another message
         return colon if colon >= 0 and line[:colon].lower() in FIXED_FIELDS else sound
 
     def _end_line(self, line: bytes) -> None:
-        """A whole legal line has come: the last chunk begins the trailers, an empty one ends them."""
+        """A whole legal line has come: the last chunk's begins the trailers, an empty one ends them."""
         self.line = b""
         if self.trailer:
             self._trailer_room -= len(line)

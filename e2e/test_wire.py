@@ -1,6 +1,6 @@
-"""The relay byte for byte, between plain sockets and a recording engine: what arrives is what was sent, whoever lies.
+"""The relay byte for byte, between plain sockets and a recording engine, whoever lies.
 
-One proxy serves the whole file; at its end no thread and no descriptor of any of these connections may be left.
+One proxy serves most tests; after each of them no thread and no descriptor of a connection is left.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from _dockeraudit import sockets
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import ask_engine
 from _dockeraudit.errors import EngineError
+from _dockeraudit.http1 import MAX_HEAD
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import load_settings
 from _dockeraudit.proxy import Proxy
@@ -47,15 +48,21 @@ PING = b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LAST = b"GET /info HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
 LOGS = b"GET /containers/web/logs?stdout=1 HTTP/1.1\r\nHost: d\r\n\r\n"
-CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nTransfer-Encoding: chunked\r\n"
-UPGRADED = b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\n"
+    b"Transfer-Encoding: chunked\r\n"
+)
+UPGRADED = (
+    b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n"
+    b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+)
 ATTACH = b"POST /containers/web/attach?stream=1&stdin=1 HTTP/1.1\r\nHost: d\r\n%b\r\n"
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
 
-@pytest.fixture(scope="module", params=["", "leading", "led"], ids=["fresh", "leading", "led"])
+@pytest.fixture(scope="module", params=[False, True], ids=["fresh", "kept"])
 def shared(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    """With fresh connections, and with kept ones, whose requests another thread may serve."""
+    """With fresh connections, and with kept ones that have served a request before."""
     with Wire(kept=request.param) as wire:
         yield wire
 
@@ -89,23 +96,27 @@ def message_of(data: bytes, status: int) -> str:
     return text
 
 
-# =====================================================================================================================
+# ================================================================================================
 # nothing changed
-# =====================================================================================================================
+# ================================================================================================
 
 #: what the client sends, and what must arrive: the same, but for the fields of one hop
 REQUESTS: list[tuple[bytes, bytes]] = [
     (data, data)
     for data in (
-        b"GET /v1.43/containers/json?filters=%7B%22a%22%3A1%7D&all=1#x HTTP/1.1\r\nHost: d\r\nUser-Agent: x\r\n\r\n",
-        b"GET /%63ontainers/%2e%2E/x%2Fy/top?a=%zz&&=;+ HTTP/1.1\r\nhOST: d\r\nX-A: 1\r\nx-a: 2\r\nX-A: 1\r\nEmpty:\r\n\r\n".replace(
-            b"Empty:", b"Empty: "
-        ),
+        b"GET /v1.43/containers/json?filters=%7B%22a%22%3A1%7D&all=1#x HTTP/1.1\r\nHost: d\r\n"
+        b"User-Agent: x\r\n\r\n",
+        b"GET /%63ontainers/%2e%2E/x%2Fy/top?a=%zz&&=;+ HTTP/1.1\r\nhOST: d\r\nX-A: 1\r\nx-a: 2\r\n"
+        b"X-A: 1\r\nEmpty:\r\n\r\n",
+        b"GET /containers/\xc3\xa4\xff/json?n=\xf0\x9f\x90\x8b HTTP/1.1\r\nHost: d\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: \r\n\r\n",
-        b"POST http://anyhost/images/create HTTP/1.1\r\nHost: d\r\nX-Registry-Auth: e30=\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST http://anyhost/images/create HTTP/1.1\r\nHost: d\r\nX-Registry-Auth: e30=\r\n"
+        b"Content-Length: 5\r\n\r\nhello",
         b"PUT /x HTTP/1.1\r\nContent-Length: 0\r\nHost: d\r\n\r\n",
-        b"DELETE /x HTTP/1.1\r\nHost: d\r\ncontent-LENGTH: 3\r\nContent-Length: 3\r\n\r\n\r\n\r",
-        b'POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nTrailer: X-Sum\r\n\r\n3;a="b"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\nx-sum: \xff\r\n\r\n',
+        b"DELETE /x HTTP/1.1\r\nHost: d\r\ncontent-LENGTH: 3\r\n\r\n\r\n\r",
+        b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n"
+        b'Trailer: X-Sum\r\n\r\n3;a="b"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\n'
+        b"x-sum: \xff\r\n\r\n",
         b"POST /build HTTP/1.1\r\nHost: d\r\ntransfer-encoding: Chunked\r\n\r\n0\r\n\r\n",
         b"GET /body HTTP/1.1\r\nHost: d\r\nContent-Length: 4\r\n\r\nGET ",
         b"BREW /pot HTTP/1.1\r\nHost: d\r\nX: \xe4\t y\r\nExpect: nothing\r\n\r\n",
@@ -113,18 +124,36 @@ REQUESTS: list[tuple[bytes, bytes]] = [
 ] + [
     (
         b"GET /a HTTP/1.1\r\nHost:d\r\nConnection: keep-alive\r\nKeep-Alive: 3\r\nX:\t y \r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: d\r\nX: y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost:d\r\nX:\t y \r\n\r\n",
     ),
     (
-        b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: x-hop\r\nX-Hop: 3\r\nProxy-Connection: z\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: x-hop\r\nX-Hop: 3\r\n"
+        b"Proxy-Connection: z\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n",
     ),
     (
+        b"GET /a HTTP/1.1\nHost: d\nX: y\n\n",
+        b"GET /a HTTP/1.1\r\nHost: d\r\nX: y\r\n\r\n",
+    ),
+    (
+        b"POST /a HTTP/1.1\r\nHost: d\nContent-Length: 5\r\n\na\nb\r\n",
+        b"POST /a HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\na\nb\r\n",
+    ),
+    (
+        b"\r\n\nPUT /x HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n",
+        b"PUT /x HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        b"DELETE /x HTTP/1.1\r\nHost: d\r\ncontent-LENGTH: 3\r\nContent-Length: 3\r\n\r\nabc",
+        b"DELETE /x HTTP/1.1\r\nHost: d\r\ncontent-LENGTH: 3\r\n\r\nabc",
+    ),
+    (
         b"GET /a HTTP/1.0\r\nX: y\r\nConnection: keep-alive\r\n\r\n",
         b"GET /a HTTP/1.0\r\nX: y\r\nConnection: keep-alive\r\n\r\n",
     ),
     (
-        b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: d\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAM\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n",
     ),
 ]
@@ -174,10 +203,12 @@ def test_pipelined_requests_arrive_one_after_another_and_unchanged(wire: Wire, t
 ANSWERS = [
     b"HTTP/1.1 200 OK\r\nServer: x\r\nX: 1\r\nx: 2\r\nX: 1\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 404 \r\nApi-Version: 1.43\r\nContent-Length: 0\r\n\r\n",
-    b'HTTP/1.1 299 \xff odd\r\ntransfer-ENCODING: Chunked\r\nTrailer: X-Sum\r\n\r\n3;a="b"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\n\r\n',
+    b"HTTP/1.1 299 \xff odd\r\ntransfer-ENCODING: Chunked\r\nTrailer: X-Sum\r\n\r\n"
+    b'3;a="b"\r\nabc\r\n0A\r\n0123456789\r\n000\r\nX-Sum: 1\r\n\r\n',
     b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n",
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
-    b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
+    b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
 ]
 
 
@@ -276,9 +307,9 @@ def test_a_detached_exec_is_no_stream_and_keeps_its_connection(wire: Wire) -> No
     ]
 
 
-# =====================================================================================================================
+# ================================================================================================
 # the order of things: interim responses, early answers, kept connections, half-close
-# =====================================================================================================================
+# ================================================================================================
 
 
 def test_expect_is_the_engine_s_to_decide(wire: Wire) -> None:
@@ -455,7 +486,7 @@ def moody(sock: socket.socket, data: bytes) -> None:
 
 
 def visit(wire: Wire, number: int) -> int:
-    """A client that asks for this and that, pipelined or not, leaves at any time, and comes back; how many answers it got."""
+    """A client that asks, pipelined or not, leaves at any time, and comes back; counts answers."""
     dice, answers = random.Random(number), 0
     for session in range(12):
         with wire.connect(tcp=dice.random() < 0.5) as sock:
@@ -526,7 +557,7 @@ def test_a_crowd_of_kept_connections_gets_each_its_own_answers() -> None:
 
 
 def test_a_kept_connection_is_answered_before_the_proxy_ends() -> None:
-    with Wire(kept="led") as wire:
+    with Wire(kept=True) as wire:
         asked, release = threading.Event(), threading.Event()
         wire.engine.serve = lambda sock, _: (asked.set(), release.wait(20), sock.sendall(OK))
         with wire.connect() as idle, wire.connect() as sock:
@@ -610,7 +641,7 @@ def test_either_side_may_end_first_and_still_hear_the_other(
 
 
 def test_what_a_client_sent_before_it_left_still_arrives(wire: Wire) -> None:
-    """As from a script that writes a container's input and closes: the engine reads it later, at its pace."""
+    """As from a script that writes a container's input and closes: the engine reads it later."""
     typed = bytes(range(256)) * 1500
     left, heard = threading.Event(), []
 
@@ -700,9 +731,9 @@ def steady(value: list[int]) -> bool:
     return True
 
 
-# =====================================================================================================================
+# ================================================================================================
 # hostile and dying engines
-# =====================================================================================================================
+# ================================================================================================
 
 BODIES = [
     (PING, b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", b"twenty bytes of text"),
@@ -842,17 +873,17 @@ MALFORMED = [
     b"\r\n\r\n",
     b"HTTP/1.1 200OK\r\n\r\n",
     b"HTTP/2.0 200 OK\r\n\r\n",
-    b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
     b"HTTP/1.1 200 OK\r\nX: a\rSmuggled: b\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX : a\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n folded\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\nContent-Length: 0x2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"2\r\nok\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nX: " + b"a" * (1 << 20) + b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD + b"\r\n\r\n",
     b"\x15\x03\x01\x00\x02\x02\x16",
     b"",
 ]
@@ -876,14 +907,32 @@ def test_an_answer_longer_than_its_length_is_cut_there(wire: Wire) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [b"zz\r\nabc\r\n0\r\n\r\n", b"3\r\nabcde\r\n0\r\n\r\n", b"3 \r\nabc\r\n0\r\n\r\n"]
+    "sound, rest",
+    [
+        (b"", b"zz\r\nabc\r\n0\r\n\r\n"),
+        (b"3\r\nabc", b"de\r\n0\r\n\r\n"),
+        (b"3", b" \r\nabc\r\n0\r\n\r\n"),
+        (b"3\r\nabc\r\n0\r\nHost", b": evil\r\n\r\n"),
+    ],
 )
-def test_chunks_that_are_none_reach_the_client_as_they_came_and_end_the_connection(
-    wire: Wire, bad: bytes
+@pytest.mark.parametrize("request_bytes", [PING, LOGS])
+def test_an_illegal_chunk_ends_both_sides_behind_the_bytes_that_are_sound(
+    wire: Wire, request_bytes: bytes, sound: bytes, rest: bytes
 ) -> None:
-    wire.engine.serve = lambda sock, _: sock.sendall(CHUNKED + b"\r\n" + chunk(b"good") + bad)
-    data = wire.talk(PING)
-    assert data.endswith(chunk(b"good") + bad)
+    """Though the engine's connection stays open; the bytes before it are delivered."""
+    good = chunk(stdcopy_frame(1, b"good\n"))
+    for parts in cuts(sound + rest, 6):
+        ended = threading.Event()
+
+        def serve(sock: socket.socket, _: bytes, parts=parts, ended=ended) -> None:  # type: ignore
+            with contextlib.suppress(OSError):  # the proxy may close before all is sent
+                send_parts(sock, [CHUNKED + b"\r\n" + good, *parts])
+            read_all(sock)
+            ended.set()
+
+        wire.engine.serve = serve
+        assert wire.talk(request_bytes).partition(b"\r\n\r\n")[2] == good + sound
+        assert ended.wait(20)
 
 
 def test_interim_responses_without_end_cost_no_memory_and_end_with_the_client(wire: Wire) -> None:
@@ -973,9 +1022,9 @@ def test_bad_chunks_of_a_request_never_look_whole_to_the_engine(wire: Wire) -> N
     assert b"0\r\n\r\n" not in seen[0] and b"evil" not in seen[0]
 
 
-# =====================================================================================================================
+# ================================================================================================
 # HTTP/2
-# =====================================================================================================================
+# ================================================================================================
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -1053,9 +1102,9 @@ def test_a_real_http2_client_is_refused_by_default(wire: Wire) -> None:
     assert type(caught.value).__module__.startswith("h2") or isinstance(caught.value, OSError)
 
 
-# =====================================================================================================================
+# ================================================================================================
 # who asks, and for how long
-# =====================================================================================================================
+# ================================================================================================
 
 
 def test_a_unix_client_is_known_by_its_credentials(wire: Wire) -> None:
@@ -1078,7 +1127,7 @@ def test_a_unix_client_is_known_by_its_credentials(wire: Wire) -> None:
 
 
 class VirtualTime:
-    """Stands in for the modules `time` and `select` of the proxy: an hour passes at a word, and polls tell their limits."""
+    """Stands in for the proxy's `time` and `select`: hours pass at a word, polls tell their limits."""
 
     real_poll = staticmethod(select.poll)
 
@@ -1119,7 +1168,7 @@ class VirtualTime:
 def test_a_stream_outlives_any_silence(
     folder: Any, monkeypatch: pytest.MonkeyPatch, head: bytes, reply: bytes
 ) -> None:
-    """In virtual time: while nothing flows the relay waits without limit, and a day later the next line arrives."""
+    """In virtual time: the relay waits without limit, and a day later the next line arrives."""
     clock = VirtualTime()
     go = threading.Event()
     frame = stdcopy_frame(1, b"the next day\n")
@@ -1154,7 +1203,7 @@ def test_a_stream_outlives_any_silence(
 
 @contextlib.contextmanager
 def serving(folder: Any) -> Iterator[RawEngine]:
-    """A proxy in this process, so that its limits and its clock can be changed; gives its engine."""
+    """A proxy in this process, whose limits and clock a test can change; gives its engine."""
     with RawEngine(str(folder / "engine.sock")) as engine:
         arguments = [
             "--listen",
@@ -1207,9 +1256,9 @@ def test_a_head_that_does_not_end_is_408_and_no_head_at_all_is_closed_silently(
             assert read_exactly(sock, len(OK)) == OK
 
 
-# =====================================================================================================================
+# ================================================================================================
 # TLS
-# =====================================================================================================================
+# ================================================================================================
 
 
 def test_a_refused_tls_client_reads_its_answer_and_a_proper_end(
@@ -1238,7 +1287,8 @@ def test_a_refused_tls_client_reads_its_answer_and_a_proper_end(
         timeout=60,
     )
     port = free_port()
-    tls = f"[listener tls]\nlisten = tcp://127.0.0.1:{port}\ntls-cert = {folder}/cert.pem\ntls-key = {folder}/key.pem\n"
+    tls = f"[listener tls]\nlisten = tcp://127.0.0.1:{port}\n"
+    tls += f"tls-cert = {folder}/cert.pem\ntls-key = {folder}/key.pem\n"
     (folder / "proxy.ini").write_text(
         f"[listener plain]\nlisten = unix://{folder}/proxy.sock\n{tls}"
     )
@@ -1248,7 +1298,7 @@ def test_a_refused_tls_client_reads_its_answer_and_a_proper_end(
         context = ssl.create_default_context(cafile=str(folder / "cert.pem"))
         for request_bytes, status in (
             (b"GET / HTTP/1.1\r\n\r\n", b"400"),
-            (b"G" * (1 << 20) + b"\r\n" * 9, b"431"),
+            (b"G" * MAX_HEAD + b"\r\n" * 9, b"431"),
             (LAST.replace(b"Host: d", b"Host: localhost"), b"200"),
         ):
             plain = socket.create_connection(("127.0.0.1", port), 20)

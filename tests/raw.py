@@ -1,4 +1,4 @@
-"""Plain requests to an engine or a proxy, byte by byte as given: for comparing what the two make of them."""
+"""Requests to an engine or a proxy, byte by byte as given, so that their answers can be compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What came back: `status` 0 for nothing, `ended` whether the connection did before the time was up."""
+    """An answer: `status` 0 for none; `ended`: the connection did, before the time was up."""
 
     status: int
     head: bytes
@@ -45,7 +45,8 @@ def ask(path: str, data: bytes, timeout: float = 20.0) -> Answer:
 def api(path: str, method: str, target: str, value: Any | None = None) -> Any:
     """One ordinary API request; the JSON of its answer."""
     body = json.dumps(value).encode() if value is not None else b""
-    fields = f"Host: d\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    fields = "Host: d\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    fields += f"Content-Length: {len(body)}\r\n"
     answer = ask(path, f"{method} {target} HTTP/1.0\r\n{fields}\r\n".encode() + body)
     assert 200 <= answer.status < 300, answer
     return json.loads(answer.body) if answer.body.strip() else None

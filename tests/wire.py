@@ -1,8 +1,8 @@
-"""A proxy between plain sockets and an engine whose every byte is the test's: what the hostile cases are made of.
+"""A proxy between plain sockets and an engine whose every byte is the test's: for hostile cases.
 
 with Wire() as wire:
     wire.engine.serve = lambda sock, data: sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
-    assert wire.talk(b"GET / HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 204")
+    assert wire.talk(LAST).startswith(b"HTTP/1.1 204")
 """
 
 from __future__ import annotations
@@ -21,14 +21,18 @@ from scripted import ScriptedEngine
 
 from conftest import DEADLINE, ProxyProcess
 
-LAZY_WORKERS = 6  # threads that start when first needed, and stay: they scan, look up names, write and sync the log
+#: threads that start when first needed, and stay: they scan, look up names, write and sync the log
+LAZY_WORKERS = 6
 WARM_UP = b"GET /warm-up HTTP/1.1\r\nHost: d\r\n\r\n"
 WARM = b"HTTP/1.1 204 No Content\r\n\r\n"
 LOOKUPS = (b"/containers/web/json", b"/version", b"/exec/web/json")
 
 
 class RawEngine(ScriptedEngine):
-    """Calls `serve(sock, data)` for each connection with what came first; the proxy's own questions get 404."""
+    """Calls `serve(sock, data)` for each connection with the head that came first.
+
+    It answers the proxy's own questions with 404.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -48,9 +52,7 @@ class RawEngine(ScriptedEngine):
                 self.serve(sock, data)
         except (OSError, IndexError):
             pass  # nothing was asked, or the proxy went away, as tests make it do
-        except (
-            BaseException
-        ) as error:  # an assertion in a test's engine: told when the wire is closed
+        except BaseException as error:  # a failed assertion of the test: raised with the wire's end
             self.failures.append(error)
         finally:
             with self._lock:
@@ -61,11 +63,10 @@ class RawEngine(ScriptedEngine):
 class Wire:
     """The proxy on a Unix and a TCP address, its engine, and how much of it is in use.
 
-    `kept`: what tests get from `connect` has served a request before; "led": and its thread is not the one that waits
-    for all.
+    `kept`: each connection that `connect` gives to a test has served a request before.
     """
 
-    def __init__(self, *options: str, kept: str = "") -> None:
+    def __init__(self, *options: str, kept: bool = False) -> None:
         self.options = options
         self.kept = kept
 
@@ -78,14 +79,10 @@ class Wire:
             self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options
         )
         self.proxy.ready()
-        if self.kept == "led":
-            self._leader = self.connect()
         self.threads, self.descriptors = self.in_use()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.kept == "led":
-            self._leader.close()
         status = self.proxy.stop()
         self.engine.__exit__()
         errors = self.proxy.errors.read_text()
@@ -100,14 +97,14 @@ class Wire:
 
     def settled(self) -> None:
         """Wait until no thread and no descriptor of any connection is left."""
-
         end = time.monotonic() + DEADLINE
         while True:
             threads, descriptors = self.in_use()
             if threads <= self.threads + LAZY_WORKERS and descriptors <= self.descriptors:
                 return
             assert time.monotonic() < end, (
-                f"{threads} threads of {self.threads} + {LAZY_WORKERS}, {descriptors} descriptors of {self.descriptors}: {self.open_files()}"
+                f"{threads} threads of {self.threads} + {LAZY_WORKERS}, "
+                f"{descriptors} descriptors of {self.descriptors}: {self.open_files()}"
             )
             time.sleep(0.01)
 
