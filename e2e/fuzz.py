@@ -1,8 +1,9 @@
 """Fuzz the parsers: python3 e2e/fuzz.py [SECONDS], until interrupted without a number.
 
-Head parser, chunk reader, stream demuxer, WebSocket decoder, route classifier: only errors of our own may escape, and
-cutting the bytes elsewhere must change nothing. With atheris (coverage-guided, where it installs) or else with seeded
-random mutations of the tests' own tables; prints the input that broke something, and exits 1.
+Head parser, chunk reader, stream demuxer, WebSocket decoder, route classifier: only errors of our
+own may escape, and cutting the bytes elsewhere must change nothing. Inputs come from atheris
+(coverage-guided, where it installs), else from seeded random mutations of a few texts. The input that
+broke something is printed, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -29,12 +30,16 @@ else:
 
 HEADS = (
     b"GET /v1.43/containers/%61/logs?follow=1 HTTP/1.1\r\nHost: d\r\n\r\n",
-    b"POST http://a/exec/x/start HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nConnection: Upgrade\r\nUpgrade: tcp, h2c\r\n\r\n{}",
-    b"POST /build HTTP/1.1\r\nHost: [::1]:1\r\nTransfer-Encoding: chunked\r\nOrigin: http://a\r\n\r\n0\r\n\r\n",
+    b"\r\nGET /events HTTP/1.1\nHost: d\nContent-Length: 1\r\nContent-Length: 1\n\nx",
+    b"POST http://a/exec/x/start HTTP/1.1\r\nHost: d\r\nContent-Length: 2\r\nConnection: Upgrade\r\n"
+    b"Upgrade: tcp, h2c\r\n\r\n{}",
+    b"POST /build HTTP/1.1\r\nHost: [::1]:1\r\nTransfer-Encoding: chunked\r\nOrigin: http://a\r\n\r\n"
+    b"0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
 )
 BODIES = (
-    b"b\r\n\1\0\0\0\0\0\0\3abc\r\nb\r\n\2\0\0\0\0\0\0\3abc\r\na\r\n\1\0\0\0\0\0\0\3ab\r\n1\r\nc\r\n0\r\n\r\n",
+    b"b\r\n\1\0\0\0\0\0\0\3abc\r\nb\r\n\2\0\0\0\0\0\0\3abc\r\n"
+    b"a\r\n\1\0\0\0\0\0\0\3ab\r\n1\r\nc\r\n0\r\n\r\n",
     b"3;a=b\r\nabc\r\n0a\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
     b"\1\0\0\0\0\0\0\3abc\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\1x",
     b"\x82\x85\1\2\3\4hello\x81\x7e\0\x03abc",
@@ -54,6 +59,7 @@ def read_request(parts: Sequence[bytes]) -> Any:
     buffer, seen = b"", 0
     for number, part in enumerate(parts):
         buffer += part
+        buffer = buffer[http1.empty_lines(buffer) :]
         length = http1.head_length(buffer, seen) if buffer else 0
         if length:
             rest = buffer[length:] + b"".join(parts[number + 1 :])
@@ -79,17 +85,18 @@ def request_of(raw: bytes, rest: bytes) -> Any:
         again
     ) == framing
     admission.browser_refusal(head, route, True, frozenset())
-    return head.target, head.fields, framing, route, rest
+    assert route.brief() == routes.classify(head.method, head.target).brief()
+    return head.target, head.end_to_end, head.index, framing, route, rest
 
 
 def read_chunks(parts: Sequence[bytes]) -> Any:
-    """A chunked body that comes in parts: payload, bytes used, whether it has ended."""
+    """A chunked body that comes in parts: payload, bytes taken, whether it has ended or broken."""
     reader, payload, used = http1.ChunkedReader(), b"", 0
     for part in parts:
         if part and not reader.done:
             count, data = reader.feed(part)
             payload, used = payload + data, used + count
-    return payload, used, reader.done
+    return payload, used, reader.done, reader.broken is not None
 
 
 def decoded(decoder: Any, parts: Sequence[bytes]) -> Any:
@@ -111,7 +118,7 @@ def read_frames(parts: Sequence[bytes], one_walk: bool) -> Any:
     reader = streams.FrameReader(demuxer) if one_walk else http1.ChunkedReader()
     texts: dict[str, bytes] = {}
     for part in parts:
-        if part and not reader.done:
+        if part and not (reader.done or reader.broken):
             payload = reader.feed(part)[1]
             for name, data in (
                 payload
@@ -138,6 +145,7 @@ def check(data: bytes) -> None:
         assert decoded(streams.WebSocketDecoder("tty"), parts) == decoded(
             streams.WebSocketDecoder("tty"), [data]
         )
+    routes.seeming_request(data)
     outcome(http1.parse_response_head, data)
     outcome(http1.parse_response_head, b"HTTP/1.1 200 OK\r\n" + data + b"\r\n\r\n")
     for method in (b"GET", b"POST"):
@@ -145,7 +153,7 @@ def check(data: bytes) -> None:
 
 
 def mutate(rng: random.Random) -> bytes:
-    """A table's bytes with a few of them changed, doubled, cut out or exchanged for another table's."""
+    """A text with a few bytes changed, doubled, cut out or exchanged for another text's."""
     data = bytearray(rng.choice(HEADS + BODIES))
     for _ in range(rng.randrange(1, 6)):
         place = rng.randrange(len(data) + 1)
@@ -197,7 +205,7 @@ def fuzz_by_mutation(seconds: float) -> int:
 
 
 def fuzz_by_coverage(seconds: float) -> None:
-    """atheris, which ends the process itself: 0 when the time is up, with the input on standard error when it breaks."""
+    """Run atheris, which ends the process: with 0 when the time is up; else it prints the input."""
     limit = [] if seconds == float("inf") else [f"-max_total_time={int(seconds)}"]
 
     def mutated(data: bytes, max_size: int, seed: int) -> bytes:
