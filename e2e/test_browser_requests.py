@@ -185,10 +185,10 @@ class Stage:
         shutil.rmtree(self.folder)
 
     def reached(self) -> set[tuple[str, str]]:
-        """Method and path of what reached the engine, our own questions for names left out."""
+        """Method and path of what reached the engine, without the proxy's own questions."""
         lines = [head.split(b" ", 2) for head, _ in self.engine.requests[self.asked_before :]]
         asked = {(line[0].decode(), line[1].decode().partition("?")[0]) for line in lines}
-        return asked - {("GET", "/containers/web/json")}
+        return asked - {("GET", "/containers/web/json"), ("GET", "/version")}
 
     def denied(self) -> set[tuple[str, str]]:
         """Method and path of what was refused as a web page's."""

@@ -128,7 +128,7 @@ def end(pid):
 
 
 def processes_of(home):
-    """Processes whose command line names the engine's folder, and their children, the containers."""
+    """Processes whose command line names the engine's folder, and their children (containers)."""
     parents, named = {}, set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
