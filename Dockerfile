@@ -7,7 +7,10 @@ COPY _dockeraudit/ /source/_dockeraudit/
 COPY deploy/stitch.py /source/deploy/
 RUN mkdir -p /image/opt/dockeraudit /image/var/log/dockeraudit \
  && python3 /source/deploy/stitch.py > /image/opt/dockeraudit/dockeraudit.py \
+ && chmod 0755 /image/opt/dockeraudit/dockeraudit.py \
  && python3 -m compileall -q /image/opt/dockeraudit \
+ && mkdir -p /image/usr/local/bin \
+ && ln -s /opt/dockeraudit/dockeraudit.py /image/usr/local/bin/dockeraudit \
  && chown 65534:65534 /image/var/log/dockeraudit && chmod 0700 /image/var/log/dockeraudit
 
 FROM ${BASE}

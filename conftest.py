@@ -22,6 +22,7 @@ from product import PROGRAM, ROOT, STITCHED, import_stitched_file
 if STITCHED:
     import_stitched_file()
 
+from needs import skip_outside_ci
 from proxyprocess import ProxyProcess
 from realengine import ENGINE_HOSTS, RealEngine
 from splitting import splits
@@ -37,13 +38,6 @@ __all__ = [
     "splits",
     "wait_for",
 ]
-
-
-def skip_outside_ci(reason: str) -> None:
-    """Skip a test that cannot run here; in CI everything can run, so there it fails."""
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

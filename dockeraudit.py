@@ -28,7 +28,6 @@ import errno
 import functools
 import importlib.util
 import os
-import resource
 import select
 import signal
 import socket
@@ -58,7 +57,6 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 from _dockeraudit.admin import AdminServer
 from _dockeraudit.admission import browser_refusal
 from _dockeraudit.commands import (
-    command_healthcheck,
     command_learn,
     command_report,
     command_rules,
@@ -79,6 +77,7 @@ from _dockeraudit.errors import (
     ListenError,
 )
 from _dockeraudit.exchange import Exchange
+from _dockeraudit.healthcheck import command_healthcheck
 from _dockeraudit.http1 import (
     HTTP2_PREFACE,
     NO_BODY,
@@ -131,6 +130,7 @@ BROWSER_HINT = (
     "to admit it, start dockeraudit with --allow-browser, or --allow-host NAME for its name"
 )
 SMALL_HEAD = 8 << 10  # bytes of a head that do not count against the budget of large ones
+LOOK_ROUND = 60.0  # seconds between looks at what is due; a denial is counted for a minute
 SWITCH_INTERVAL = 0.0005  # seconds that a thread may keep the interpreter from the others
 
 
@@ -635,6 +635,8 @@ class Service:
 
 def raise_descriptor_limit(connections: int) -> None:
     """Allow as many descriptors as the connections take, where the hard limit allows it."""
+    import resource  # here, since only Unix has it, and other commands run elsewhere too
+
     needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
@@ -644,8 +646,8 @@ def raise_descriptor_limit(connections: int) -> None:
 
 def command_serve(arguments: Sequence[str]) -> int:
     """`serve`: relay until SIGTERM or SIGINT."""
-    require_linux()
     settings = load_settings(arguments, os.environ)
+    require_linux()
     watchdog, inherited = watchdog_interval(os.environ), inherited_count(os.environ)
     diagnostics = Diagnostics(settings.log_level)
     scanner = load_scanner(settings)
@@ -675,7 +677,9 @@ def command_serve(arguments: Sequence[str]) -> int:
     return status
 
 
-SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+SIGNALS = {signal.SIGTERM, signal.SIGINT}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    SIGNALS.add(signal.SIGHUP)
 
 
 def start_admin(proxy: Proxy) -> AdminServer | None:
@@ -694,12 +698,13 @@ def start_admin(proxy: Proxy) -> AdminServer | None:
 def wait_for_end(service: Service, watchdog: float) -> int:
     """Wait for SIGTERM or SIGINT, and return its number.
 
-    SIGHUP reopens the log and reads options and rules again. Each `watchdog` seconds systemd is
-    told that the listeners live.
+    SIGHUP reopens the log and reads options and rules again. Each `watchdog` seconds, or sooner,
+    systemd is told that the listeners live; counts of denials that are due are written.
     """
     while True:
-        info = signal.sigtimedwait(SIGNALS, watchdog)
+        info = signal.sigtimedwait(SIGNALS, min(watchdog, LOOK_ROUND))
         if info is None:
+            service.proxy.write_due_denials()
             if service.alive():
                 notify_systemd("WATCHDOG=1")
         elif info.si_signo == signal.SIGHUP:
@@ -780,16 +785,17 @@ def main() -> NoReturn:
 
 def replace_closed_streams() -> None:
     """Give closed standard streams a descriptor that fails, so that no file of ours gets theirs."""
-    for number, name, mode in (
-        (0, "stdin", os.O_WRONLY),
-        (1, "stdout", os.O_RDONLY),
-        (2, "stderr", os.O_WRONLY),
-    ):
+    streams = (
+        ("stdin", os.O_WRONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    )
+    for number, (name, flags, mode) in enumerate(streams):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, mode)  # takes the lowest free number, which is this one
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+            os.open(os.devnull, flags)  # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
     rules          what a rule is, and the shorthand of the tables
+    wallets        recovery phrases: a public list's words, and their checksum
     plausibility   whether a candidate is a secret or a placeholder
     needles        values of a container's own secret variables, and their forms
     scanner        how many rules are applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
+    backtracking   whether a regular expression may take far longer than its text is long
     userrules      rules from a user's file
     textscanner    one text to findings, sans I/O
     records        what a line of the audit log looks like
@@ -41,6 +43,7 @@
     listeners      listeners with their policy, clients and TLS
     startup        the rules, the audit log, what `serve` checks and says at start
     reload         what SIGHUP puts in force
+    healthcheck    the command `healthcheck`
     textfiles      text files as people have them: compressed, UTF-16
     logrecords     lines of audit logs, also shipped ones, to records
     choice         which records a report is about

@@ -26,7 +26,7 @@ from _dockeraudit.http1 import RequestHead, head_length
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.routes import Route, read_request
 from _dockeraudit.settings import Address
-from _dockeraudit.sockets import HEAD_TIMEOUT, remove_dead_socket, shut_down
+from _dockeraudit.sockets import HEAD_TIMEOUT, bind_unix, shut_down
 
 ADMIN_CONNECTIONS = (
     64  # open at once, a thread each; a new one takes the longest silent one's place
@@ -63,7 +63,7 @@ def metrics_text(proxy: Proxy) -> str:
 def traffic_metrics(proxy: Proxy) -> Iterator[Metric]:
     """What clients ask for, and what is open now."""
     requests = sorted(proxy.request_counts().items())
-    exchanges = [exchange for exchange in proxy.connections.exchanges() if exchange]
+    exchanges = proxy.connections.exchanges()
     lag = sum(exchange.scanner.waiting for exchange in exchanges if exchange.scanner)
     yield Metric(
         "requests_total",
@@ -140,7 +140,7 @@ def live_state(proxy: Proxy) -> dict[str, Any]:
             "bytes": exchange.scanner.bytes if exchange.scanner else exchange.tunnelled,
         }
         for exchange in proxy.connections.exchanges()
-        if exchange and exchange.audit
+        if exchange.audit
     ]
     return {
         "streams": streams,
@@ -183,7 +183,6 @@ class AdminHandler(BaseRequestHandler):
         try:
             method, answer = self._answer()
             if answer:
-                self.server.answering(self.request)
                 self.request.settimeout(ANSWER_TIMEOUT)
                 self.request.sendall(answer.encoded(with_body=method != b"HEAD"))
         except OSError:
@@ -197,6 +196,7 @@ class AdminHandler(BaseRequestHandler):
             raw = self._read_head()
             if raw is None:
                 return b"GET", None
+            self.server.answering(self.request)
             head, route = read_request(raw)
             return head.method, self._admitted_answer(head, route)
         except HTTPError as error:
@@ -289,21 +289,13 @@ class AdminServer(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without the base class's look-up of host names."""
         if self.address_family == socket.AF_UNIX:
-            self._bind_unix(str(self._address.target))
+            path = str(self._address.target)
+            bind_unix(self.socket, path, 0o600)
+            self._inode = os.stat(path).st_ino
         else:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.socket.bind(self._address.target)
         self.server_address = self.socket.getsockname()
-
-    def _bind_unix(self, path: str) -> None:
-        """Bind a socket of mode 0600, whatever the umask is; replace only a dead one."""
-        remove_dead_socket(path)
-        before = os.umask(0o177)
-        try:
-            self.socket.bind(path)
-        finally:
-            os.umask(before)
-        self._inode = os.stat(path).st_ino
 
     def start(self) -> None:
         """Accept in a thread of its own."""

@@ -41,7 +41,7 @@ QUEUE_LIMIT = 10_000  # records held while the disk does not take them; about 10
 QUEUE_SHARES = {"LOW": 0.5, "MEDIUM": 0.65, "HIGH": 0.8}
 CLIENT_SHARE = 0.9
 WAITING_SHARE = 0.5
-BATCH_RECORDS = 256  # records that the worker takes at once; as many fill about one write
+BATCH_RECORDS = 512  # records in the worker's hands; fewer of them fill a write
 NAME_WAIT = 1.0  # seconds that a stream's records wait for its container's name
 REPEATS_A_TICK = 1000  # repeats written at once; more would keep the lock for over 10 ms
 STATS_PERIOD = 600.0  # seconds between two `stats`
@@ -131,17 +131,12 @@ class AuditLog:
         self._clients = ClientBudgets()
         self._findings: Counter[tuple[str, str]] = Counter()
         self._numbers = 0
-        self._listeners: list[FailureListener] = []
-        self._opened = monotonic()
-        self._stats_at = monotonic() + STATS_PERIOD
-        self._look_at = monotonic() + LOOK_PERIOD
-        self._start_worker_state()
-        self._defects: set[str] = set()  # what raised in the ticker when it was last done
-        self._ticker = threading.Thread(target=self._tick_on, name="audit-tick", daemon=True)
         self._forked = False
+        self._make_worker()
+        self._make_ticker()
 
-    def _start_worker_state(self) -> None:
-        """What the worker, and those who wait for it, go by."""
+    def _make_worker(self) -> None:
+        """The worker's state, and what others tell it by."""
         self._queue: deque[Record] = deque()
         self._filled = threading.Condition(self.lock)
         self._taken: deque[Record] = deque()  # in the worker's hands, not written yet
@@ -161,6 +156,15 @@ class AuditLog:
         self._worker: Future[None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="audit-log")
 
+    def _make_ticker(self) -> None:
+        """The ticker's state."""
+        self._listeners: list[FailureListener] = []
+        self._opened = self.monotonic()
+        self._stats_at = self._opened + STATS_PERIOD
+        self._look_at = self._opened + LOOK_PERIOD
+        self._defects: set[str] = set()  # what raised in the ticker when it was last done
+        self._ticker = threading.Thread(target=self._tick_on, name="audit-tick", daemon=True)
+
     # -- for everybody
 
     def open(self, **start_fields: Any) -> None:
@@ -171,10 +175,12 @@ class AuditLog:
             self.accept(event, fields)
         OPEN_LOGS.add(self)
         try:
+            self._ticker.start()
             self._syncer.start()
             self._worker = self._executor.submit(self._work)
-            self._ticker.start()
         except RuntimeError as error:
+            self.close("no thread", 1.0)
+            self._file.close()
             raise AuditLogError(f"the audit log cannot be written: {error}") from None
 
     def accept(self, event: str, fields: Fields, matches: int = 0) -> Record:
@@ -244,6 +250,10 @@ class AuditLog:
         dead = self._worker is not None and self._worker.done()
         return bool(self._error or self._syncer.failed or stuck or dead or not self._has_share(1.0))
 
+    def allow(self, fingerprints: Iterable[str]) -> None:
+        """From here on these secrets are known as harmless: FINGERPRINT or CONTAINER:FINGERPRINT."""
+        self._allow = frozenset(fingerprints)
+
     def add_failure_listener(self, listener: Callable[[bool], Any]) -> None:
         """Call `listener(failed)` whenever `failed()` changes: from the ticker, no lock held.
 
@@ -284,7 +294,8 @@ class AuditLog:
             OPEN_LOGS.discard(self)
             self._executor.shutdown(wait=False)
             self._syncer.stop()
-        self._ticker.join(max(0.0, deadline - time.monotonic()) + TICK)
+        if self._ticker.is_alive():
+            self._ticker.join(max(0.0, deadline - time.monotonic()) + TICK)
         return EXIT_LOST if self.totals["lost"] else 0
 
     def forked(self) -> None:
@@ -387,7 +398,7 @@ class AuditLog:
     def _work(self) -> None:
         """Write the queue until the log closes. A record counts as held until it is written."""
         try:
-            while not self._stopped:
+            while not self._stopped or self._taken:
                 self._take()
                 if not self._deliver():
                     return
@@ -403,11 +414,11 @@ class AuditLog:
         """Wait for what is to be written: records, a look at the path, or at last the `stop`."""
         with self.lock:
             while True:
-                if self._closing and not self._queue:
+                if self._closing and not self._queue and not self._taken:
                     self._flush()
-                if self._queue:
-                    for _ in range(min(len(self._queue), BATCH_RECORDS)):
-                        self._taken.append(self._queue.popleft())
+                while self._queue and len(self._taken) < BATCH_RECORDS:
+                    self._taken.append(self._queue.popleft())
+                if self._taken or self._own:
                     return
                 if self._closing:
                     self._stopped = True
@@ -427,19 +438,17 @@ class AuditLog:
         self._write_suppressed(self.monotonic())
 
     def _deliver(self) -> bool:
-        """Write what was taken, however long that takes; False if the log was told to give up."""
+        """Write one batch, however long that takes; False if the log was told to give up."""
         while True:
             self._write_began = self.monotonic()
             error = self._write_batch()
             self._write_began = None
-            if error:
-                self._degraded(error)
-                if self._give_up or not self._retry_later():
-                    return False
-                continue
-            self._recovered()
-            if not self._own and not self._taken and not self._file.unfinished:
+            if not error:
+                self._recovered()
                 return True
+            self._degraded(error)
+            if self._give_up or not self._retry_later():
+                return False
 
     def _write_batch(self) -> OSError | None:
         """Write as many records as one write takes; returns what went wrong.
@@ -582,10 +591,10 @@ class AuditLog:
         while not self._give_up:
             if self._closing and (self._worker is None or self._worker.done()):
                 return
-            self._guarded("the log's tick", self.tick)
-            self._guarded("the log's sync", lambda: self._syncer.tick(self._file))
-            for listener in self._listeners:
-                self._guarded("a listener of the log's failures", listener.tell, self.failed())
+            self._guarded("the audit log's tick", self.tick)
+            self._guarded("the audit log's sync", lambda: self._syncer.tick(self._file))
+            for number, listener in enumerate(self._listeners, 1):
+                self._guarded(f"failure listener {number}", listener.tell, self.failed())
             time.sleep(TICK)
 
     def _guarded(self, what: str, step: Callable[..., None], *arguments: Any) -> None:

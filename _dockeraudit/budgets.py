@@ -17,10 +17,11 @@ CONTAINER_RATE = {"LOW": 20.0, "MEDIUM": 40.0, "HIGH": 100.0}  # each second
 #: Findings of all containers together; fewer than the writer takes, so that none is lost.
 TOTAL_BURST = 10_000
 TOTAL_RATE = 2_000.0
-#: The share of TOTAL_BURST that a severity leaves to the severities above it.
-LEFT_ABOVE = {"LOW": 0.5, "MEDIUM": 0.25, "HIGH": 0.0}
-#: The share that a container with more findings than QUIET in a row leaves to the others: as much as
-#: 32 of them have before that.
+#: The share of TOTAL_BURST that a severity leaves to those above it; one container alone can still
+#: have its whole burst.
+LEFT_ABOVE = {"LOW": 0.7, "MEDIUM": 0.3, "HIGH": 0.0}
+#: The share that a container with more than QUIET findings in a row leaves to the others; 32
+#: containers have as many together.
 LEFT_TO_QUIET = 0.1
 QUIET = 30
 #: `request`, `denied` and `would_deny` records of one client.
@@ -52,8 +53,8 @@ class TokenBucket:
 class FindingBudgets:
     """The budgets of findings: one for each container and severity, and one for all together.
 
-    In the budget of all, HIGH comes first: LOW and MEDIUM leave a part of it to the severities above
-    them. A container with many findings leaves a part of it to those with few.
+    In the budget of all, HIGH comes first: LOW and MEDIUM leave a part of it to those above them.
+    A container with many findings leaves a part of it to those with few.
     """
 
     def __init__(self, now: float) -> None:
@@ -138,7 +139,7 @@ class ClientBudgets:
         budget = self._of(client, now)
         if not budget.counts:
             budget.since = now
-            self._counting[client_key(client)] = budget
+            self._counting[budget_key(client)] = budget
         budget.counts[event] += count
 
     def drain(self, since: float) -> list[Suppressed]:
@@ -148,7 +149,7 @@ class ClientBudgets:
         return found + [self._counting.pop(key).drain() for key in due]
 
     def _of(self, client: Mapping[str, Any], now: float) -> ClientBudget:
-        key = client_key(client)
+        key = budget_key(client)
         budget = self._clients.get(key)
         if budget is not None:
             self._clients.move_to_end(key)
@@ -167,7 +168,7 @@ def client_identity(client: Mapping[str, Any]) -> dict[str, Any]:
     return {name: client.get(name)}
 
 
-def client_key(client: Mapping[str, Any]) -> Any:
+def budget_key(client: Mapping[str, Any]) -> Any:
     """What a client's budget is kept under: its uid, its IPv4 address, or its IPv6 network.
 
     A host has a whole /64 (RFC 4291 §2.5.4), so a budget for each address would be none.

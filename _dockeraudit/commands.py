@@ -1,19 +1,16 @@
-"""The small commands: rules, verify, report, learn, healthcheck."""
+"""The small commands: rules, verify, report, learn."""
 
 from __future__ import annotations
 
 import gc
 import os
-import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from _dockeraudit.engine import BLOCK, nested
-from _dockeraudit.errors import EXIT_UNAVAILABLE, ConfigurationError
-from _dockeraudit.http1 import STATUS_LINE
+from _dockeraudit.engine import nested
+from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.learning import learn
-from _dockeraudit.listeners import load_listeners
 from _dockeraudit.logrecords import RecordReader, text_of
 from _dockeraudit.options import OneLineParser, load_settings, option_parser
 from _dockeraudit.policy import PolicyError
@@ -25,7 +22,6 @@ from _dockeraudit.report import (
     log_history,
     run_report,
 )
-from _dockeraudit.settings import Listener
 from _dockeraudit.startup import load_scanner
 from _dockeraudit.text import printable
 from _dockeraudit.textfiles import READ_ERRORS, error_output, open_text, read_failure, with_output
@@ -206,39 +202,3 @@ def read_records(paths: Iterable[str]) -> Iterator[Mapping[str, Any]]:
                     yield from reader.records(lines)
         except READ_ERRORS as error:
             raise ConfigurationError(read_failure(path, error)) from None
-
-
-def command_healthcheck(arguments: Sequence[str]) -> int:
-    """`healthcheck`: 0 if a listener answers with anything but 502, else 69."""
-    settings = load_settings(arguments, os.environ)
-    listeners = load_listeners(settings, os.environ, lambda level, text: None)
-    for listener in listeners:
-        status = ask_listener(listener)
-        if status is not None:
-            return EXIT_UNAVAILABLE if status == 502 else 0
-    return EXIT_UNAVAILABLE
-
-
-def ask_listener(listener: Listener) -> int | None:
-    """The status that a listener answers to /_ping; None if nobody does. Of TLS the connection suffices."""
-    address = listener.address
-    target = address.target
-    if address.family != socket.AF_UNIX:
-        local = {"0.0.0.0": "127.0.0.1", "::": "::ffff:127.0.0.1"}.get(
-            target[0], target[0]
-        )  # ::1 can be off where :: is not
-        target = (local,) + tuple(target[1:])
-    with socket.socket(address.family, socket.SOCK_STREAM) as sock:
-        sock.settimeout(HEALTHCHECK_TIMEOUT)
-        try:
-            sock.connect(target)
-            if listener.tls:
-                return 200
-            sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            line = STATUS_LINE.match(sock.recv(BLOCK))
-        except OSError:
-            return None
-    return int(line.group(2)) if line else None
-
-
-HEALTHCHECK_TIMEOUT = 5.0  # seconds for each listener

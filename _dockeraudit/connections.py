@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from typing import Any, Protocol
 
-from _dockeraudit.budgets import client_key
+from _dockeraudit.budgets import budget_key
 from _dockeraudit.sockets import shut_down
 
 
@@ -40,7 +40,7 @@ class Connection:
     def __init__(self, sock: socket.socket, identity: dict[str, Any], now: float) -> None:
         self.sock = sock
         self.identity = identity
-        self.client = client_key(identity)
+        self.client = budget_key(identity)
         self.idle_since: float | None = now
         self.request = False
         self.exchange: Any = None  # the Exchange that runs, of room `exchange`

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from _dockeraudit import __version__
@@ -41,7 +41,7 @@ class FoundSecret:
         self.stream = record.get("stream")
         self.stream_type = text_of(record.get("stream_type"))
         self.count = 0
-        self.lines: list[int] = []
+        self.lines: dict[int, None] = {}
         self.placeholder = False
         self.pattern = self.rule = self.severity = self.fingerprint = self.redacted_match = ""
         self.become(record)
@@ -58,7 +58,7 @@ class FoundSecret:
         self.count += number_of(record.get("count"), 1)
         lines = record.get("lines")
         new = lines if isinstance(lines, list) else [record.get("line")]
-        self.lines += [line for line in new if isinstance(line, int) and line not in self.lines]
+        self.lines.update((line, None) for line in new if isinstance(line, int))
 
 
 class FoundSecrets:
@@ -123,11 +123,11 @@ class FoundSecrets:
             if placeholders or not found.placeholder:
                 groups.setdefault(found.stream, []).append(found)
         for stream, group in groups.items():
-            group.sort(key=lambda found: (found.lines or [0])[0])
+            group.sort(key=lambda found: min(found.lines, default=0))
             yield self.sources.get(stream, "?"), group
 
 
-def lines_text(lines: Sequence[int]) -> str:
+def lines_text(lines: Iterable[int]) -> str:
     """`line 3`, or `lines 3, 9 and 5 more`."""
     ordered = sorted(lines)
     if len(ordered) == 1:

@@ -52,7 +52,8 @@ def unfit_log(found: os.stat_result) -> str | None:
 def unfit_key(found: os.stat_result) -> str | None:
     """Why a file must not be taken as fingerprint key: others know it, or can.
 
-    As with ssh, a group may read a key that is not ours but root's: through it we read the key.
+    As with ssh, a group may read a key that is not ours but root's: through it we read the key, and
+    so do services that systemd gives a credential (LoadCredential).
     """
     if not stat_bits.S_ISREG(found.st_mode):
         return "it is not a regular file"

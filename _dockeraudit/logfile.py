@@ -45,7 +45,6 @@ class AuditFile:
     """
 
     batch_bytes = BATCH_BYTES
-    unfinished = False  # a line that was begun is taken back, so there is none to finish
 
     def __init__(
         self,
@@ -110,7 +109,7 @@ class AuditFile:
         return []
 
     def append(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
-        """Write lines with one write: how many of them are in the file now, and what went wrong.
+        """Write lines with one write: how many of them are in the file now, and why not all.
 
         A line that was written in part is taken back; if that fails, the next append isolates it.
         """
@@ -200,8 +199,8 @@ class AuditFile:
     def _open_path(self, start: bool = False) -> None:
         """Open the path for appending, making it (0600) if need be; refuse what is no file of ours.
 
-        At the start that is all of `unfit_log`. Later it is links and what is no regular file: to write
-        nothing would be worse than to write where logrotate's `create` has set another owner.
+        At the start that is all of `unfit_log`. Later it is links and what is no regular file: to
+        write nothing would be worse than to write where logrotate's `create` set another owner.
         """
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NOT_INHERITED | NOT_FOLLOWED
         self._new_name = self._new_name or not os.path.lexists(self.path)
@@ -336,11 +335,6 @@ class AuditPipe:
         self._write = write
         self._rest = b""
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether the pipe took a line's beginning and not yet its end."""
-        return bool(self._rest)
-
     def open(self) -> list[FileEvent]:
         """It is open."""
         return []
@@ -353,7 +347,7 @@ class AuditPipe:
         return []
 
     def append(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
-        """Write lines: how many the pipe has taken, and what went wrong.
+        """Write lines: how many the pipe has taken, and why not all to their end.
 
         What a pipe took cannot be taken back. So a line that it took in part counts as written, and
         its rest goes first the next time.

@@ -96,8 +96,7 @@ tr:target,li:target{outline:2px solid var(--low);outline-offset:-1px}
 .new{color:var(--low);font-size:.75rem;font-weight:700}
 [hidden]{display:none!important}
 footer{margin-top:2.5rem;padding-top:.75rem;padding-bottom:2rem}
-a:focus-visible,.scroll:focus-visible,summary:focus-visible,input:focus-visible,select:focus-visible,
-button:focus-visible{outline:2px solid var(--low);outline-offset:2px}
+:is(a,.scroll,summary,input,select,button):focus-visible{outline:2px solid var(--low);outline-offset:2px}
 @media(max-width:45rem){
 .hint{display:block}
 .cards thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
@@ -106,7 +105,8 @@ button:focus-visible{outline:2px solid var(--low);outline-offset:2px}
 margin-bottom:.75rem;background:var(--card)}
 .cards td,.cards td.n{display:grid;grid-template-columns:5.5rem minmax(0,1fr);gap:.5rem;border:0;
 padding:.15rem 0;text-align:left;white-space:normal}
-.chart{grid-template-columns:4.2rem 1fr}.times{margin-left:4.8rem}
+.chart{grid-template-columns:4.2rem 1fr}
+.times{margin-left:4.8rem}
 .times span:nth-child(2):not(:last-child){display:none}
 .cards td::before{content:attr(data-label);color:var(--soft);font-size:.8125rem}
 }

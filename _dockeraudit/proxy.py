@@ -107,7 +107,7 @@ class Proxy:
             "client": client,
             "seconds": round(seconds, 6),
         }
-        self.log.accept("request", fields)
+        self.log.accept_for(client, "request", fields)
 
     def masked(self, path: str) -> str:
         """A path for a record: cut, and what looks like a secret in it redacted."""
@@ -137,10 +137,16 @@ class Proxy:
             due = self._denials.add(denial, time.monotonic())
         self._write_denials(due)
 
+    def write_due_denials(self) -> None:
+        """Write the counts of denials that were last written a minute ago."""
+        with self._lock:
+            due = self._denials.due(time.monotonic())
+        self._write_denials(due)
+
     def _write_denials(self, due: Iterable[tuple[Denial, int]]) -> None:
         for (event, method, path, client, rule), count in due:
             fields = {"method": method, "path": path, "client": client, "rule": rule}
-            self.log.accept(event, {**fields, "count": count})
+            self.log.accept_for(client, event, {**fields, "count": count})
 
     # -- the engine and the log, as far as all are concerned
 

@@ -141,7 +141,7 @@ def run_scan(settings: Settings, chosen: str, least: int, out: TextIO) -> int:
     to_file = settings.audit_log != "-"
     tee = RecordTee(write_or_end if to_file or chosen == "json" else write_nowhere, secrets)
     about_log = diagnostics if to_file or chosen == "json" else Diagnostics("error", error_output())
-    log = open_log(settings, scanner, [], about_log, tee, SCAN_QUEUE)
+    log = open_log(settings, scanner, [], about_log, tee, SCAN_QUEUE, budgeted=False)
     scan = Scan(scanner, log, diagnostics)
     reason = "end"
     try:
@@ -177,7 +177,7 @@ def write_or_end(fd: int, data: bytes) -> int:
     try:
         return os.write(fd, data)
     except BrokenPipeError:
-        os._exit(128 + signal.SIGPIPE)
+        os._exit(128 + 13)  # SIGPIPE, which not all systems have
 
 
 def write_nowhere(fd: int, data: bytes) -> int:
@@ -226,8 +226,8 @@ class Scan:
         self._diagnostics = diagnostics
         self._client = {
             "listener": "scan",
-            "uid": os.getuid(),
-            "gid": os.getgid(),
+            "uid": os.getuid() if hasattr(os, "getuid") else None,  # Windows has no such numbers
+            "gid": os.getgid() if hasattr(os, "getgid") else None,
             "pid": os.getpid(),
             "command": command_of(os.getpid()),
         }
@@ -280,7 +280,7 @@ class Scan:
             yield block
 
     def _expand(self, paths: Iterable[str], quiet: bool = False) -> Iterator[str]:
-        """The files meant by files and folders; in a folder, sockets and devices are passed over."""
+        """The files meant by files and folders; a folder's sockets and devices are passed over."""
 
         def unreadable(error: OSError) -> None:
             if not quiet:

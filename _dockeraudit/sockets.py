@@ -21,8 +21,10 @@ from _dockeraudit.settings import Address
 HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end; a slow head holds a thread
 GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-HANGUP = select.POLLHUP | select.POLLERR | select.POLLNVAL
-NO_WAIT = socket.MSG_DONTWAIT  # plain sockets block; only TLS sockets are set to non-blocking
+#: poll's answers for a socket that has ended. Windows, where `serve` cannot run, lacks these names.
+HANGUP: int = sum(getattr(select, name, 0) for name in ("POLLHUP", "POLLERR", "POLLNVAL"))
+#: plain sockets block; only TLS sockets are set to non-blocking
+NO_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 ABORT = struct.pack(
     "ii", 1, 0
 )  # SO_LINGER of zero seconds: closing sends a reset (RFC 9293 §3.10.4)
@@ -217,11 +219,15 @@ def certificate_subject(certificate: Mapping[str, Any]) -> str:
 
 
 # Send small frames at once; notice a vanished host without traffic, as Go's servers do (15 s).
-TCP_OPTIONS = (
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+TCP_OPTIONS = tuple(
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 15),
+    )
+    if hasattr(socket, name)  # macOS has another name for one of them
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
+import signal
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Callable
@@ -42,6 +43,7 @@ def open_log(
     diagnostics: Diagnostics,
     write: Callable[[int, bytes], int] = os.write,
     queue_limit: int = QUEUE_LIMIT,
+    budgeted: bool = True,
 ) -> AuditLog:
     """The audit log, open; raises AuditLogError."""
     refuse_unfit_log(settings.audit_log)  # before a key is made beside it
@@ -58,6 +60,7 @@ def open_log(
         allow=settings.allow_secret,
         write=write,
         queue_limit=queue_limit,
+        budgeted=budgeted,
     )
     log.open(
         version=__version__,
@@ -73,8 +76,8 @@ def open_log(
 
 
 def require_linux() -> None:
-    """Raise ConfigurationError where `serve` cannot run."""
-    if sys.platform != "linux":
+    """Raise ConfigurationError on a system that lacks what `serve` waits and asks with."""
+    if not (hasattr(signal, "sigtimedwait") and hasattr(socket, "SO_PEERCRED")):
         raise ConfigurationError(
             "serve needs Linux (a container will do); scan, report, verify and the other commands "
             "run on this system too"

@@ -1,7 +1,9 @@
 """The records of one stream: its findings, their repeats, and what found no room in a budget.
 
-sighting ─▶ allowed secret? nothing ─▶ seen before? counted ─▶ budget left? `finding`
-                                                            └▶ else `suppressed`
+    match ─▶ allowed secret? nothing ─▶ seen before? counted ─▶ budget left? `finding`
+                                                                   └▶ else `suppressed`
+
+Whatever happens: Σ`count` + Σ`suppressed` + Σ`gap.matches` are the matches.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from _dockeraudit.records import (
 )
 
 REPEAT_PERIOD = 60.0  # seconds between two records of the same repeated finding
+REPEAT_LINES = 100  # line numbers that such a record names
 KNOWN_FINDINGS = 200_000  # findings whose repeats are counted rather than written
 FindingKey = tuple[str, str, str]  # stream type, rule's id, fingerprint
 
@@ -78,14 +81,15 @@ class StreamLog(Protocol):
 class Known:
     """A finding that has been written: its repeats are counted until the next record is due."""
 
-    __slots__ = ("stream", "fields", "where", "rule", "pending")
+    __slots__ = ("stream", "fields", "where", "rule", "pending", "lines")
 
-    def __init__(self, stream: StreamRecords, sighting: Sighting) -> None:
+    def __init__(self, stream: StreamRecords, handle: FindingHandle) -> None:
         self.stream = stream
-        self.fields = sighting.fields()
-        self.where = sighting.where
-        self.rule = sighting.rule
+        self.fields = handle.fields()
+        self.where = handle.where
+        self.rule = handle.rule
         self.pending = 0
+        self.lines: list[int] = []  # of the pending repeats, the first REPEAT_LINES
 
 
 class KnownFindings:
@@ -124,7 +128,7 @@ class KnownFindings:
             yield self._due.popleft()[1]
 
 
-class Sighting:
+class FindingHandle:
     """A match and how it was recorded; `StreamRecords.update` may complete or change it.
 
     `record`: it has a record of its own. `known`: it was counted as a repeat. `suppressed`: it
@@ -173,6 +177,15 @@ class Sighting:
             "rule": self.rule.id,
             "fingerprint": self.fingerprint,
         }
+
+    def become(
+        self, rule: FoundRule, fingerprint: str | None, redacted: str, partial: bool
+    ) -> None:
+        """Take over what is known of the match now; a placeholder of another severity is none."""
+        gone = {"partial"} if rule.severity == self.rule.severity else {"partial", "placeholder"}
+        self.where = {name: value for name, value in self.where.items() if name not in gone}
+        self.rule, self.fingerprint = rule, fingerprint
+        self.redacted, self.partial = redacted, partial
 
     def differs(self, rule: FoundRule, fingerprint: str | None) -> bool:
         """Whether it is something else now, and not recorded as that."""
@@ -224,7 +237,7 @@ class StreamRecords:
         line: int,
         partial: bool = False,
         placeholder: bool = False,
-    ) -> Sighting:
+    ) -> FindingHandle:
         """Record a match; returns the handle for `update`.
 
         `secret`: what the fingerprint is of; None if its end has not come. `partial`: an `update`
@@ -236,14 +249,14 @@ class StreamRecords:
             where["partial"] = True
         if placeholder:
             where["placeholder"] = True
-        sighting = Sighting(stream_type, rule, match, fingerprint, where, partial)
+        handle = FindingHandle(stream_type, rule, match, fingerprint, where, partial)
         with self._log.lock:
-            self._sight(sighting)
-        return sighting
+            self._sight(handle)
+        return handle
 
     def update(
         self,
-        handle: Sighting | None,
+        handle: FindingHandle | None,
         rule: FoundRule | None,
         match: bytes,
         secret: bytes | None,
@@ -337,55 +350,54 @@ class StreamRecords:
     def write_pending(self, known: Known) -> None:
         """Write how often a finding has been seen again, if it has."""
         count, known.pending = known.pending, 0
+        lines, known.lines = known.lines, []
         if not count:
             return
         if not self._log.admits(self, known.rule.severity, 1):
             self._suppress(known.rule, count)
             return
-        self._add_finding(known.fields, count, known.where)
+        self._add_finding(known.fields, count, {**known.where, "lines": lines})
 
-    def _sight(self, sighting: Sighting) -> None:
+    def _sight(self, handle: FindingHandle) -> None:
         """Record a match: as a repeat, as a finding of its own, or among the suppressed ones."""
-        log, rule, key = self._log, sighting.rule, sighting.key
-        if sighting.fingerprint and log.is_allowed(sighting.fingerprint, self):
+        log, rule, key = self._log, handle.rule, handle.key
+        if handle.fingerprint and log.is_allowed(handle.fingerprint, self):
             return
         self._count(rule, 1)
         known = self._known.get(key) if key else None
         if key and known:
             log.known.repeat(key, known, log.monotonic())
-            sighting.known = known
+            if len(known.lines) < REPEAT_LINES:
+                known.lines.append(handle.where["line"])
+            handle.known = known
             return
-        sighting.prepaid = sighting.partial
-        if not log.admits(self, rule.severity, 2 if sighting.prepaid else 1):
+        handle.prepaid = handle.partial
+        if not log.admits(self, rule.severity, 2 if handle.prepaid else 1):
             self._suppress(rule, 1)
-            sighting.suppressed = True
+            handle.suppressed = True
             return
-        sighting.record = self._add_finding(sighting.fields(), 1, sighting.where)
+        handle.record = self._add_finding(handle.fields(), 1, handle.where)
         if key and not self.closed:
-            self._remember(key, sighting)
+            self._remember(key, handle)
 
     def _update_record(
         self,
-        sighting: Sighting,
+        handle: FindingHandle,
         record: Record,
         rule: FoundRule,
         fingerprint: str | None,
         tail: Mapping[str, Any],
     ) -> None:
         """Write a `finding_update`, charged to the budget of its finding."""
-        if not sighting.prepaid:
-            self._log.charge(self, sighting.rule.severity)
-        sighting.prepaid = False
-        before = sighting.key
-        if (rule.name, rule.severity) != (sighting.rule.name, sighting.rule.severity):
-            self._log.count_finding(sighting.rule, -1)
+        if not handle.prepaid:
+            self._log.charge(self, handle.rule.severity)
+        handle.prepaid = False
+        before = handle.key
+        if (rule.name, rule.severity) != (handle.rule.name, handle.rule.severity):
+            self._log.count_finding(handle.rule, -1)
             self._log.count_finding(rule, 1)
-        sighting.rule, sighting.fingerprint = rule, fingerprint
-        sighting.redacted, sighting.partial = tail["redacted_match"], not tail["complete"]
-        sighting.where = {
-            name: sighting.where[name] for name in sighting.where if name != "partial"
-        }
-        self._rename(before, sighting)
+        handle.become(rule, fingerprint, tail["redacted_match"], partial=not tail["complete"])
+        self._rename(before, handle)
         said = {
             "pattern": rule.name,
             "rule": rule.id,
@@ -395,45 +407,44 @@ class StreamRecords:
         }
         self._add("finding_update", lambda: {"finding": record.seq, **said})
 
-    def _rename(self, before: FindingKey | None, sighting: Sighting) -> None:
+    def _rename(self, before: FindingKey | None, handle: FindingHandle) -> None:
         """A written finding is something else now: from here on its repeats are met by that."""
-        key = sighting.key
+        key = handle.key
         if before == key:
             return
         if before and before in self._known:
             self.write_pending(self._known.pop(before))
             self._log.known.forget(self, before)
         if key and key not in self._known and not self.closed:
-            self._remember(key, sighting)
+            self._remember(key, handle)
 
     def _sight_anew(
-        self, sighting: Sighting, rule: FoundRule, fingerprint: str | None, redacted: str
+        self, handle: FindingHandle, rule: FoundRule, fingerprint: str | None, redacted: str
     ) -> None:
         """A match without a record of its own turns out to be another: it is recorded as that.
 
         It is taken back from the count that it went into, unless that has been written meanwhile.
         """
-        counted = (sighting.rule.name[:COUNTED_NAME], sighting.rule.severity)
-        if sighting.known and sighting.known.pending:
-            sighting.known.pending -= 1
-            self._count(sighting.rule, -1)
-        elif sighting.suppressed and self._suppressed[counted]:
+        counted = (handle.rule.name[:COUNTED_NAME], handle.rule.severity)
+        if handle.known and handle.known.pending:
+            handle.known.pending -= 1
+            if handle.where["line"] in handle.known.lines:
+                handle.known.lines.remove(handle.where["line"])
+            self._count(handle.rule, -1)
+        elif handle.suppressed and self._suppressed[counted]:
             self._suppressed[counted] -= 1
             self._suppressed += Counter()  # drops a count of nothing
-            self._count(sighting.rule, -1)
-        sighting.known, sighting.suppressed, sighting.partial = None, False, False
-        sighting.rule, sighting.fingerprint, sighting.redacted = rule, fingerprint, redacted
-        sighting.where = {
-            name: sighting.where[name] for name in sighting.where if name != "partial"
-        }
-        self._sight(sighting)
+            self._count(handle.rule, -1)
+        handle.known, handle.suppressed = None, False
+        handle.become(rule, fingerprint, redacted, partial=False)
+        self._sight(handle)
 
     def _count(self, rule: FoundRule, change: int) -> None:
         self._findings += change
         self._log.count_finding(rule, change)
 
-    def _remember(self, key: FindingKey, sighting: Sighting) -> None:
-        known = self._known[key] = Known(self, sighting)
+    def _remember(self, key: FindingKey, handle: FindingHandle) -> None:
+        known = self._known[key] = Known(self, handle)
         self._log.known.remember(key, known)
 
     def _suppress(self, rule: FoundRule, count: int) -> None:

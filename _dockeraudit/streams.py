@@ -22,7 +22,7 @@ WALK_LEAST = 1 << 10  # bytes of a block from which on the one walk over chunks 
 HEAD_OF_FRAME = 32  # bytes that hold a chunk's size line and its frame's header, as engines write
 KNOWN_FRAMES = 4096  # frame heads that FrameReader remembers: some 1 MiB, for all streams together
 REREAD = 64 << 10  # bytes of a stream of frames that are read again as raw text if it breaks
-RECENT_BLOCKS = 64  # blocks in which they are kept; more are joined
+JOINED_BLOCK = 4 << 10  # bytes of a block; smaller ones are kept together
 # Engine API, "Stream format": [type 0 0 0][big-endian uint32 size]; 0 stdin, 1 stdout, 2 stderr,
 # 3 the engine's own errors.
 FRAME_HEADER = struct.Struct(">II")
@@ -134,14 +134,14 @@ class StreamDemuxer:
     def recent(self) -> list[Piece]:
         """What a broken stream's last REREAD bytes gave as frames; can be asked for once."""
         self.newly_broken = False
-        left, kind, data, _ = self._recent.take()
+        left, kind, data = self._recent.take()
         again = StreamDemuxer("multiplexed", self.prefixes > self.details, self.details)
         again._left, again._type = left, kind
         return [piece for piece in again.feed(data) if piece[0] != "tty"]
 
     def remember_chunks(self, block: bytes, end: int, left: int) -> None:
         """Keep the chunks up to `end` of a block, each a whole frame, in case the stream breaks."""
-        self._recent.add(0, self._type, block, end, left)
+        self._recent.add_chunks(self._type, block, end, left)
 
     def _frames(self, block: bytes) -> list[Piece]:
         if self._head:
@@ -151,7 +151,7 @@ class StreamDemuxer:
         pos = self._payload(block, 0, pieces) if self._left else 0
         pos, sound = self._whole_frames(block, pos, pieces)
         if self.framing == "multiplexed":
-            self._recent.add(left, kind_left, block, pos)
+            self._recent.add(left, kind_left, block[:pos])
         found = [(kind, b"".join(parts)) for kind, parts in pieces.items()]
         if sound:
             self._head = block[pos:]
@@ -214,37 +214,56 @@ class StreamDemuxer:
 class RecentBytes:
     """The last REREAD bytes of a stream of frames, kept as the blocks in which they came."""
 
-    PLAIN = -1  # in the place of a chunk's rest: the block is no chunked coding
-
     def __init__(self) -> None:
-        #: bytes of a frame's payload with which the block begins, and their type; the block, how
-        #: much of it counts, and how many bytes of a chunk's end it begins with
-        self._blocks: deque[tuple[int, str, bytes, int, int]] = deque()
+        #: bytes of a frame's payload with which the block begins, and their type; the block; how
+        #: many bytes of it are chunked coding, and how many of these end the chunk before
+        self._blocks: deque[tuple[int, str, bytes | bytearray, int, int]] = deque()
         self._size = 0
+        self._joined = bytearray()  # the last block, if it may grow
 
-    def add(self, left: int, kind: str, block: bytes, end: int, chunk_rest: int = PLAIN) -> None:
-        """Keep one more block, and let go of the oldest beyond REREAD bytes."""
-        self._blocks.append((left, kind, block, end, chunk_rest))
+    def add(self, left: int, kind: str, data: bytes) -> None:
+        """Keep one more block; small ones are joined."""
+        self._size += len(data)
+        if len(data) >= JOINED_BLOCK:
+            self._blocks.append((left, kind, data, 0, 0))
+        elif self._blocks and self._blocks[-1][2] is self._joined:
+            self._joined += data
+        else:
+            self._joined = bytearray(data)
+            self._blocks.append((left, kind, self._joined, 0, 0))
+        if len(self._joined) >= JOINED_BLOCK:
+            self._joined = bytearray()
+        self._forget()
+
+    def add_chunks(self, kind: str, block: bytes, end: int, chunk_rest: int) -> None:
+        """Keep whole chunks, each of which is a frame."""
         self._size += end
-        while self._size - self._blocks[0][3] >= REREAD:
-            self._size -= self._blocks.popleft()[3]
-        if len(self._blocks) > RECENT_BLOCKS:
-            self.add(*self.take())
+        self._blocks.append((0, kind, block, end, chunk_rest))
+        self._forget()
+
+    def take(self) -> tuple[int, str, bytes]:
+        """Bytes of a frame's payload that come first, their type, and all bytes; none are left."""
+        left, kind = self._blocks[0][:2] if self._blocks else (0, "stdout")
+        data = self.data()
+        self._blocks.clear()
+        return left, kind, data
 
     def data(self) -> bytes:
         """The bytes, without chunked coding."""
         return b"".join(
-            block[:end] if chunk_rest == self.PLAIN else dechunked(block, end, chunk_rest)
+            dechunked(bytes(block), end, chunk_rest) if end else block
             for _, _, block, end, chunk_rest in self._blocks
         )
 
-    def take(self) -> tuple[int, str, bytes, int]:
-        """All bytes as one block without chunked coding, as `add` takes it; none are left."""
-        left, kind = self._blocks[0][:2] if self._blocks else (0, "stdout")
-        data = self.data()
-        self._blocks.clear()
-        self._size = 0
-        return left, kind, data, len(data)
+    def _forget(self) -> None:
+        """Let go of the oldest beyond REREAD bytes."""
+        while True:
+            _, _, block, end, _ = self._blocks[0]
+            size = end or len(block)
+            if self._size - size < REREAD:
+                return
+            self._size -= size
+            self._blocks.popleft()
 
 
 def dechunked(block: bytes, end: int, chunk_rest: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Rules from a user's file: loading, checking, choosing; and the table as a document."""
+"""Rules from a user's file: how they are read, checked and chosen; and the table as a document."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from _dockeraudit.backtracking import ambiguity
 from _dockeraudit.plausibility import SERVICES
 from _dockeraudit.rules import Rule
-from _dockeraudit.scanner import rule_problems
+from _dockeraudit.scanner import USER_WINDOW, rule_problems
 from patterns import RULES
 
 SEVERITIES = ("HIGH", "MEDIUM", "LOW")
-PROBE_SIZES = (*range(8, 48), 56, 64, 80, 96, 200, 800, 3000, 8192, 16384, 24576, 32768, 65536)
-PROBE_LIMIT = (
-    0.25  # CPU seconds for one probe of at most 64 KiB; an honest pattern takes a few milliseconds
-)
-SHORT_PROBE = 100  # bytes: a text so short takes microseconds, so the pattern is told before a longer one would take minutes
-SHORT_PROBE_LIMIT = 0.02
+WINDOW = 2 * USER_WINDOW  # bytes: the longest text in which a user's pattern is searched at once
+#: bytes of the texts that are tried; in the short ones exponential time shows, and still ends
+SIZES = (*range(8, 48), 56, 64, 80, 96, 200, 800, 3000, WINDOW)
+SLOW = 0.05  # CPU seconds, in which no other thread runs; honest patterns take a few milliseconds
+PLACE_SIZE = 60  # characters of a pattern that a message quotes
+#: what is wrong with an ambiguous pattern, and how to write it instead
+AMBIGUITIES = {
+    "nested": "{0} repeats a part that can take the same text in several ways, so that one line can "
+    "hold the scanner for minutes; begin or end each round with a character that the rest of the "
+    "round cannot take",
+    "overlapping": "{0} and {1} can take the same characters, so that a long line takes very long; "
+    "put between them what neither can take, or let one end early, as {{0,32}} does",
+    "unanchored": "{0} can run on over the next place where a match may begin, so that a long line "
+    "takes very long; let it end early, as {{1,100}} does, or leave out a character with which the "
+    "regex begins",
+    "large": "the regex has too many parts to be checked for slow repetitions; make its counts smaller",
+}
 
 
 class RuleError(ValueError):
@@ -27,9 +39,10 @@ class RuleError(ValueError):
 
 
 def load_rules(path: str) -> list[Rule]:
-    """The rules of a JSON file: a list of objects with id, name, severity, keywords, regex, examples, and maybe group.
+    """The rules of a JSON file, which holds a list of objects as `docs/rules.md` describes them.
 
-    Raises RuleError for a file that cannot be read and for a rule that is wrong, misses its examples or is slow.
+    Raises RuleError for a file that cannot be read, and for a rule that is wrong, misses an example
+    of its own, or may be slow.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -39,101 +52,97 @@ def load_rules(path: str) -> list[Rule]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RuleError(f"rules file {path} must hold a JSON list of objects")
     return [
-        user_rule(row, f"{path}: rule {row.get('id', number)!r}")
+        user_rule(row, path, f"{path}: rule {row.get('id', number)!r}")
         for number, row in enumerate(rows, 1)
     ]
 
 
-def user_rule(row: dict[str, Any], where: str) -> Rule:
-    """One user's rule, checked; raises RuleError."""
-    texts = [row.get(key) for key in ("id", "name", "severity", "regex")]
-    if not all(isinstance(text, str) and text for text in texts):
-        raise RuleError(f"{where} needs the texts id, name, severity and regex")
-    rule_id, name, severity, regex = (str(text) for text in texts)
-    keywords, examples, group = row.get("keywords"), row.get("examples", []), row.get("group", 0)
-    if not (
-        isinstance(keywords, list)
-        and keywords
-        and all(isinstance(word, str) and len(word) > 1 for word in keywords)
-    ):
-        raise RuleError(
-            f"{where} needs keywords: literals of two or more characters of which one is in every match"
-        )
-    if not (
-        isinstance(examples, list)
-        and examples
-        and all(isinstance(example, str) for example in examples)
-    ):
-        raise RuleError(
-            f"{where} needs examples: a list of one or more texts that it finds, each with one of the keywords"
-        )
-    if severity not in SEVERITIES or rule_id in {rule.id for rule in RULES}:
-        raise RuleError(
-            f"{where}: severity must be HIGH, MEDIUM or LOW, and the id must not be one of ours"
-        )
-    try:
-        compiled = re.compile(regex.encode())
-    except re.error as error:
-        raise RuleError(f"{where}: the regex is wrong: {error}") from None
-    if not isinstance(group, int) or not 0 <= group <= compiled.groups:
-        raise RuleError(f"{where}: group {group!r} is none of the regex's {compiled.groups} groups")
+def user_rule(row: dict[str, Any], path: str, where: str) -> Rule:
+    """One rule of the file at `path`; raises RuleError, whose message begins with `where`."""
+    problem = row_problem(row)
+    if problem:
+        raise RuleError(f"{where} {problem}")
     rule = Rule(
-        rule_id,
-        name,
-        severity,
-        tuple(w.encode() for w in keywords),
-        regex.encode(),
-        group,
-        tuple(examples),
+        row["id"],
+        row["name"],
+        row["severity"],
+        tuple(word.encode() for word in row["keywords"]),
+        row["regex"].encode(),
+        row.get("group", 0),
+        tuple(row["examples"]),
         (),
-        path_of(where),
+        path,
         find="line",
         custom=True,
     )
-    missed = list(rule_problems(rule))
-    if missed or slow_on(compiled, rule):
-        raise RuleError(
-            f"{where}: "
-            + (
-                missed[0]
-                if missed
-                else "the regex is too slow on some inputs; write it without nested repetition"
-            )
-        )
+    problem = pattern_problem(rule)
+    if problem:
+        raise RuleError(f"{where}: {problem}")
     return rule
 
 
-def path_of(where: str) -> str:
-    """The file's part of a place, as the reference of a user's rule."""
-    return where.partition(":")[0]
+def row_problem(row: dict[str, Any]) -> str:
+    """What is wrong with a rule's object, its regex aside; nothing if all is well."""
+    texts = [row.get(member) for member in ("id", "name", "severity", "regex")]
+    if not all(isinstance(text, str) and text for text in texts):
+        return "needs the texts id, name, severity and regex"
+    if not is_texts(row.get("keywords"), 2):
+        return "needs keywords: literals of two or more characters of which one is in every match"
+    if not is_texts(row.get("examples"), 0):
+        return "needs examples: one or more texts that it finds, each with one of the keywords"
+    if row["severity"] not in SEVERITIES or row["id"] in {rule.id for rule in RULES}:
+        return "needs a severity of HIGH, MEDIUM or LOW, and an id that is not one of ours"
+    return ""
 
 
-def slow_on(compiled: Any, rule: Rule) -> bool:
-    """Whether the pattern takes too long on growing texts made to be nearly matched."""
-    seeds = {example.encode() for example in rule.examples} | {
-        b"a",
-        b"0",
-        b" ",
-        b"a1",
-        *rule.keywords,
-    }
-    for seed in sorted(seeds):
-        for size in PROBE_SIZES:
-            text = (seed * (size // len(seed) + 1))[:size] + b"\x00"
-            began = time.thread_time()
-            for _ in compiled.finditer(text):
-                pass
-            if time.thread_time() - began > (
-                SHORT_PROBE_LIMIT if size < SHORT_PROBE else PROBE_LIMIT
-            ):
-                return True
-    return False
+def is_texts(value: Any, least: int) -> bool:
+    """Whether a value is a list of one or more texts of at least so many characters."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(text, str) and len(text) >= least for text in value)
+
+
+def pattern_problem(rule: Rule) -> str:
+    """What is wrong with a rule's regex; nothing if all is well."""
+    try:
+        compiled = re.compile(rule.pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"the regex is wrong: {error}"
+    if type(rule.group) is not int or not 0 <= rule.group <= compiled.groups:
+        return f"group {rule.group!r} is none of the regex's {compiled.groups} groups"
+    found = ambiguity(rule.pattern)
+    if found and (found.kind != "unanchored" or is_slow(compiled, found.word, WINDOW)):
+        return AMBIGUITIES[found.kind].format(*map(quoted, found.places))
+    missed = next(iter(rule_problems(rule)), "")
+    if missed:
+        return missed
+    seeds = {*(text.encode() for text in rule.examples), *rule.keywords, b"a", b"0", b" ", b"a1"}
+    if any(is_slow(compiled, seed, size) for seed in sorted(seeds) for size in SIZES):
+        return "the regex is too slow on some texts; write it without repetitions that overlap"
+    return ""
+
+
+def quoted(place: str) -> str:
+    """A part of a regex as a message shows it."""
+    return f"`{place if len(place) <= PLACE_SIZE else place[: PLACE_SIZE - 3] + '...'}`"
+
+
+def is_slow(compiled: Any, seed: bytes, size: int) -> bool:
+    """Whether a search takes too long in a text that repeats the seed and is nearly matched."""
+    text = (seed * (size // len(seed) + 1))[:size] + b"\x00"
+    began = time.thread_time()
+    for _ in compiled.finditer(text):
+        pass
+    return time.thread_time() - began > SLOW
 
 
 def select_rules(
     rules: Sequence[Rule], *, only: Iterable[str] = (), disable: Iterable[str] = ()
 ) -> list[Rule]:
-    """The rules by id: all or those of `only`, without those of `disable`; raises RuleError for an unknown id."""
+    """The rules by id: all or those of `only`, without those of `disable`.
+
+    Raises RuleError for an id that none of the rules has.
+    """
     known = {rule.id for rule in rules}
     wanted, unwanted = set(only), set(disable)
     for rule_id in sorted((wanted | unwanted) - known):

@@ -76,6 +76,8 @@ def read_address(text: str) -> Address:
     """
     scheme, _, rest = text.partition("://")
     if scheme == "unix" and rest.startswith("/"):
+        if not hasattr(socket, "AF_UNIX"):
+            raise ConfigurationError(f"{text!r}: this system has no Unix sockets")
         return Address(text, UNIX, rest)
     host, colon, port = rest.rpartition(":")
     if scheme != "tcp" or not colon or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:

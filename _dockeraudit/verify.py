@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import sys
 import time
 import zlib
@@ -19,19 +20,23 @@ from _dockeraudit.errors import AuditLogError
 from _dockeraudit.records import MAX_LINE, NO_LINE, line_hash
 from _dockeraudit.text import printable
 
-LINE_PIECE = 1 << 20  # bytes of a line that `verify` holds; no record has more than MAX_LINE
+LINE_PIECE = 1 << 20  # bytes of a line that are read at once; no record has more than MAX_LINE
+PROBLEMS_KEPT = 1000  # the rest is only counted
+BEING_WRITTEN = (
+    0.2  # seconds in which the writer must have finished a line that a reader saw half of
+)
 
 
 class Segment:
-    """The lines of one file: where they begin and end in the history, and what is wrong between."""
+    """The lines of one file: where they begin and end in the history."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.first: dict[str, Any] | None = None
         self.first_line = 0
         self.last: dict[str, Any] | None = None
-        self.last_hash = NO_LINE  # of the last line
-        self.record_hash = NO_LINE  # of the last record: behind a torn line of its own, the same run goes on from there
+        self.last_hash = NO_LINE  # of the last line, a torn one too
+        self.record_hash = NO_LINE  # of the last record; a run goes on from it behind a torn line
         self.lines = 0
 
     def ends_with(self, prev: str) -> bool:
@@ -40,7 +45,7 @@ class Segment:
 
 
 class Verification:
-    """What `verify` found: `problems` (file, line, seq, text), `notes` that are no problem, and the totals."""
+    """What `verify` found: `problems`, `notes` that are no problem, and totals."""
 
     def __init__(self, anchors: Sequence[str] = ()) -> None:
         self.problems: list[dict[str, Any]] = []
@@ -51,8 +56,8 @@ class Verification:
         self.omitted = 0
 
     def problem(self, segment: str, line: int, seq: Any, text: str) -> None:
-        """Something that should not be; the first thousand are kept."""
-        if len(self.problems) < 1000:
+        """Note something that should not be."""
+        if len(self.problems) < PROBLEMS_KEPT:
             self.problems.append({"file": segment, "line": line, "seq": seq, "problem": text})
         else:
             self.omitted += 1
@@ -77,54 +82,31 @@ class Verification:
         digest = line_hash(body)
         if digest in self.anchors:
             self.anchors[digest] = True
-        record = self._record(segment, line, body)
+        record, problems = read_record(line, body)
+        for problem in problems:
+            self.problem(segment.name, segment.lines, None, problem)
         if record is None:
             segment.last_hash = digest
             return
         if segment.last is None:
             segment.first, segment.first_line = record, segment.lines
         else:
-            if not segment.ends_with(record["prev"]):
-                self._wrong(
-                    segment,
-                    record,
-                    "its prev is not the hash of the line before: a line was changed, removed or put in",
-                )
-            self._follows(segment.name, segment.lines, segment.last, record)
+            self._chained(segment, segment.last, record)
         self._count(segment, record)
         segment.last, segment.last_hash, segment.record_hash = record, digest, digest
 
-    def _record(self, segment: Segment, line: bytes, body: bytes) -> dict[str, Any] | None:
-        if not line.endswith(b"\n"):
-            self.problem(
-                segment.name,
-                segment.lines,
-                None,
-                "the line has no end: it is torn, or longer than any record",
+    def _chained(
+        self, segment: Segment, before: Mapping[str, Any], record: Mapping[str, Any]
+    ) -> None:
+        """Whether a record follows the one before it in the same file."""
+        if not segment.ends_with(record["prev"]):
+            self._wrong(
+                segment,
+                record,
+                "its prev is not the hash of the line before: "
+                "a line was changed, removed or put in",
             )
-            return None
-        if len(line) > MAX_LINE:
-            self.problem(
-                segment.name, segment.lines, None, f"the line is longer than {MAX_LINE} bytes"
-            )
-        try:
-            record = json.loads(body)
-            if (
-                isinstance(record["seq"], int)
-                and isinstance(record["run"], str)
-                and isinstance(record["prev"], str)
-            ):
-                str(record["event"])
-                return dict(record)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
-        self.problem(
-            segment.name,
-            segment.lines,
-            None,
-            "the line is not a record (a torn one ends like this)",
-        )
-        return None
+        self._follows(segment.name, segment.lines, before, record)
 
     def _wrong(self, segment: Segment, record: Mapping[str, Any], text: str) -> None:
         self.problem(segment.name, segment.lines, record["seq"], text)
@@ -133,47 +115,12 @@ class Verification:
         self, name: str, line: int, before: Mapping[str, Any], record: Mapping[str, Any]
     ) -> None:
         """Whether a record may stand right behind another."""
-        seq, last = record["seq"], before["seq"]
-        if record["run"] != before["run"]:
-            if before["event"] != "stop":
-                self.problem(
-                    name,
-                    line,
-                    seq,
-                    f"run {before['run']} has no stop, and run {record['run']} follows it: it was killed",
-                )
-            if seq != 1:
-                self.problem(
-                    name,
-                    line,
-                    seq,
-                    f"run {record['run']} begins with seq {seq}, not 1: records are missing before it",
-                )
-        elif seq <= last:
-            self.problem(
-                name,
-                line,
-                seq,
-                f"seq {seq} stands behind seq {last}: the record is doubled or out of order",
-            )
-        elif seq > last + 1 or record["event"] == "gap":
-            named = (record.get("records"), record.get("first_seq"), record.get("last_seq"))
-            if record["event"] != "gap":
-                self.problem(
-                    name,
-                    line,
-                    seq,
-                    f"seq {last + 1} to {seq - 1} are missing, without a gap that names them",
-                )
-            elif named != (seq - last - 1, last + 1, seq - 1):
-                self.problem(
-                    name,
-                    line,
-                    seq,
-                    f"the gap names other records than the {seq - last - 1} that are missing before it",
-                )
+        same_run = record["run"] == before["run"]
+        for text in wrong_seq(before, record) if same_run else wrong_start(before, record):
+            self.problem(name, line, record["seq"], text)
 
     def _count(self, segment: Segment, record: Mapping[str, Any]) -> None:
+        """Add a record to the totals, and name what it says is lost."""
         event = record["event"]
         self.runs[record["run"]] = event
         self.totals["records"] += 1
@@ -181,22 +128,20 @@ class Verification:
             self.totals["findings"] += as_count(record.get("count"))
         elif event == "suppressed":
             counts = record.get("counts")
-            self.totals["suppressed"] += (
-                sum(map(as_count, counts.values())) if isinstance(counts, dict) else 0
-            )
+            of_client = "client" in record and "stream" not in record  # its requests, no matches
+            name = "suppressed_requests" if of_client else "suppressed"
+            counted = map(as_count, counts.values()) if isinstance(counts, dict) else ()
+            self.totals[name] += sum(counted)
         elif event == "gap":
             self.totals["lost_records"] += as_count(record.get("records"))
             self.totals["lost_matches"] += as_count(record.get("matches"))
-            self._wrong(
-                segment,
-                record,
-                f"{record.get('records')} records were lost ({record.get('errno') or 'the queue was full'}), counted in this gap",
-            )
+            reason = record.get("errno") or "the queue was full"
+            lost = f"{record.get('records')} records were lost ({reason}), counted in this gap"
+            self._wrong(segment, record, lost)
         elif event == "truncated":
+            size = record.get("size_before")
             self._wrong(
-                segment,
-                record,
-                f"the file was truncated at {record.get('size_before')} bytes while it was written",
+                segment, record, f"the file was truncated at {size} bytes while it was written"
             )
         elif event == "scan_gap":
             self.totals["unscanned_bytes"] += as_count(record.get("bytes"))
@@ -219,8 +164,9 @@ class Verification:
             ):
                 self.notes.append(f"{after.name}: run {first['run']} begins a fresh file")
             else:
-                text = f"its prev is not the last line of {before.name}: lines are missing between the files"
-                self.problem(after.name, after.first_line, first["seq"], text)
+                text = f"its prev is not the last line of {before.name}"
+                missing = "lines are missing between the files"
+                self.problem(after.name, after.first_line, first["seq"], f"{text}: {missing}")
         if ordered:
             self._ends(ordered)
         for anchor, found in self.anchors.items():
@@ -233,11 +179,55 @@ class Verification:
         first, last = ordered[0].first, ordered[-1].last
         assert first and last
         if first["seq"] != 1 or first["prev"] != NO_LINE:
-            self.notes.append(
-                f"the history begins with seq {first['seq']} of run {first['run']}; what was before is not here"
-            )
+            begins = f"the history begins with seq {first['seq']} of run {first['run']}"
+            self.notes.append(f"{begins}; what was before is not here")
         if last["event"] != "stop":
             self.notes.append(f"run {last['run']} has not stopped: it lives, or was killed")
+        requests = self.totals["suppressed_requests"]
+        if requests:
+            self.notes.append(f"{requests} requests found no room in their clients' budgets")
+
+
+def read_record(line: bytes, body: bytes) -> tuple[dict[str, Any] | None, list[str]]:
+    """A line's record, None if it is none, and what is wrong with the line."""
+    if not line.endswith(b"\n"):
+        return None, ["the line has no end: it is torn, or longer than any record"]
+    problems = [f"the line is longer than {MAX_LINE} bytes"] if len(line) > MAX_LINE else []
+    try:
+        record = json.loads(body)
+        if (
+            isinstance(record["seq"], int)
+            and isinstance(record["run"], str)
+            and isinstance(record["prev"], str)
+        ):
+            str(record["event"])
+            return dict(record), problems
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return None, [*problems, "the line is not a record (a torn one ends like this)"]
+
+
+def wrong_start(before: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the first record of a run behind the last one of another."""
+    run, seq = record["run"], record["seq"]
+    if before["event"] != "stop":
+        yield f"run {before['run']} has no stop, and run {run} follows it: it was killed"
+    if seq != 1:
+        yield f"run {run} begins with seq {seq}, not 1: records are missing before it"
+
+
+def wrong_seq(before: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a record's seq behind another's of the same run."""
+    seq, last = record["seq"], before["seq"]
+    if seq <= last:
+        yield f"seq {seq} stands behind seq {last}: the record is doubled or out of order"
+    elif record["event"] == "gap":
+        named = (record.get("records"), record.get("first_seq"), record.get("last_seq"))
+        missing = seq - last - 1
+        if named != (missing, last + 1, seq - 1):
+            yield f"the gap names other records than the {missing} that are missing before it"
+    elif seq > last + 1:
+        yield f"seq {last + 1} to {seq - 1} are missing, without a gap that names them"
 
 
 def as_count(value: Any) -> int:
@@ -298,20 +288,22 @@ def open_audit_log(path: str) -> IO[bytes]:
         if sys.stdin is None:
             raise OSError(errno.EBADF, "standard input is closed")
         return open(sys.stdin.fileno(), "rb", closefd=False)
-    return gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # type: ignore[return-value]
+    if path.endswith(".gz"):
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    return open(path, "rb")
 
 
 def bounded_lines(file: IO[bytes], size: float = float("inf")) -> Iterator[bytes]:
-    """Lines that begin in the first `size` bytes; an endless one comes in pieces, so that memory stays flat.
+    """Lines that begin in the first `size` bytes, an endless one in pieces, so memory stays flat.
 
-    A last line without its end may be one that is being written (a reader sees a write page by page): it gets a moment.
+    A last line without its end may be half written (a reader sees a write page by page), so it is
+    waited for.
     """
     position = 0
     while position < size:
         line = file.readline(LINE_PIECE)
-        for _ in range(20 if size != float("inf") else 0):
-            if line.endswith(b"\n") or len(line) > MAX_LINE:
-                break
+        deadline = time.monotonic() + (BEING_WRITTEN if size != float("inf") else 0)
+        while not line.endswith(b"\n") and len(line) <= MAX_LINE and time.monotonic() < deadline:
             time.sleep(0.01)
             line += file.readline(LINE_PIECE)
         if not line:
@@ -321,12 +313,15 @@ def bounded_lines(file: IO[bytes], size: float = float("inf")) -> Iterator[bytes
 
 
 def sizes_at_once(files: Sequence[IO[bytes]]) -> list[float]:
-    """How far to read each: sizes that all files had at one moment, since a log lives and is rotated while it is read."""
+    """How far to read each file: sizes that all had at one moment.
+
+    A log lives, and is rotated, while it is read.
+    """
     before: list[float] = []
     for _ in range(100):
         sizes = [
             float(os.fstat(file.fileno()).st_size)
-            if type(file) is io.BufferedReader and file.seekable()
+            if type(file) is io.BufferedReader and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
             else float("inf")
             for file in files
         ]
@@ -337,7 +332,7 @@ def sizes_at_once(files: Sequence[IO[bytes]]) -> list[float]:
 
 
 def verify_files(names: Sequence[str], anchors: Sequence[str] = ()) -> Verification:
-    """Check the files of one log, in any order; raises AuditLogError for one that cannot be read."""
+    """Check the files of one log, in any order. Raises AuditLogError if one cannot be read."""
     verification = Verification(anchors)
     segments = []
     with ExitStack() as opened:
@@ -355,33 +350,46 @@ def verify_files(names: Sequence[str], anchors: Sequence[str] = ()) -> Verificat
 
 
 def run_verify(
-    files: Sequence[str], *, json_output: bool, anchors: Sequence[str], out: TextIO
+    files: Sequence[str], *, json_output: bool, anchors: Sequence[str], out: TextIO | None
 ) -> int:
-    """The command `verify`: 0 if the history is whole, 1 if not. Raises AuditLogError."""
+    """The command `verify`: 0 if the history is whole, 1 if not. Raises AuditLogError.
+
+    `out` is None where standard output is closed.
+    """
     found = verify_files(files, anchors)
     names = ("records", "findings", "suppressed", "lost_records", "lost_matches", "unscanned_bytes")
     totals = {name: found.totals[name] for name in names}
-    if json_output:
-        document = {
-            "sound": found.sound,
-            "runs": len(found.runs),
-            "totals": totals,
-            "problems": found.problems,
-        }
-        json.dump(
-            {**document, "problems_omitted": found.omitted, "notes": found.notes}, out, indent=2
-        )
-        out.write("\n")
-        return 0 if found.sound else 1
-    out.write(f"{len(files)} files, {len(found.runs)} runs\n")
+    if out and json_output:
+        write_json(found, totals, out)
+    elif out:
+        write_text(found, totals, len(files), out)
+    return 0 if found.sound else 1
+
+
+def write_json(found: Verification, totals: Mapping[str, int], out: TextIO) -> None:
+    """What was found, for programs."""
+    document = {
+        "sound": found.sound,
+        "runs": len(found.runs),
+        "totals": totals,
+        "problems": found.problems,
+        "problems_omitted": found.omitted,
+        "notes": found.notes,
+    }
+    json.dump(document, out, indent=2)
+    out.write("\n")
+
+
+def write_text(found: Verification, totals: Mapping[str, int], files: int, out: TextIO) -> None:
+    """What was found, for people."""
+    out.write(f"{files} files, {len(found.runs)} runs\n")
     for name, count in totals.items():
         out.write(f"  {name.replace('_', ' '):16} {count:>12,}\n")
     for note in found.notes:
         out.write(f"note: {printable(note)}\n")
     for problem in found.problems:
-        where = f"{problem['file']}, line {problem['line']}" + (
-            f", seq {problem['seq']}" if problem["seq"] is not None else ""
-        )
+        seq = "" if problem["seq"] is None else f", seq {problem['seq']}"
+        where = f"{problem['file']}, line {problem['line']}{seq}"
         out.write(f"{printable(where)}: {printable(problem['problem'])}\n")
     if found.omitted:
         out.write(f"and {found.omitted} more\n")
@@ -390,4 +398,3 @@ def run_verify(
         if found.sound
         else f"NOT WHOLE: {len(found.problems) + found.omitted} problems\n"
     )
-    return 0 if found.sound else 1

@@ -1,9 +1,10 @@
-"""A bare writer for the fault tests: accepts records at a rate until SIGTERM, and says at the end how many.
+"""An audit log alone, for the fault tests: accepts records until SIGTERM, then says how many.
 
-    python3 e2e/audit_writer.py LOG [--rate N] [--threads N] [--size N] [--fsync MODE] [--state FILE] [--close SECONDS]
+    python3 e2e/audit_writer.py LOG [--rate N] [--threads N] [--size N] [--fsync MODE]
+        [--state FILE] [--close SECONDS]
 
-SIGHUP reopens the log. The state file holds two 64-bit numbers, for those who kill it: accepted and written records.
-Ends with the log's own exit status, after one line of JSON on standard output.
+SIGHUP reopens the log. The state file holds two 64-bit numbers, which outlive a SIGKILL: accepted
+and written records. At the end it prints one line of JSON and exits with the log's own status.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Real clients and the ways they take to an engine: directly, or through dockeraudit over a Unix socket or TCP.
+"""Real clients on an engine, directly and through dockeraudit, and how their results are compared.
 
-way.shell(SCRIPT)  runs a script with `docker`, `api` (curl) and $NAME set up for that way; gives its Outcome
-same(ways, case)   runs a case on every way at once; the outcomes must be equal once ids, times and names are left out
+A `Way` leads to an engine: directly, or through dockeraudit over a Unix socket or TCP.
+`way.shell(SCRIPT)` runs a script with `docker`, `api` (curl) and $NAME set up for that way and
+returns its Outcome. `same(ways, case)` runs a case on every way at once; the outcomes must be equal
+once ids, times and names are left out.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple
 
-LIMIT = 110.0  # seconds for one run of a client: below the tests' own limit, so that it can say what hung
-PREFIX = f"da-clients-{os.getpid()}"  # of everything that these tests make on an engine
+LIMIT = 110.0  # seconds for a run of a client: below pytest's limit, so that a test says what hung
+PREFIX = f"da-clients-{os.getpid()}"  # of every name that these tests make on an engine
 
-#: What differs between two runs of the same command, whoever runs it. The docker CLI 20.10 says the last, or not.
+#: What differs between two runs of the same command on the same way. The docker CLI 20.10 prints
+#: the last line only sometimes.
 VOLATILE = (
     (re.compile(rb"(?:sha256:)?\b[0-9a-f]{64}\b"), b"<id>"),
     (re.compile(rb"\b[0-9a-f]{12}\b"), b"<id>"),
@@ -46,7 +49,7 @@ VOLATILE = (
 
 
 class Outcome(NamedTuple):
-    """What a command left behind: what a user sees of it."""
+    """What a user sees of a command."""
 
     code: int
     stdout: bytes
@@ -54,7 +57,7 @@ class Outcome(NamedTuple):
 
 
 def docker_clis() -> list[tuple[str, str]]:
-    """(version, path) of each docker CLI on PATH, the one that a shell takes first."""
+    """(version, path) of each docker CLI on PATH, in the order of PATH."""
     found: dict[str, str] = {}
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         path = os.path.join(folder, "docker")
@@ -138,7 +141,7 @@ class Way:
         return Outcome(run.returncode, run.stdout, run.stderr)
 
     def plain(self, outcome: Outcome, name: str) -> Outcome:
-        """An outcome without what differs anyway: names, ids, times, this way's address."""
+        """An outcome without what differs anyway: names, ids, times and this way's address."""
         return outcome._replace(
             stdout=self._plain(outcome.stdout, name), stderr=self._plain(outcome.stderr, name)
         )
@@ -147,13 +150,13 @@ class Way:
         address = self.host.split("://", 1)[1]
         for own in (name, self.host, address, self.host.replace("tcp", "http")):
             text = text.replace(own.encode(), b"<own>")
-        for pattern, what in VOLATILE:
-            text = pattern.sub(what, text)
+        for pattern, replacement in VOLATILE:
+            text = pattern.sub(replacement, text)
         return text
 
 
 def same(ways: Sequence[Way], run: Callable[[Way], Any]) -> Any:
-    """Run a case on all ways at the same time; its outcome, which must be the same on each."""
+    """Run a case on all ways at the same time; return its outcome, which must be equal on each."""
     with ThreadPoolExecutor(len(ways)) as executor:
         outcomes = list(executor.map(run, ways))
     for way, outcome in zip(ways[1:], outcomes[1:]):
@@ -161,7 +164,7 @@ def same(ways: Sequence[Way], run: Callable[[Way], Any]) -> Any:
     return outcomes[0]
 
 
-#: a session with a controlling terminal, whose ctrl-c works also where the tests were started with SIGINT ignored
+#: starts a session with a controlling terminal; ctrl-c also works where the tests ignore SIGINT
 IN_A_TERMINAL = ("setsid", "--ctty", "--wait", "env", "--default-signal=INT")
 
 
@@ -189,11 +192,11 @@ class Terminal:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, text: bytes) -> None:
-        """What a user types."""
+        """Type a text."""
         os.write(self.master, text)
 
     def expect(self, mark: bytes, deadline: float = 60.0) -> bytes:
-        """Wait until the screen shows `mark`; returns what stood before it, and forgets both."""
+        """Wait until the screen shows `mark`; return what stood before it, and drop both."""
         end = time.monotonic() + deadline
         while mark not in self.screen:
             assert self._read(end - time.monotonic()), (
@@ -203,7 +206,7 @@ class Terminal:
         return before
 
     def _read(self, timeout: float) -> bool:
-        """Collect what is there; False at the end or when the time is up."""
+        """Add the next bytes to the screen; False at the end or when the time is up."""
         if not select.select([self.master], [], [], max(0.0, timeout))[0]:
             return False
         try:
@@ -214,7 +217,7 @@ class Terminal:
         return bool(data)
 
     def end(self, deadline: float = 60.0) -> tuple[int, bytes]:
-        """Wait until it ends: its exit code as a shell tells it, and what the screen shows."""
+        """Wait until it ends; return its exit code as a shell gives it, and the screen."""
         limit = time.monotonic() + deadline
         while self._read(limit - time.monotonic()):
             pass
@@ -232,19 +235,19 @@ class Terminal:
 
 
 class Matrix:
-    """What was compared with what: a row for each client and case, a column for each engine."""
+    """The comparisons that were made: a row for each client and case, a column for each engine."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def add(self, client: str, case: str, engine: str, verdict: str) -> None:
-        """One cell: equal, or what differs."""
+        """Fill a cell: equal, or differs."""
         with self._lock:
             self._rows.setdefault((client, case), {})[engine] = verdict
 
     def table(self) -> str:
-        """The whole as a Markdown table; empty if nothing was compared."""
+        """The comparisons as a Markdown table; empty if nothing was compared."""
         engines = sorted({engine for cells in self._rows.values() for engine in cells})
         lines = [["client", "case", *(f"engine {engine}" for engine in engines)]]
         for (client, case), cells in self._rows.items():

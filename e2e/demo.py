@@ -1,7 +1,8 @@
-"""`make demo`: a container prints a few lines, some with made-up secrets; a client reads them through the real proxy.
+"""`make demo`: a client reads a container's log through the proxy, with the findings beside it.
 
-Shows what the client sees beside what the audit log says. Takes a real engine if DOCKER_HOST (a Unix socket) or the
-default socket answers and has busybox or alpine, else a scripted one, so that it needs no Docker.
+The container prints a few lines, some with made-up secrets. It runs on a real engine if DOCKER_HOST
+(a Unix socket) or the default socket answers and has busybox or alpine. Otherwise a scripted engine
+plays its part, so the demo needs no Docker.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from scripted import CONTAINER_ID, ScriptedEngine, json_answer, logs_answer, std
 
 PROGRAM = Path(__file__).resolve().parent.parent / "dockeraudit.py"
 NAME = "dockeraudit-demo"
-PATIENCE = 8.0  # seconds for what takes a fraction of one
-#: put together here, so that nothing in this file looks like a secret
+PATIENCE = 8.0  # seconds to wait for what usually takes a fraction of one
+#: put together at run time, so that nothing in this file looks like a secret
 LINES = (
     "billing: starting, 4 workers",
     "aws_access_key_id=" + "AK" + "IA" + "Z7QXV3MD2LKPW5TR",
@@ -72,7 +73,7 @@ class UnixClient(http.client.HTTPConnection):
 
 
 def real_engine() -> tuple[str, str] | None:
-    """The socket of an engine that answers here, and an image to run; None without either."""
+    """The socket of an engine that answers here, and an image to run; None if either is missing."""
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not host.startswith("unix://"):
         return None
@@ -88,7 +89,7 @@ def real_engine() -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def proxy(folder: str, upstream: str) -> Iterator[tuple[str, Path]]:
-    """dockeraudit between a socket in the folder and the engine: the socket, and its audit log."""
+    """Run dockeraudit in front of the engine; yields its socket and its audit log."""
     path, log = os.path.join(folder, "docker.sock"), Path(folder, "audit.log")
     command = [
         sys.executable,
@@ -113,13 +114,13 @@ def proxy(folder: str, upstream: str) -> Iterator[tuple[str, Path]]:
 
 
 def answers(path: str) -> bool:
-    """Whether somebody accepts at a socket: its path is there a moment before."""
+    """Whether a connection to a socket is accepted; its path exists a moment before that."""
     with socket.socket(socket.AF_UNIX) as sock:
         return sock.connect_ex(path) == 0
 
 
 def wait_until(condition: Any) -> None:
-    """Wait until the condition holds, but not for ever."""
+    """Wait until the condition holds, but at most PATIENCE."""
     end = time.monotonic() + PATIENCE
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
@@ -127,7 +128,7 @@ def wait_until(condition: Any) -> None:
 
 @contextlib.contextmanager
 def container(client: UnixClient, image: str) -> Iterator[str]:
-    """A container that prints the lines, started through the proxy; removed in the end."""
+    """Start a container that prints the lines, through the proxy; remove it at the end."""
     script = "printf '%s\\n' " + " ".join("'" + line.replace("'", "'\\''") + "'" for line in LINES)
     settings = {"Image": image, "Cmd": ["sh", "-c", script], "HostConfig": {"NetworkMode": "none"}}
     name = f"{NAME}-{os.getpid()}"
@@ -140,7 +141,7 @@ def container(client: UnixClient, image: str) -> Iterator[str]:
 
 
 def read_logs(client: UnixClient, name: str) -> list[str]:
-    """What a client sees: the lines of the container's output, followed to its end."""
+    """The lines of the container's output, followed to its end, as a client sees them."""
     data = client.call("GET", f"/containers/{name}/logs?follow=1&stdout=1")
     text = b""
     while data:
@@ -151,7 +152,7 @@ def read_logs(client: UnixClient, name: str) -> list[str]:
 
 
 def script(engine: ScriptedEngine, name: str) -> None:
-    """Have the scripted engine play the container's part."""
+    """Give the scripted engine the answers for a container that prints the lines."""
     engine.routes["/containers/create"] = json_answer({"Id": CONTAINER_ID}, b"201 Created")
     engine.routes[f"/containers/{name}"] = engine.routes[f"/containers/{name}/start"] = json_answer(
         {}
@@ -165,14 +166,13 @@ def script(engine: ScriptedEngine, name: str) -> None:
 
 
 def show(seen: list[str], log: Path) -> None:
-    """The client's lines on the left, the findings in them on the right."""
+    """Print the client's lines on the left and the findings in them on the right."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
     findings = [record for record in records if record["event"] == "finding"]
     width = max(100, min(160, shutil.get_terminal_size((100, 24)).columns))
     left = width * 11 // 20
-    print(
-        f"\n{'what the client sees':{left}}what the audit log says\n{'─' * (left - 2)}  {'─' * (width - left)}"
-    )
+    print(f"\n{'what the client sees':{left}}what the audit log says")
+    print(f"{'─' * (left - 2)}  {'─' * (width - left)}")
     for number, line in enumerate(seen, 1):
         notes = [
             f"{r['severity']:6} {r['pattern']}  {r['redacted_match']}"
@@ -183,13 +183,12 @@ def show(seen: list[str], log: Path) -> None:
         for row in range(max(len(parts), len(notes))):
             part, note = (column[row] if row < len(column) else "" for column in (parts, notes))
             print(f"{part:{left}}{note}".rstrip())
-    print(
-        f"\n{len(findings)} findings; the first one's line in the audit log:\n{json.dumps(findings[0])}"
-    )
+    print(f"\n{len(findings)} findings; the first one's line in the audit log:")
+    print(json.dumps(findings[0]))
 
 
 def main() -> int:
-    """Run it; 0 if the findings came."""
+    """Run the demo; 0 if the client saw every line."""
     found = real_engine()
     with (
         tempfile.TemporaryDirectory(prefix="dockeraudit-") as folder,
@@ -201,9 +200,7 @@ def main() -> int:
         else:
             upstream = os.path.join(folder, "engine.sock")
             script(stack.enter_context(ScriptedEngine(upstream)), f"{NAME}-{os.getpid()}")
-            print(
-                "no Docker Engine with busybox or alpine here: a scripted engine, read through dockeraudit"
-            )
+            print("no Docker Engine with busybox or alpine here, so a scripted one plays its part")
             image = "scripted"
         path, log = stack.enter_context(proxy(folder, upstream))
         client = UnixClient(path)

@@ -1,4 +1,7 @@
-"""A pytest plugin: prints what the clients' tests compared, and writes it to the file that DOCKERAUDIT_MATRIX names."""
+"""A pytest plugin that prints the table of client comparisons.
+
+It also writes the table to the file that DOCKERAUDIT_MATRIX names.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from clients import MATRIX
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """At the very end: client, case, and for each engine whether the proxy's result is the direct one."""
+    """Print client, case, and for each engine whether the proxy's result equals the direct one."""
     table = MATRIX.table()
     if not table:
         return

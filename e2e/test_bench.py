@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
+from needs import need_program
 
-from conftest import ROOT, skip_outside_ci
+from conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -35,10 +35,7 @@ def bench(*arguments):
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """The figures of a smoke run, and what it printed."""
-    if not shutil.which("cc"):
-        skip_outside_ci(
-            "no C compiler here: the bench compiles its load and its engine (Debian's gcc)"
-        )
+    need_program("cc")  # the bench compiles its load and its engine
     path = tmp_path_factory.mktemp("bench") / "figures.json"
     run = bench("--json", path)
     assert run.returncode == 0, run.stderr
@@ -70,7 +67,8 @@ DEFECTS = {  # run before the program, in place of a defect in it
 import socket
 for name in ("send", "sendall"):
     def broken(self, data, *more, name=name):
-        return getattr(super(socket.socket, self), name)(bytes(data).replace(b"checkpoint", b"Checkpoint"), *more)
+        data = bytes(data).replace(b"checkpoint", b"Checkpoint")
+        return getattr(super(socket.socket, self), name)(data, *more)
     setattr(socket.socket, name, broken)
 """,
     "misses a rule": """

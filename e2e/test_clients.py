@@ -1,7 +1,8 @@
-"""Real clients on real engines: each command run directly and through dockeraudit, over a Unix socket and over TCP.
+"""Real clients on real engines: each command runs directly and through dockeraudit.
 
-A case is what a user would type. Its exit code and its output must be the same on every way, but for ids, times and the
-names that keep the ways apart. No case needs a network but the loopback one: engine 20 of e2e/engine has no bridge.
+A case is what a user would type. Its exit code and its output must be the same directly, over
+dockeraudit's Unix socket and over TCP, once ids, times and the names that keep the three apart are
+left out. No case needs a network, since engine 20 of e2e/engine has no bridge.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import urllib.parse
 
 import pytest
 from clients import LIMIT, MATRIX, PREFIX, Terminal, Way, docker_clis, same
+from needs import need_module, skip_outside_ci
 
 from conftest import ProxyProcess, wait_for
 
@@ -29,16 +31,18 @@ pytestmark = pytest.mark.engine
 CLIS = docker_clis()
 MEGABYTE = 1 << 20
 
-#: an `ssh` that runs its command here: what it is told before the host's name are options
+#: an `ssh` that runs its command on this machine; the arguments before the host's name are options
 FAKE_SSH = """
-        printf '#!/bin/sh\\nuntil [ "$1" = ssh-host ]; do shift; done\\nshift\\n[ "$1" = -- ] && shift\\n' > $WORK/ssh
+        echo '#!/bin/sh' > $WORK/ssh
+        echo 'until [ "$1" = ssh-host ]; do shift; done; shift' >> $WORK/ssh
+        echo '[ "$1" = -- ] && shift' >> $WORK/ssh
         echo "DOCKER_HOST=$DOCKER_HOST exec sh -c \\"\\$*\\"" >> $WORK/ssh
         chmod +x $WORK/ssh
         PATH=$WORK:$PATH
         DOCKER_HOST=ssh://ssh-host
 """
 
-#: name, script, and what must be true of what it prints (so that two equal failures do not pass for a success)
+#: name, script, and what it must print, so that two equal failures are not taken for a success
 SCRIPTS = [
     (
         "version",
@@ -50,7 +54,8 @@ SCRIPTS = [
     (
         "info",
         """
-        docker info --format '{{.ServerVersion}} {{.Driver}} {{.NCPU}} {{.MemTotal}} {{json .Plugins}} {{json .Swarm}}'
+        docker info --format '{{.ServerVersion}} {{.Driver}} {{.NCPU}} {{.MemTotal}}'
+        docker info --format '{{json .Plugins}} {{json .Swarm}}'
         """,
         rb"overlay|vfs",
     ),
@@ -178,9 +183,11 @@ SCRIPTS = [
     (
         "attach --no-stdin",
         """
-        docker run -d --name $NAME --network none busybox sh -c 'until [ -e /go ]; do echo tick; sleep 0.05; done; echo out; echo err >&2; exit 5'
+        script='until [ -e /go ]; do echo tick; sleep 0.05; done; echo out; echo err >&2; exit 5'
+        docker run -d --name $NAME --network none busybox sh -c "$script"
         touch $WORK/o
-        (until grep -q tick $WORK/o; do sleep 0.05; done; docker exec $NAME touch /go) & docker attach --no-stdin $NAME > $WORK/o
+        (until grep -q tick $WORK/o; do sleep 0.05; done; docker exec $NAME touch /go) &
+        docker attach --no-stdin $NAME > $WORK/o
         echo $?
         wait
         grep -v tick $WORK/o
@@ -191,7 +198,8 @@ SCRIPTS = [
     (
         "logs",
         """
-        docker run --name $NAME --network none busybox sh -c 'for i in 1 2 3; do echo out $i; sleep 0.2; echo err $i >&2; sleep 0.2; done' >/dev/null 2>&1
+        script='for i in 1 2 3; do echo out $i; sleep 0.2; echo err $i >&2; sleep 0.2; done'
+        docker run --name $NAME --network none busybox sh -c "$script" >/dev/null 2>&1
         docker logs $NAME
         docker logs --tail 1 $NAME
         docker logs --details $NAME
@@ -202,7 +210,8 @@ SCRIPTS = [
     (
         "logs --timestamps, --since, --until",
         """
-        docker run --name $NAME --network none busybox sh -c 'for i in 1 2 3; do echo out $i; sleep 1.1; done' >/dev/null
+        script='for i in 1 2 3; do echo out $i; sleep 1.1; done'
+        docker run --name $NAME --network none busybox sh -c "$script" >/dev/null
         docker logs -t $NAME
         t=$(docker logs -t $NAME | sed -n 's/ out 2//p')
         docker logs --since $t $NAME
@@ -214,7 +223,8 @@ SCRIPTS = [
     (
         "logs -f",
         """
-        docker run -d --name $NAME --network none busybox sh -c 'for i in 1 2 3 4 5; do echo out $i; sleep 0.2; done'
+        script='for i in 1 2 3 4 5; do echo out $i; sleep 0.2; done'
+        docker run -d --name $NAME --network none busybox sh -c "$script"
         docker logs -f $NAME
         docker rm $NAME
         """,
@@ -306,7 +316,8 @@ SCRIPTS = [
     (
         "build, classic",
         r"""
-        printf 'FROM busybox\nARG A\nRUN echo built with $A\nCOPY f /f\nCMD ["cat", "/f"]\n' > $WORK/Dockerfile
+        printf '%s\n' 'FROM busybox' 'ARG A' 'RUN echo built with $A' > $WORK/Dockerfile
+        printf '%s\n' 'COPY f /f' 'CMD ["cat", "/f"]' >> $WORK/Dockerfile
         head -c 20 $DATA | base64 > $WORK/f
         DOCKER_BUILDKIT=0 docker build --no-cache --network none --build-arg A=arg -t $NAME:5 $WORK
         docker run --rm --network none $NAME:5
@@ -329,7 +340,8 @@ SCRIPTS = [
     (
         "build, from standard input",
         r"""
-        printf 'FROM busybox\nCMD ["echo", "piped"]\n' | DOCKER_BUILDKIT=0 docker build --no-cache -q -t $NAME:6 -
+        printf 'FROM busybox\nCMD ["echo", "piped"]\n' |
+            DOCKER_BUILDKIT=0 docker build --no-cache -q -t $NAME:6 -
         docker run --rm --network none $NAME:6
         docker rmi $NAME:6 | grep Untagged
         """,
@@ -340,7 +352,9 @@ SCRIPTS = [
         """
         t=$(date +%s)
         docker run --rm --name $NAME --network none busybox true
-        docker events --since $t --until $(($(date +%s) + 2)) --filter container=$NAME --format '{{.Type}} {{.Action}}'
+        until=$(($(date +%s) + 2))
+        docker events --since $t --until $until --filter container=$NAME \\
+            --format '{{.Type}} {{.Action}}'
         """,
         rb"container create\ncontainer attach\ncontainer start\ncontainer die",
     ),
@@ -349,7 +363,9 @@ SCRIPTS = [
         """
         touch $WORK/e
         docker events --filter container=$NAME --format '{{.Action}}' > $WORK/e & p=$!
-        until grep -A 2 create $WORK/e | grep -q start; do docker run --rm --name $NAME --network none busybox true; done
+        until grep -A 2 create $WORK/e | grep -q start
+        do docker run --rm --name $NAME --network none busybox true
+        done
         kill -TERM $p
         wait $p
         grep -A 2 create $WORK/e | head -n 3
@@ -400,7 +416,8 @@ SCRIPTS = [
         "signals to run",
         """
         touch $WORK/o
-        docker run --name $NAME --network none busybox sh -c 'trap "echo caught; exit 5" INT; echo ready; while :; do sleep 0.05; done' > $WORK/o & p=$!
+        script='trap "echo caught; exit 5" INT; echo ready; while :; do sleep 0.05; done'
+        docker run --name $NAME --network none busybox sh -c "$script" > $WORK/o & p=$!
         until grep -q ready $WORK/o; do sleep 0.05; done
         kill -INT $p
         wait $p
@@ -437,9 +454,10 @@ SCRIPTS = [
     (
         "system",
         """
-        until flock $DATA docker system df --format '{{.Type}}' 2>/dev/null; do sleep 0.1; done
-        until flock $DATA docker container prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done
-        until flock $DATA docker image prune -f --filter label=$NAME 2>/dev/null; do sleep 0.1; done
+        again() { until flock $DATA "$@" 2>/dev/null; do sleep 0.1; done; }
+        again docker system df --format '{{.Type}}'
+        again docker container prune -f --filter label=$NAME
+        again docker image prune -f --filter label=$NAME
         docker plugin ls
         docker search --limit 1 127.0.0.1:1/$NAME
         docker pull 127.0.0.1:1/$NAME
@@ -450,7 +468,8 @@ SCRIPTS = [
     (
         "system dial-stdio",
         r"""
-        printf 'GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n' | docker system dial-stdio 2>/dev/null | tail -c 2
+        printf 'GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n' |
+            docker system dial-stdio 2>/dev/null | tail -c 2
         """,
         rb"^OK$",
     ),
@@ -477,7 +496,9 @@ SCRIPTS = [
         api POST /v1.41/containers/$NAME/start -i | sed /Date/d
         api GET /nope
         api GET /v9.99/info
-        id=$(api POST "/v1.41/containers/create?name=$NAME" -H 'Content-Type: application/json' -d '{"Image": "busybox", "Cmd": ["echo", "hi"], "HostConfig": {"NetworkMode": "none"}}' | cut -d'"' -f4)
+        body='{"Image": "busybox", "Cmd": ["echo", "hi"], "HostConfig": {"NetworkMode": "none"}}'
+        id=$(api POST "/v1.41/containers/create?name=$NAME" \
+            -H 'Content-Type: application/json' -d "$body" | cut -d'"' -f4)
         api POST /v1.41/containers/$id/start -w '%{http_code}'
         api POST /v1.41/containers/$id/wait
         api GET /v1.41/containers/$id/logs?stdout=1 --output - | xxd
@@ -489,7 +510,8 @@ SCRIPTS = [
         "curl, an answer before the body's end",
         """
         api PUT /v1.41/containers/$NAME/archive?path=/ -T $DATA -w ' %{http_code}'
-        api POST /v1.41/build?dockerfile=/../../x --data-binary @$DATA -H 'Content-Type: application/x-tar' -w ' %{http_code}'
+        api POST /v1.41/build?dockerfile=/../../x --data-binary @$DATA \\
+            -H 'Content-Type: application/x-tar' -w ' %{http_code}'
         api POST /v1.41/images/load -T $DATA -w ' %{http_code}'
         """,
         rb" 404",
@@ -501,7 +523,8 @@ SCRIPTS = [
         mkdir $WORK/d
         head -c 3000000 $DATA > $WORK/d/f
         tar -C $WORK -c d > $WORK/t
-        api PUT /v1.41/containers/$NAME/archive?path=/tmp -T $WORK/t -H 'Expect: 100-continue' -w '%{http_code}\n'
+        api PUT /v1.41/containers/$NAME/archive?path=/tmp -T $WORK/t \
+            -H 'Expect: 100-continue' -w '%{http_code}\n'
         docker cp $NAME:/tmp/d/f - | tar -xO | sha256sum
         docker rm $NAME
         """,
@@ -511,7 +534,8 @@ SCRIPTS = [
         "exec -i, much in and out",
         """
         docker run -d --name $NAME --network none busybox sleep 1000
-        docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) && docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal
+        docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) &&
+            docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal
         docker rm -f $NAME
         """,
         rb"equal\n",
@@ -523,7 +547,8 @@ BUILDX = [
     (
         "buildx build",
         r"""
-        printf 'FROM busybox\nRUN echo $((6 * 7)) > /made\nCOPY f /f\nCMD cat /made /f\n' > $WORK/Dockerfile
+        printf '%s\n' 'FROM busybox' 'RUN echo $((6 * 7)) > /made' > $WORK/Dockerfile
+        printf '%s\n' 'COPY f /f' 'CMD cat /made /f' >> $WORK/Dockerfile
         echo $NAME > $WORK/f
         docker buildx build --no-cache --progress quiet --network none -t $NAME:7 $WORK
         docker run --rm --network none $NAME:7
@@ -544,9 +569,12 @@ BUILDX = [
     (
         "buildx build, with a secret and --output",
         r"""
-        printf 'FROM busybox AS a\nRUN --mount=type=secret,id=s cat /run/secrets/s > /copy\nFROM scratch\nCOPY --from=a /copy /\n' > $WORK/Dockerfile
+        echo 'FROM busybox AS a' > $WORK/Dockerfile
+        echo 'RUN --mount=type=secret,id=s cat /run/secrets/s > /copy' >> $WORK/Dockerfile
+        printf '%s\n' 'FROM scratch' 'COPY --from=a /copy /' >> $WORK/Dockerfile
         echo kept > $WORK/s
-        docker buildx build --no-cache --progress quiet --network none --secret id=s,src=$WORK/s -o $WORK/out $WORK
+        docker buildx build --no-cache --progress quiet --network none \
+            --secret id=s,src=$WORK/s -o $WORK/out $WORK
         cat $WORK/out/copy
         """,
         rb"kept\n",
@@ -589,7 +617,8 @@ COMPOSE = [
         "compose up, attached",
         """
         cp $COMPOSE_FILE $WORK/compose.yml
-        docker compose -p $NAME -f $WORK/compose.yml --progress quiet up --no-color --exit-code-from two -t 0 > $WORK/o 2>/dev/null
+        compose() { docker compose -p $NAME -f $WORK/compose.yml --progress quiet "$@"; }
+        compose up --no-color --exit-code-from two -t 0 > $WORK/o 2>/dev/null
         echo $?
         grep -o 'from .*' $WORK/o | sort
         docker compose -p $NAME -f $WORK/compose.yml --progress quiet down -t 0
@@ -600,7 +629,8 @@ COMPOSE = [
         "compose run",
         """
         cp $COMPOSE_FILE $WORK/compose.yml
-        echo piped | docker compose -p $NAME -f $WORK/compose.yml --progress quiet run --rm -T one cat
+        echo piped |
+            docker compose -p $NAME -f $WORK/compose.yml --progress quiet run --rm -T one cat
         docker compose -p $NAME -f $WORK/compose.yml --progress quiet down -t 0
         """,
         rb"piped\n",
@@ -610,7 +640,7 @@ COMPOSE = [
 
 @pytest.fixture(scope="module")
 def place():
-    """A folder with a path short enough for sockets, and data to send: 10 MiB that do not compress."""
+    """A folder with a short path, and in it data to send: 10 MiB that do not compress."""
     path = tempfile.mkdtemp(prefix="da-")
     with open(os.path.join(path, "data"), "wb") as file:
         file.write(random.Random(20).randbytes(10 * MEGABYTE))
@@ -628,7 +658,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def proxy(real_engine, place):
-    """One proxy for all cases on an engine. At the end its log is whole, and it has complained of nothing."""
+    """One proxy for all cases on an engine. At the end its log is whole, without complaints."""
     folder = os.path.join(place, os.path.basename(os.path.dirname(real_engine.socket)))
     os.mkdir(folder)
     port = free_port()
@@ -675,7 +705,7 @@ def ways(real_engine, proxy, place):
     ]
 
 
-#: the docker CLI that a shell takes, and in the long form every other one
+#: the docker CLI that a shell would take, and in the long form every other one
 CLI_PARAMETERS = [
     pytest.param((version, path), id=version, marks=[pytest.mark.full] if number else [])
     for number, (version, path) in enumerate(CLIS or [("none", "docker")])
@@ -683,7 +713,7 @@ CLI_PARAMETERS = [
 
 
 def compared(client, case, engine, ways, run):
-    """Run a case on all ways, enter the verdict into the matrix, and return the outcome."""
+    """Run a case on all ways, write the verdict into the matrix, and return the outcome."""
     try:
         outcome = same(ways, run)
     except BaseException:
@@ -710,7 +740,7 @@ def run_script(cli, case, script, holds, engine, ways, place, data="data", clien
 
 @pytest.mark.parametrize("cli", CLI_PARAMETERS)
 @pytest.mark.parametrize("case, script, holds", SCRIPTS, ids=[case for case, _, _ in SCRIPTS])
-def test_docker(real_engine, ways, place, cli, case, script, holds):
+def test_a_docker_command_gives_the_same(real_engine, ways, place, cli, case, script, holds):
     client = "curl" if case.startswith("curl") else "docker"
     run_script(
         ("", cli[1]) if client == "curl" else cli,
@@ -730,7 +760,8 @@ LARGE = [
         "exec -i, 100 MB in and out",
         """
         docker run -d --name $NAME --network none busybox sleep 1000
-        docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) && docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal
+        docker exec -i $NAME sha256sum < $DATA | cmp - <(sha256sum < $DATA) &&
+            docker exec -i $NAME cat < $DATA | cmp - $DATA && echo equal
         docker rm -f $NAME
         """,
         rb"equal\n",
@@ -799,7 +830,7 @@ def large(place):
 @pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("case, script, holds", LARGE, ids=[case for case, _, _ in LARGE])
-def test_large_bodies(real_engine, ways, place, large, case, script, holds):
+def test_large_bodies_arrive_whole(real_engine, ways, place, large, case, script, holds):
     run_script(CLIS[0], case, script, holds, real_engine, ways, place, data=large)
 
 
@@ -809,12 +840,12 @@ def plugin_version(name):
     ).stdout
     version = re.search(r"\d+\.\d+\.\d+", said)
     if not version:
-        pytest.skip(f"this docker CLI has no {name} plugin")
+        skip_outside_ci(f"this docker CLI has no {name} plugin: `make e2e` installs one (as root)")
     return version[0]
 
 
 @pytest.mark.parametrize("case, script, holds", BUILDX, ids=[case for case, _, _ in BUILDX])
-def test_buildx(real_engine, ways, proxy, place, case, script, holds):
+def test_buildx_gives_the_same(real_engine, ways, proxy, place, case, script, holds):
     tunnels = len(proxy.records("stream_open"))
     run_script(
         (plugin_version("buildx"), CLIS[0][1]),
@@ -831,7 +862,7 @@ def test_buildx(real_engine, ways, proxy, place, case, script, holds):
 
 
 @pytest.mark.parametrize("case, script, holds", COMPOSE, ids=[case for case, _, _ in COMPOSE])
-def test_compose(real_engine, ways, place, case, script, holds):
+def test_compose_gives_the_same(real_engine, ways, place, case, script, holds):
     run_script(
         (plugin_version("compose"), CLIS[0][1]),
         case,
@@ -850,8 +881,8 @@ SIZES = ["sh", "-c", "while read line; do [ $line = bye ] && exit 3; stty size; 
 TICKS = ["sh", "-c", "while :; do echo tick; sleep 0.1; done"]
 
 
-def told_two_sizes(way, command):
-    """A program that is told its window's size, a change of it, and leaves with exit code 3."""
+def print_two_sizes(way, command):
+    """Run a program that prints its window's size, twice, and exits with 3."""
     with Terminal(command, way.environment(CLIS[0][1]), rows=31, columns=97) as terminal:
         await_size(terminal, 31, 97)
         await_size(terminal, 43, 111)
@@ -860,9 +891,10 @@ def told_two_sizes(way, command):
 
 
 def await_size(terminal, rows, columns):
-    """Ask until the program's terminal has this size: clients tell the engine beside the stream.
+    """Ask for the size until it is this one, since clients report it in a request of its own.
 
-    Changed again for each question: a change in the moment between a client's first look and its signal handler is lost.
+    The size changes again before each question: a client loses a change that comes between its
+    first look at the window and its signal handler.
     """
     for _ in range(200):
         terminal.resize(rows + 1, columns)
@@ -892,7 +924,7 @@ def started(way, name, *command, options="-di"):
 
 def run_in_a_terminal(way):
     name = f"{PREFIX}-run-it-{way.letter}"
-    return told_two_sizes(
+    return print_two_sizes(
         way,
         ["docker", "run", "-it", "--rm", "--name", name, "--network", "none", "busybox", *SIZES],
     )
@@ -900,7 +932,7 @@ def run_in_a_terminal(way):
 
 def exec_in_a_terminal(way):
     name = started(way, f"{PREFIX}-exec-it-{way.letter}")
-    return told_two_sizes(way, ["docker", "exec", "-it", name, *SIZES])
+    return print_two_sizes(way, ["docker", "exec", "-it", name, *SIZES])
 
 
 def exec_in_a_terminal_without_input(way):
@@ -941,13 +973,12 @@ def follow_logs_in_a_terminal(way):
         terminal.expect(b"shown\r\n")
         terminal.type(b"\x03")
         code, screen = terminal.end()
-    return code, screen.replace(
-        b"^C", b""
-    )  # the kernel's echo, which comes or not: the client may be gone before it
+    # The kernel echoes ^C, unless the client has left the terminal before.
+    return code, screen.replace(b"^C", b"")
 
 
 def detach(way, command, name, keys):
-    """Type the detach keys: the client ends, what it was attached to does not."""
+    """Type the detach keys: the client ends, and its container goes on."""
     with Terminal(command, way.environment(CLIS[0][1])) as terminal:
         terminal.expect(b"tick\r\n")
         for key in keys:
@@ -1000,8 +1031,9 @@ TERMINALS = [
 
 
 @pytest.mark.parametrize("case, run, code", TERMINALS, ids=[case for case, _, _ in TERMINALS])
-def test_docker_in_a_terminal(real_engine, ways, case, run, code):
-    # Over TCP the docker CLI misses its own detach keys, whoever listens: Go's TCPConn wraps the error that they are.
+def test_a_docker_command_in_a_terminal_gives_the_same(real_engine, ways, case, run, code):
+    # Over TCP the docker CLI misses its own detach keys, also on an engine's own port: Go's TCPConn
+    # wraps the error by which the CLI knows them.
     fit = [way for way in ways if "detached" not in case or way.name != "tcp"]
     outcome = compared(f"docker {CLIS[0][0]}", case, real_engine, fit, run)
     assert outcome[0] == code, outcome
@@ -1011,7 +1043,7 @@ def test_docker_in_a_terminal(real_engine, ways, case, run, code):
 
 
 def py_client(way):
-    docker = pytest.importorskip("docker", reason="docker-py is not installed: e2e/run does it")
+    docker = need_module("docker")
     return docker.DockerClient(base_url=way.host, timeout=LIMIT)
 
 
@@ -1089,7 +1121,7 @@ def py_attach(client, name):
     sock.close()
     container.wait()
     container.remove()
-    # Not with logs=True: what comes in one packet with the answer's head is lost in docker-py, whoever sends it.
+    # Not with logs=True: docker-py loses bytes that come in one packet with the answer's head.
     container = client.containers.create(
         "busybox",
         ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done; exit 3"],
@@ -1110,9 +1142,10 @@ def py_archive(client, name):
         archive.addfile(member, io.BytesIO(b"x" * member.size))
     put = container.put_archive("/tmp", packed.getvalue())
     stream, info = container.get_archive("/tmp/f")
-    size = len(tarfile.open(fileobj=io.BytesIO(b"".join(stream))).extractfile("f").read())
-    exported = b"".join(container.export())
-    names = len(tarfile.open(fileobj=io.BytesIO(exported)).getnames())
+    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+        size = len(archive.extractfile("f").read())
+    with tarfile.open(fileobj=io.BytesIO(b"".join(container.export()))) as archive:
+        names = len(archive.getnames())
     return put, info["size"], size, names, container.diff(), container.remove()
 
 
@@ -1156,7 +1189,7 @@ DOCKER_PY = [
 
 
 @pytest.mark.parametrize("case", DOCKER_PY, ids=lambda case: case.__name__[3:])
-def test_docker_py(real_engine, ways, case):
+def test_docker_py_gives_the_same(real_engine, ways, case):
     def run(way):
         client = py_client(way)
         try:
@@ -1165,7 +1198,7 @@ def test_docker_py(real_engine, ways, case):
             client.close()
 
     compared(
-        "docker-py " + pytest.importorskip("docker").__version__,
+        "docker-py " + need_module("docker").__version__,
         case.__name__[3:].replace("_", " "),
         real_engine,
         ways,
@@ -1173,9 +1206,9 @@ def test_docker_py(real_engine, ways, case):
     )
 
 
-def test_requests(real_engine, ways):
+def test_requests_gives_the_same(real_engine, ways):
     """requests over a Unix socket (requests-unixsocket) and over TCP."""
-    requests_unixsocket = pytest.importorskip("requests_unixsocket")
+    requests_unixsocket = need_module("requests_unixsocket")
 
     def run(way):
         base = (
@@ -1212,13 +1245,11 @@ def test_requests(real_engine, ways):
     assert outcome[:4] == (201, 204, 0, b"\x01\0\0\0\0\0\0\x03hi\n")
 
 
-# -- aiodocker, testcontainers, dockerode: what a program does with each of them
+# -- aiodocker, testcontainers, dockerode: one program for each
 
 
 async def aio_program(host, name):
-    aiodocker = pytest.importorskip(
-        "aiodocker", reason="aiodocker is not installed: e2e/run does it"
-    )
+    aiodocker = need_module("aiodocker")
     config = {"Image": "busybox", "HostConfig": {"NetworkMode": "none"}}
     seen = []
     async with aiodocker.Docker(url=host) as docker:
@@ -1251,7 +1282,7 @@ async def aio_program(host, name):
     return seen
 
 
-def test_aiodocker(real_engine, ways):
+def test_aiodocker_gives_the_same(real_engine, ways):
     def run(way):
         return asyncio.run(aio_program(way.host, f"{PREFIX}-aio-{way.letter}"))
 
@@ -1266,13 +1297,10 @@ def test_aiodocker(real_engine, ways):
     ]
 
 
-def test_testcontainers(real_engine, ways, monkeypatch):
-    monkeypatch.setenv(
-        "TESTCONTAINERS_RYUK_DISABLED", "true"
-    )  # its reaper is an image of a public registry
-    core = pytest.importorskip(
-        "testcontainers.core.container", reason="testcontainers is not installed: e2e/run does it"
-    )
+def test_testcontainers_gives_the_same(real_engine, ways, monkeypatch):
+    # its reaper would be an image of a public registry
+    monkeypatch.setenv("TESTCONTAINERS_RYUK_DISABLED", "true")
+    core = need_module("testcontainers.core.container")
 
     def run(way):
         script = "sleep 0.2; echo ready; echo err >&2; sleep 1000"
@@ -1292,10 +1320,10 @@ def test_testcontainers(real_engine, ways, monkeypatch):
     assert outcome == (4, b"inside\n", (b"ready\n", b"err\n"))
 
 
-def test_dockerode(real_engine, ways):
+def test_dockerode_gives_the_same(real_engine, ways):
     modules = os.path.join(sys.prefix, "node", "node_modules")
     if not (shutil.which("node") and os.path.isdir(os.path.join(modules, "dockerode"))):
-        pytest.skip("node or dockerode is not installed: e2e/run does it")
+        skip_outside_ci("node or dockerode is not installed: `make e2e` installs them (as root)")
     program = os.path.join(os.path.dirname(__file__), "dockerode.js")
 
     def run(way):

@@ -1,6 +1,7 @@
 """Real faults under the audit log: what is written, lost, counted as lost, and how soon it goes on.
 
-Each test adds its rows to the table of docs/reliability.md: with DOCKERAUDIT_FAULT_TABLE=FILE they are appended to FILE.
+Each test prints its rows of the table in docs/reliability.md. With DOCKERAUDIT_FAULT_TABLE=FILE it
+appends them to FILE. Where a fault cannot be had, `tests/test_auditlog.py` injects the same.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"
 WRITER = str(ROOT / "e2e" / "audit_writer.py")
 LOGS = b"GET /containers/web/logs?follow=1&stdout=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
+BY_INJECTION = "tests/test_auditlog.py has the same fault by injection"
 EXT4_SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32)
 
 
@@ -122,9 +124,7 @@ def needs(program):
     """Skip without a program, but never in CI."""
     if not shutil.which(program):
         assert not os.environ.get("CI"), f"there is no {program}: `make e2e` installs it"
-        pytest.skip(
-            f"there is no {program} here: `make e2e` installs it; test_auditlog.py has the same fault by injection"
-        )
+        pytest.skip(f"there is no {program} here: `make e2e` installs it; {BY_INJECTION}")
 
 
 @contextlib.contextmanager
@@ -135,9 +135,7 @@ def mounted(path, *arguments):
         ["mount", *arguments, str(path)], capture_output=True, text=True, check=False
     )
     if run.returncode:
-        pytest.skip(
-            f"this machine mounts nothing here ({run.stderr.strip()}); test_auditlog.py has the same fault by an injected write"
-        )
+        pytest.skip(f"this machine mounts nothing here ({run.stderr.strip()}); {BY_INJECTION}")
     try:
         yield path
     except BaseException:
@@ -179,9 +177,7 @@ def needs_strace():
     needs("strace")
     run = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, check=False)
     if run.returncode:
-        pytest.skip(
-            f"strace may not trace here ({run.stderr.decode().strip()}); test_auditlog.py has the same fault by an injected write"
-        )
+        pytest.skip(f"strace may not trace here ({run.stderr.decode().strip()}); {BY_INJECTION}")
 
 
 def lines_of(*paths):
@@ -210,7 +206,10 @@ def problems(*paths):
 
 
 def balance(records, accepted, runs=1):
-    """Of `accepted` requests: how many are in the log, how many are not, how many of those the gaps name. None is there twice."""
+    """Of `accepted` requests: how many are in the log, how many are not, how many the gaps count.
+
+    None may be there twice.
+    """
     requests = of(records, "request")
     assert len({(record["run"], record["thread"], record["number"]) for record in requests}) == len(
         requests
@@ -233,9 +232,9 @@ def only_gaps(*paths):
     return [text for text in problems(*paths) if "were lost" not in text] == []
 
 
-# =====================================================================================================================
+# =================================================================================================
 # kills
-# =====================================================================================================================
+# =================================================================================================
 
 
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.full)])
@@ -278,9 +277,9 @@ def test_a_kill_at_any_byte_leaves_every_complete_line_readable(write, folder, k
     )
 
 
-# =====================================================================================================================
+# =================================================================================================
 # full disks and failing system calls
-# =====================================================================================================================
+# =================================================================================================
 
 
 @pytest.mark.root
@@ -406,7 +405,7 @@ def test_a_system_call_fails(write, folder, call, error, when, text):
 @pytest.mark.root
 @pytest.mark.parametrize("fault", ["EROFS", "EIO"])
 def test_a_file_system_turns_read_only_or_dies_and_another_takes_its_place(write, folder, fault):
-    """ext4 turns read-only by itself after an error; `remount,abort` has it do so, EXT4_IOC_SHUTDOWN lets it die."""
+    """ext4 turns read-only after an error: `remount,abort` feigns one, EXT4_IOC_SHUTDOWN is one."""
     with loop_disk(folder, "errors=remount-ro") as (disk, image):
         log = disk / "audit.log"
         writer = write(log, "--rate", "500")
@@ -459,7 +458,7 @@ def test_a_file_system_turns_read_only_or_dies_and_another_takes_its_place(write
     [("always", 3), ("interval", 3), pytest.param("always", 30, marks=pytest.mark.full)],
 )
 def test_a_power_cut_takes_nothing_that_was_acknowledged(write, folder, fsync, cuts):
-    """The image as it is on the disk at one moment, with the writer stopped, and nothing flushed for it."""
+    """The disk's image is copied while the writer is stopped; nothing is flushed for the copy."""
     worst, total, kept = 0, 0, 0
     with loop_disk(folder, "commit=600") as (disk, image):
         log = disk / "audit.log"
@@ -510,9 +509,9 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(write, folder, fsync, c
     )
 
 
-# =====================================================================================================================
+# =================================================================================================
 # a hung disk
-# =====================================================================================================================
+# =================================================================================================
 
 
 def connect(path):
@@ -543,7 +542,7 @@ def percentile(values, share):
 
 
 class Chatter:
-    """A log route of a scripted engine that says a line with a new secret each time, for as long as it is on."""
+    """A log route of a scripted engine: it sends a line with a new secret, again and again."""
 
     def __init__(self, period=0.002):
         self.period = period
@@ -593,9 +592,7 @@ def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
         if subprocess.run(
             ["fsfreeze", "-f", str(disk)], capture_output=True, check=False
         ).returncode:
-            pytest.skip(
-                "this machine freezes no file system; test_auditlog.py has the same fault by a write that does not return"
-            )
+            pytest.skip(f"this machine freezes no file system; {BY_INJECTION}")
         try:
             frozen_at = time.monotonic()
             lines = chatter.lines
@@ -621,7 +618,11 @@ def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
         seconds = time.monotonic() - thawed
         chatter.over.set()
         p99 = [percentile(times, 0.99) * 1000 for times in (before, during)]
-        how = f"`fsfreeze` for 10 s under four streams: p99 of pings {p99[1]:.1f} ms ({p99[0]:.1f} before), memory +{growth >> 10} KiB in 3 s, SIGTERM: all else ended after {ended:.1f} s, status 74 at the thaw"
+        how = (
+            f"`fsfreeze` for 10 s under four streams: p99 of pings {p99[1]:.1f} ms "
+            f"({p99[0]:.1f} before), memory +{growth >> 10} KiB in 3 s, "
+            f"SIGTERM: all else ended after {ended:.1f} s, status 74 at the thaw"
+        )
         found = records_of(log)
         row(
             "hung disk",
@@ -636,9 +637,9 @@ def test_a_frozen_file_system_delays_nobody(engine, start_proxy, folder):
         assert not [text for text in problems(log) if "torn" not in text]
 
 
-# =====================================================================================================================
+# =================================================================================================
 # rotation
-# =====================================================================================================================
+# =================================================================================================
 
 
 @pytest.mark.parametrize("rotations, hup", [(50, False), (50, True)])
@@ -696,7 +697,8 @@ def test_copytruncate_shows_its_loss(write, folder):
     truncated = len(of(records, "truncated"))
     row(
         "copytruncate",
-        f"four writers at 1 kHz each; {truncated} `truncated` records, `verify` names {seen} lines lost",
+        f"four writers at 1 kHz each; {truncated} `truncated` records, "
+        f"`verify` names {seen} lines lost",
         10,
         written,
         lost,
@@ -768,15 +770,19 @@ def test_a_lost_permission_is_a_full_disk(write, folder):
 
 
 def logrotate_in_its_own_world(folder, configuration, systemctl):
-    """Run logrotate with a configuration as it stands, on a /var/log/dockeraudit of its own, with a systemctl of its own."""
+    """Run logrotate with one of our configurations, on a folder and with a systemctl of its own."""
     world = folder / "world"
     (world / "bin").mkdir(parents=True, exist_ok=True)
     (world / "bin" / "systemctl").write_text(f"#!/bin/sh\n{systemctl}\n")
     (world / "bin" / "systemctl").chmod(0o755)
     shutil.copy(configuration, world / "logrotate.conf")
     os.chmod(world / "logrotate.conf", 0o644)
-    script = f"mount -t tmpfs tmpfs /var/log && mkdir /var/log/dockeraudit && mount --bind {folder / 'logs'} /var/log/dockeraudit && "
-    script += f"PATH={world / 'bin'}:$PATH logrotate --force --state {world / 'state'} {world / 'logrotate.conf'}"
+    logs = "/var/log/dockeraudit"
+    command = f"logrotate --force --state {world / 'state'} {world / 'logrotate.conf'}"
+    script = (
+        f"mount -t tmpfs tmpfs /var/log && mkdir {logs} && "
+        f"mount --bind {folder / 'logs'} {logs} && PATH={world / 'bin'}:$PATH {command}"
+    )
     return subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
         capture_output=True,
@@ -867,9 +873,9 @@ def test_plain_mv_by_cron_as_it_stands(write, folder):
     assert (lost, counted) == (0, 0)
 
 
-# =====================================================================================================================
+# =================================================================================================
 # processes and signals
-# =====================================================================================================================
+# =================================================================================================
 
 
 def serve(folder, log):
@@ -956,11 +962,12 @@ def test_a_scanner_that_raises_is_recorded_and_the_stream_goes_on(engine, start_
     program = folder / "raising.py"
     program.write_text(
         f"import sys\nsys.path.insert(0, {str(Path(PROGRAM).parent)!r})\nimport dockeraudit\n"
-        "whole = dockeraudit.Scanner.scan_lines\n"
+        "rooms = sys.modules.get('_dockeraudit.scanner', dockeraudit)  # or the stitched file\n"
+        "whole = rooms.Scanner.scan_lines\n"
         "def scan(self, block):\n"
         "    if b'poison' in block: raise ValueError(block)\n"
         "    return whole(self, block)\n"
-        "dockeraudit.Scanner.scan_lines = scan\ndockeraudit.run()\n"
+        "rooms.Scanner.scan_lines = scan\ndockeraudit.run()\n"
     )
     sent = [b"before %b\n" % AWS_KEY, b"poison secret-in-an-exception\n", b"after %b\n" % AWS_KEY]
 
@@ -1054,9 +1061,9 @@ def test_clock_steps_disturb_nothing(write, folder):
     assert (lost, counted, status, problems(log)) == (0, 0, 0, [])
 
 
-# =====================================================================================================================
+# =================================================================================================
 # --on-audit-failure deny
-# =====================================================================================================================
+# =================================================================================================
 
 
 def status_of(proxy, request):
@@ -1101,9 +1108,9 @@ def test_deny_stops_what_would_go_unrecorded_and_nothing_else(engine, start_prox
     assert seconds <= 2.5 and cut < 5
 
 
-# =====================================================================================================================
+# =================================================================================================
 # cron
-# =====================================================================================================================
+# =================================================================================================
 
 
 def test_the_daily_script_is_silent_of_a_whole_log_and_tells_of_a_hole(write, folder):

@@ -1,7 +1,7 @@
-"""Crowds on the relay's doors: slow heads, idle streams, no descriptors left, clients that vanish at a random byte.
+"""The proxy under load: slow heads, idle streams, no free descriptors, clients that vanish.
 
-Everything here runs against a scripted engine on this machine, is bounded, and ends by itself. Times are compared within
-a run; the long forms are marked `full`.
+Everything runs against a scripted engine on this machine, is bounded, and ends by itself. Times are
+compared within a run. The long forms are marked `full`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from needs import skip_outside_ci
 from scripted import LOGS_HEAD, chunk, stdcopy_frame
 from wire import LAZY_WORKERS, RawEngine, Wire, read_all, read_until
 
@@ -35,18 +36,18 @@ LINE = chunk(stdcopy_frame(1, b"one line\n"))
 
 @pytest.fixture(autouse=True)
 def descriptors() -> Iterator[None]:
-    """Enough descriptors for both ends of the crowd."""
+    """Enough descriptors for both ends of a thousand connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
     if wanted < 4096:
-        pytest.skip(f"the limit of open files is {hard}; these tests need 4,096")
+        skip_outside_ci(f"the limit of open files is {hard}; these tests need 4,096")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class CrowdEngine(RawEngine):
-    """All its connections in one thread: a ping is answered, a log begun and held until `end_streams`."""
+    """Serves all connections in one thread: answers pings, and holds logs until `end_streams`."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -114,7 +115,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
 
 
 def ping_times(wire: Wire, count: int) -> list[float]:
-    """Seconds that requests on connections of their own take."""
+    """The seconds that each of some requests takes, on a connection of its own."""
     times = []
     for _ in range(count):
         begun = time.monotonic()
@@ -131,13 +132,13 @@ def processor_seconds(pid: int) -> float:
 
 
 def share_of_a_core(pid: int, seconds: float) -> float:
-    """The share of a core that a process takes while nothing is asked of it."""
+    """The share of a core that an idle process takes."""
     begun, used = time.monotonic(), processor_seconds(pid)
     select.select([], [], [], seconds)
     return (processor_seconds(pid) - used) / (time.monotonic() - begun)
 
 
-def test_a_thousand_slow_heads_hold_nobody_up_and_end_after_ten_seconds(
+def test_a_thousand_slow_heads_delay_nobody_and_get_408_after_ten_seconds(
     wire: Wire, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = statistics.median(ping_times(wire, 20))
@@ -162,11 +163,13 @@ def test_a_thousand_slow_heads_hold_nobody_up_and_end_after_ten_seconds(
     assert statistics.median(beside) < max(0.1, 10 * alone)
     with capsys.disabled():
         print(
-            f"\n1,000 slow heads: a good request takes {1000 * alone:.1f} ms alone, {1000 * statistics.median(beside):.1f} ms beside them (medians); 408 after {first:.1f} to {last:.1f} s"
+            f"\n1,000 slow heads: a request takes {1000 * alone:.1f} ms alone, "
+            f"{1000 * statistics.median(beside):.1f} ms beside them (medians); "
+            f"408 after {first:.1f} to {last:.1f} s"
         )
 
 
-def test_1024_idle_streams_cost_nothing_and_the_next_client_is_told(
+def test_1024_idle_streams_take_no_processor_time_and_the_next_client_gets_503(
     wire: Wire, capsys: pytest.CaptureFixture[str]
 ) -> None:
     streams = [wire.connect() for _ in range(1024)]
@@ -175,9 +178,8 @@ def test_1024_idle_streams_cost_nothing_and_the_next_client_is_told(
     for sock in streams:
         assert read_until(sock, b"one line\n\r\n").startswith(b"HTTP/1.1 200 OK")
     assert wire.talk(b"").startswith(b"HTTP/1.1 503 ")
-    crowd = [
-        wire.connect() for _ in range(300)
-    ]  # accepting goes on, and the refusing threads are bounded
+    # the proxy goes on accepting connections, with a bounded number of threads that refuse them
+    crowd = [wire.connect() for _ in range(300)]
     assert wire.in_use()[0] < 1024 + wire.threads + LAZY_WORKERS + 2 * dockeraudit.MAX_REFUSALS
     refusals = [read_all(sock) for sock in crowd]
     for sock in crowd:
@@ -199,7 +201,7 @@ def test_1024_idle_streams_cost_nothing_and_the_next_client_is_told(
         print(f"\n1,024 idle streams: {100 * share:.1f} % of a core; the next client gets 503")
 
 
-def test_without_descriptors_it_waits_quietly_and_comes_back_at_once(
+def test_without_free_descriptors_the_proxy_waits_idle_and_recovers_at_once(
     wire: Wire, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pid = wire.proxy.process.pid
@@ -208,7 +210,7 @@ def test_without_descriptors_it_waits_quietly_and_comes_back_at_once(
     crowd = [wire.connect(tcp=True) for _ in range(200)]
     wait_for(lambda: "cannot accept" in wire.proxy.errors.read_text(), "the line that says so")
     share = share_of_a_core(pid, 3.0)
-    for sock in crowd[:100]:  # these have no answer, or are still in the backlog
+    for sock in crowd[:100]:  # these got no answer yet, or are still in the backlog
         sock.sendall(PING)
     answers = [sock.recv(4096)[:13] for sock in crowd[:20]]
     for sock in crowd:
@@ -223,12 +225,13 @@ def test_without_descriptors_it_waits_quietly_and_comes_back_at_once(
     assert len(said) == 1 and "cannot accept" in said[0], said
     with capsys.disabled():
         print(
-            f"\nno descriptors left (limit 64): {100 * share:.1f} % of a core, one line, back after {back:.2f} s: {said[0]}"
+            f"\nno descriptors left (limit 64): {100 * share:.1f} % of a core, one line, "
+            f"back after {back:.2f} s: {said[0]}"
         )
 
 
 def vanishing_engine(sock: socket.socket, data: bytes) -> None:
-    """Holds logs, echoes attaches, answers the rest."""
+    """Holds logs open, echoes attaches, answers other requests."""
     while data:
         if b"/logs" in data:
             sock.sendall(LOGS_HEAD + LINE * 3)
@@ -249,8 +252,8 @@ def vanishing_engine(sock: socket.socket, data: bytes) -> None:
 VISITS = [
     PING * 3,
     LOGS + PING,
-    b"POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
-    + b"typed " * 500,
+    b"POST /containers/web/attach?stream=1 HTTP/1.1\r\nHost: d\r\n"
+    b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n" + b"typed " * 500,
     b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
     + chunk(b"x" * 3000) * 3
     + b"0\r\n\r\n",
@@ -259,7 +262,7 @@ VISITS = [
 
 
 def vanish(wire: Wire, rng: random.Random) -> None:
-    """Begin something, read a little of the answer or not, and be gone: by a close, or by a reset."""
+    """Send part of a request, perhaps read a little, and leave by a close or a reset."""
     visit = rng.choice(VISITS)
     tcp = rng.random() < 0.5
     with wire.connect(tcp) as sock:
@@ -281,7 +284,7 @@ def test_clients_that_vanish_at_a_random_byte_leave_nothing_behind(
     with Wire() as wire:
         wire.engine.serve = vanishing_engine
         rng = random.Random(count)
-        for _ in range(count // 4):  # threads' stacks, caches and the allocator's arenas grow once
+        for _ in range(count // 4):  # memory of threads and caches grows once
             vanish(wire, rng)
         wire.settled()
         before = wire.resident()
@@ -294,12 +297,14 @@ def test_clients_that_vanish_at_a_random_byte_leave_nothing_behind(
         assert grown < 8 << 20
         with capsys.disabled():
             print(
-                f"\n{count} vanished clients: threads {wire.threads} → {threads}, descriptors {wire.descriptors} → {descriptors}, memory +{grown / (1 << 20):.1f} MiB"
+                f"\n{count} vanished clients: threads {wire.threads} → {threads}, "
+                f"descriptors {wire.descriptors} → {descriptors}, "
+                f"memory +{grown / (1 << 20):.1f} MiB"
             )
 
 
 @pytest.mark.parametrize("size", [64 << 20, pytest.param(1 << 30, marks=pytest.mark.full)])
-def test_a_slow_reader_on_tcp_holds_the_engine_up_and_not_the_memory(size: int) -> None:
+def test_a_slow_reader_on_tcp_slows_the_engine_and_takes_no_memory(size: int) -> None:
     block, sent = LINE * 2000, [0]
     count = size // len(block)
 
@@ -317,7 +322,7 @@ def test_a_slow_reader_on_tcp_holds_the_engine_up_and_not_the_memory(size: int) 
             read_until(sock, b"\r\n\r\n")
             before = wire.resident()
             peak = total = 0
-            for _ in range(20):  # 20 steps, each of a part of it and a moment's rest
+            for _ in range(20):  # read a part, then pause
                 total += drop(sock, size // 100)
                 select.select([], [], [], 0.02)
                 peak = max(peak, wire.resident())
@@ -331,7 +336,7 @@ def test_a_slow_reader_on_tcp_holds_the_engine_up_and_not_the_memory(size: int) 
 
 
 def drop(sock: socket.socket, size: int) -> int:
-    """Read so many bytes and forget them."""
+    """Read and drop so many bytes."""
     left = size
     while left:
         block = sock.recv(min(left, 1 << 20))

@@ -1,4 +1,4 @@
-"""The relay, the audit and the command line, as a process between a scripted engine and plain sockets."""
+"""The whole process between plain sockets and a scripted engine: relay, audit, command line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def receive_until(sock, mark):
 
 
 def exchange(proxy, request):
-    """All bytes that answer a request, up to the end of the connection."""
+    """Send a request, and read to the end of the connection."""
     with connect(proxy) as sock:
         sock.sendall(request)
         data = b""
@@ -72,7 +72,7 @@ def command(*arguments, stdin=b""):
     )
 
 
-def test_reverse_proxying(proxy, engine):
+def test_ordinary_requests_and_their_answers_are_relayed(proxy, engine):
     session = requests_unixsocket.Session()
     url = "http+unix://" + proxy.socket.replace("/", "%2F")
     assert session.get(url + "/version").json()["Version"] == "28.0"
@@ -86,7 +86,7 @@ def test_reverse_proxying(proxy, engine):
     assert proxy.wait_records("request")[0]["path"] == "/containers/create"
 
 
-def test_keep_alive_and_pipelined_requests(proxy):
+def test_pipelined_requests_on_one_connection_are_all_answered(proxy):
     with connect(proxy) as sock:
         sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n" * 2)
         data = b""
@@ -95,7 +95,7 @@ def test_keep_alive_and_pipelined_requests(proxy):
         assert data.count(b"HTTP/1.1 200 OK") == 2
 
 
-def test_complete_integration(proxy, engine):
+def test_a_log_is_relayed_byte_for_byte_and_its_secrets_are_recorded_redacted(proxy, engine):
     frames = [
         stdcopy_frame(1, b"key " + AWS_KEY + b"\n"),
         stdcopy_frame(2, b"mail user@exa"),
@@ -129,9 +129,7 @@ LARGE = random.Random(3).randbytes(3 << 20)
 
 
 @pytest.mark.parametrize("sent", [len(LARGE), len(LARGE) - 1, 1_500_000])
-def test_a_large_body_with_a_length_arrives_whole_or_cut_where_the_engine_cut_it(
-    proxy, engine, sent
-):
+def test_a_large_body_ends_where_the_engine_ended_it(proxy, engine, sent):
     head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n"
         % len(LARGE)
@@ -151,14 +149,14 @@ def test_a_large_body_with_a_length_arrives_whole_or_cut_where_the_engine_cut_it
     wait_for(lambda: pipes_of(proxy.process) == 0, "the pipes to be closed")
 
 
-def test_a_large_body_keeps_the_connection_and_a_slow_reader_its_pace(proxy, engine):
+def test_a_large_body_arrives_whole_at_a_slow_reader_and_the_connection_goes_on(proxy, engine):
     head = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\nContent-Length: %d\r\n\r\n"
         % len(LARGE)
     )
     engine.routes["/images/web/get"] = lambda sock, request: sock.sendall(head + LARGE)
     with connect(proxy) as sock:
-        for size in (1 << 20, 999):  # a reader that takes much at once, and one that takes little
+        for size in (1 << 20, 999):  # bytes that the reader takes at once
             sock.sendall(b"GET /images/web/get HTTP/1.1\r\nHost: d\r\n\r\n")
             body = receive_until(sock, b"\r\n\r\n").partition(b"\r\n\r\n")[2]
             while len(body) < len(LARGE):
@@ -169,7 +167,7 @@ def test_a_large_body_keeps_the_connection_and_a_slow_reader_its_pace(proxy, eng
 
 
 def pipes_of(process):
-    """How many ends of pipes a process holds."""
+    """The number of pipe ends that a process holds."""
     count = 0
     for link in Path(f"/proc/{process.pid}/fd").iterdir():
         try:
@@ -179,8 +177,8 @@ def pipes_of(process):
     return count
 
 
-def test_frame_by_frame_streaming_and_cancellation(proxy, engine):
-    """Each frame arrives before the next is sent; when the client goes away, so does the engine's side."""
+def test_frames_arrive_one_by_one_and_the_engine_sees_the_client_leave(proxy, engine):
+    """Each frame arrives before the engine sends the next one."""
     ended, arrived = [], threading.Semaphore(0)
 
     def follow(sock, head):
@@ -202,10 +200,12 @@ def test_frame_by_frame_streaming_and_cancellation(proxy, engine):
     assert proxy.wait_records("stream_close")[0]["reason"] == "client"
 
 
-def test_hijack_with_half_close(proxy, engine):
+def test_an_attached_stream_can_be_half_closed(proxy, engine):
     def attach(sock, head):
         sock.sendall(
-            b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            b"HTTP/1.1 101 UPGRADED\r\n"
+            b"Content-Type: application/vnd.docker.multiplexed-stream\r\n"
+            b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         )
         data = b""
         while True:
@@ -219,7 +219,8 @@ def test_hijack_with_half_close(proxy, engine):
     engine.routes["/containers/web/attach"] = attach
     with connect(proxy) as sock:
         sock.sendall(
-            b"POST /containers/web/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+            b"POST /containers/web/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\n"
+            b"Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
         )
         receive_until(sock, b"\r\n\r\n")
         sock.sendall(b"hello " + AWS_KEY + b"\n")
@@ -231,7 +232,7 @@ def test_hijack_with_half_close(proxy, engine):
 
 
 @pytest.mark.parametrize("cut", [b"\x01\x00\x00", stdcopy_frame(1, b"half of it")[:-4]])
-def test_a_stream_that_ends_inside_a_frame(proxy, engine, cut):
+def test_a_stream_that_ends_inside_a_frame_is_recorded_as_cut(proxy, engine, cut):
     engine.routes["/containers/web/logs"] = logs_answer(stdcopy_frame(1, b"whole\n"), cut)
     with connect(proxy) as sock:
         sock.sendall(LOGS)
@@ -244,19 +245,20 @@ def test_a_stream_that_ends_inside_a_frame(proxy, engine, cut):
     [
         b"GET /_ping HTTP/1.1\r\nHost: a\r\nX: a\rSmuggled: b\r\n\r\n",
         b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\n",
         b"GET /_ping HTTP/1.1\r\n\r\n",
         b"GET /_ping HTTP/1.1\r\nHost: a\r\nBad Name: b\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
-def test_bad_heads_are_refused_and_closed(proxy, engine, request_bytes):
+def test_illegal_heads_get_400_and_never_reach_the_engine(proxy, engine, request_bytes):
     before = len(engine.requests)
     assert exchange(proxy, request_bytes).startswith(b"HTTP/1.1 400 ")
     assert len(engine.requests) == before
 
 
-def test_absent_engine_is_502_until_it_is_there(folder, start_proxy):
+def test_requests_get_502_until_the_engine_is_there(folder, start_proxy):
     path = str(folder / "engine.sock")
     proxy = start_proxy(path)
     answer = exchange(proxy, b"GET /_ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -300,14 +302,14 @@ def test_rotation_by_rename_loses_nothing(proxy, engine, folder):
     assert verified.returncode == 0, verified.stdout
 
 
-def test_a_changed_line_is_noticed(proxy):
+def test_verify_notices_a_changed_line(proxy):
     proxy.stop()
     lines = proxy.log.read_bytes().splitlines(keepends=True)
     proxy.log.write_bytes(lines[0].replace(b'"pid": ', b'"pid": 1') + b"".join(lines[1:]))
     assert command("verify", str(proxy.log)).returncode == 1
 
 
-def test_a_torn_tail_is_isolated(folder, engine, start_proxy):
+def test_a_torn_last_line_gets_a_line_of_its_own(folder, engine, start_proxy):
     (folder / "audit.log").write_bytes(b'{"timestamp": "2026')
     proxy = start_proxy(engine.path)
     wait_for(lambda: b'"recovered"' in proxy.log.read_bytes(), "the recovered record")
@@ -327,7 +329,7 @@ def test_a_second_process_on_the_same_log_is_refused(proxy, engine, folder):
     assert second.returncode == 75 and b"audit.log" in second.stderr
 
 
-def test_policy_refuses_with_docker_s_json(engine, start_proxy):
+def test_a_policy_refuses_in_docker_s_json_and_names_the_setting(engine, start_proxy):
     proxy = start_proxy(engine.path, "--policy", "tecnativa", env={"CONTAINERS": "0"})
     answer = exchange(
         proxy, b"POST /v1.43/containers/web/kill HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -336,7 +338,7 @@ def test_policy_refuses_with_docker_s_json(engine, start_proxy):
     assert proxy.wait_records("denied")[0]["path"] == "/containers/web/kill"
 
 
-def test_scan_finds_and_says_so_by_its_exit_code():
+def test_scan_exits_with_1_if_it_found_a_secret():
     found = command("scan", stdin=b"x " + AWS_KEY + b"\n")
     assert (
         found.returncode == 1
@@ -346,7 +348,7 @@ def test_scan_finds_and_says_so_by_its_exit_code():
     assert command("scan", stdin=b"nothing here\n").returncode == 0
 
 
-def test_healthcheck(proxy):
+def test_healthcheck_exits_with_69_without_a_listener(proxy):
     assert command("healthcheck", "--listen", f"unix://{proxy.socket}").returncode == 0
     assert command("healthcheck", "--listen", "unix:///nonexistent/x.sock").returncode == 69
 
@@ -360,18 +362,18 @@ def test_healthcheck(proxy):
         ("--audit-log", "/proc/nonexistent/x"),
     ],
 )
-def test_bad_configuration_is_one_line_and_78(arguments):
+def test_a_wrong_setting_exits_with_78_and_no_traceback(arguments):
     result = command(*arguments)
     assert result.returncode == 78, result.stderr
     assert b"Traceback" not in result.stderr
 
 
-def test_version_and_rules():
+def test_version_and_rules_are_printed():
     assert command("--version").stdout.startswith(b"dockeraudit ")
     assert len(command("rules").stdout.splitlines()) >= 200
 
 
-def test_demo_shows_findings_beside_the_clients_view():
+def test_the_demo_shows_findings_beside_what_the_client_sees():
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("DOCKER")
     }

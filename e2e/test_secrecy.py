@@ -1,4 +1,7 @@
-"""Canaries: secrets wherever a client or a container can put them, and not six bytes of one in a row anywhere but where it was said."""
+"""Secrets wherever a client or a container can put them, none of which may show up elsewhere.
+
+Not even six bytes in a row of one may be in the log, on standard error, in a metric or a traceback.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ REGISTRY_AUTH = base64.urlsafe_b64encode(
 ).decode()
 WINDOW = 6
 
-#: dockeraudit with three defects: a request, a scan and a look-up that raise with what they hold
+#: dockeraudit with three defects: a request, a scan and a look-up raise errors that hold a secret
 BROKEN = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -77,20 +80,18 @@ dockeraudit.main()
 
 
 def windows():
-    """Each six bytes in a row of each secret, and of what a client sends them as."""
+    """Every six bytes in a row of each secret, and of the header that a client sends one in."""
     found = {}
     for name, secret in {**SECRETS, "registry, encoded": REGISTRY_AUTH}.items():
-        if (
-            name == "registry, encoded"
-        ):  # its beginning is no secret: {"username": "u", "password": "
-            secret = secret[44:-4]
+        if name == "registry, encoded":
+            secret = secret[44:-4]  # without {"username": "u", "password": " and its end
         for start in range(len(secret) - WINDOW + 1):
             found[secret[start : start + WINDOW]] = name
     return found
 
 
 def leaks(text):
-    """Which secrets a text holds six bytes of."""
+    """The names of the secrets of which a text holds six bytes in a row."""
     known = windows()
     return sorted(
         {
@@ -101,7 +102,7 @@ def leaks(text):
     )
 
 
-def test_the_search_finds_what_it_is_to_find():
+def test_the_search_finds_six_bytes_of_a_secret_and_not_its_redacted_form():
     assert leaks("x" + SECRETS["line"][3:9] + "y") == ["line"]
     assert leaks(f"AK***{SECRETS['line'][-2:]}") == [] and leaks(REGISTRY_AUTH) == [
         "registry, encoded"
@@ -109,7 +110,7 @@ def test_the_search_finds_what_it_is_to_find():
 
 
 def log_lines():
-    """What the container prints, in frames."""
+    """The container's output, in frames."""
     secret = {name: value.encode() for name, value in SECRETS.items()}
     lines = [
         b"key " + secret["line"] + b" pass" + b"word=" + secret["password"] + b"\n",
@@ -127,7 +128,7 @@ def log_lines():
 
 
 def answer_logs(sock, head):
-    """In bursts, so that the scan which raises takes nothing with it."""
+    """Send the frames, with a pause around the one whose scan raises, which is scanned alone."""
     sock.sendall(LOGS_HEAD)
     for frame in log_lines():
         if b"poison" in frame:
@@ -159,7 +160,7 @@ def engine(folder):
 
 
 def exchange(proxy, data, more=b"", until=None):
-    """Send and receive up to the end of the connection, or a mark."""
+    """Send, and receive up to a mark or the end of the connection."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(20)
         sock.connect(proxy.socket)

@@ -1,4 +1,4 @@
-"""TLS on TCP listeners: Docker's own client variables, certificates in the records, half-closes, and no deadlock."""
+"""TLS on TCP listeners: certificates in the records, half-closes, many streams at once, reload."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import threading
 
 import pytest
+from needs import need_program
 from scripted import ScriptedEngine, chunk, json_answer, logs_answer, stdcopy_frame
 
 from conftest import wait_for
@@ -26,37 +27,31 @@ class Authority:
     def __init__(self, folder, name):
         self.folder, self.name = folder, name
         self.certificate = str(folder / f"{name}.pem")
-        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}",
-                      "-addext", "keyUsage=critical,keyCertSign", "-keyout", folder / f"{name}-key.pem", "-out", self.certificate)  # fmt: skip
+        self.key = folder / f"{name}-key.pem"
+        self._request(f"/CN={name}", self.key, self.certificate, "-x509", "-days", "2", *SIGNS)
 
     def _openssl(self, *arguments):
         subprocess.run(
             ["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30
         )
 
+    def _request(self, subject, key, out, *more):
+        """Make a key, and a request for a certificate or one that signs itself."""
+        kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        self._openssl("req", *kind, "-subj", subject, "-keyout", key, "-out", out, *more)
+
     def sign(self, name, subject, extensions):
-        """A certificate and its key; returns their paths."""
+        """Sign a certificate; returns the paths of it and of its key."""
         certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
-        (self.folder / "ext").write_text(extensions)
-        self._openssl(
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-subj",
-            subject,
-            "-keyout",
-            key,
-            "-out",
-            self.folder / "csr",
-        )
-        self._openssl("x509", "-req", "-in", self.folder / "csr", "-CA", self.certificate, "-CAkey", self.folder / f"{self.name}-key.pem",
-                      "-CAcreateserial", "-days", "2", "-extfile", self.folder / "ext", "-out", certificate)  # fmt: skip
+        wanted, file = self.folder / "csr", self.folder / "ext"
+        file.write_text(extensions)
+        self._request(subject, key, wanted)
+        signer = ("-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial", "-days", "2")
+        self._openssl("x509", "-req", "-in", wanted, *signer, "-extfile", file, "-out", certificate)
         return str(certificate), str(key)
 
 
+SIGNS = ("-addext", "keyUsage=critical,keyCertSign")
 BOTH = (
     "basicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\nkeyUsage=critical,digitalSignature\n"
 )
@@ -66,10 +61,8 @@ CLIENT = BOTH + "extendedKeyUsage=clientAuth\n"
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    """An authority with a server's and a client's certificate, the latter also as Docker's clients want it."""
-    if shutil.which("openssl") is None:
-        assert not os.environ.get("CI"), "openssl is missing: e2e/run installs it"
-        pytest.skip("openssl is not installed, so there are no certificates to test with")
+    """An authority with a server's and a client's certificate; `docker` is a DOCKER_CERT_PATH."""
+    need_program("openssl")
     folder = tmp_path_factory.mktemp("ca")
     made = Authority(folder, "ca")
     made.server = made.sign("server", "/CN=dockeraudit", SERVER)
@@ -93,7 +86,7 @@ def free_port():
 
 @pytest.fixture
 def start_tls(start_proxy, authority):
-    """Start a proxy with a TLS listener; its port is `proxy.port`."""
+    """A function that starts a proxy with a TLS listener; its port is `proxy.port`."""
 
     def start(upstream, *options, mutual=True):
         port = free_port()
@@ -130,7 +123,7 @@ def client_context(authority, certificate=True, maximum=None):
 
 
 class TLSClient:
-    """A client that can say close_notify and read on, and read while it writes, which SSLSocket cannot."""
+    """A TLS client that can half-close and read while it writes, which SSLSocket cannot."""
 
     def __init__(self, port, context):
         self.sock = socket.create_connection(("127.0.0.1", port), 20)
@@ -167,7 +160,7 @@ class TLSClient:
         self._flush()
 
     def close_notify(self):
-        """Say that nothing more comes."""
+        """End this side of the connection; the other one stays open."""
         try:
             self.tls.unwrap()
         except ssl.SSLWantReadError:
@@ -197,7 +190,7 @@ class TLSClient:
         return b"".join(iter(self.read, b""))
 
     def echo(self, data):
-        """Send all of data while reading as much back: what a deadlock on either side would hang."""
+        """Send all of data while reading as much back, so that a deadlock on either side shows."""
         self.sock.setblocking(False)
         sent, back, pending = 0, b"", b""
         while len(back) < len(data):
@@ -237,9 +230,10 @@ def request(method, path, *fields, body=b""):
 
 
 def echoing(sock, head):
-    """An engine's hijacked stream that gives back what it gets, and says so when its input has ended."""
+    """An engine's hijacked stream that echoes its input, and then says that the input ended."""
     sock.sendall(
-        b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+        b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        b"Content-Type: application/vnd.docker.raw-stream\r\n\r\n"
     )
     while True:
         block = sock.recv(65536)
@@ -249,13 +243,13 @@ def echoing(sock, head):
         sock.sendall(block)
 
 
-# =====================================================================================================================
+# ================================================================================================
 # a scripted engine
-# =====================================================================================================================
+# ================================================================================================
 
 
 @pytest.mark.parametrize("maximum", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_half_closes_both_ways_and_the_subject_in_the_records(
+def test_both_sides_can_half_close_and_records_name_the_certificate(
     scripted, start_tls, authority, maximum
 ):
     scripted.routes["/containers/web/attach"] = echoing
@@ -272,7 +266,7 @@ def test_half_closes_both_ways_and_the_subject_in_the_records(
         client.send(b"ok\n")
         client.close_notify()
         assert client.read_all() == b"ok\ninput ended"
-        assert client.clean_end, "the engine's end must come as a close_notify, not as a cut"
+        assert client.clean_end, "the engine's end must arrive as a close_notify, not as a cut"
     proxy.wait_records("stream_close")
     who = {
         "listener": f"tcp://127.0.0.1:{proxy.port}",
@@ -286,7 +280,7 @@ def test_half_closes_both_ways_and_the_subject_in_the_records(
     assert proxy.records("stream_close")[0]["reason"] == "end"
 
 
-def test_keep_alive_pipelining_and_refusals_over_tls(scripted, start_tls, authority):
+def test_pipelined_requests_are_answered_and_an_illegal_one_refused(scripted, start_tls, authority):
     scripted.routes["/containers/create"] = json_answer({"Id": "x"}, b"201 Created")
     proxy = start_tls(scripted.path)
     with TLSClient(proxy.port, client_context(authority)) as client:
@@ -301,7 +295,7 @@ def test_keep_alive_pipelining_and_refusals_over_tls(scripted, start_tls, author
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
-def test_alpn_and_old_versions(scripted, start_tls, authority):
+def test_alpn_chooses_http_1_1_and_tls_1_1_is_refused(scripted, start_tls, authority):
     proxy = start_tls(scripted.path, mutual=False)
     context = client_context(authority)
     context.set_alpn_protocols(["h2", "http/1.1"])
@@ -314,7 +308,9 @@ def test_alpn_and_old_versions(scripted, start_tls, authority):
 
 
 @pytest.mark.slow
-def test_only_certificates_of_the_client_ca_are_let_in(scripted, start_tls, authority, folder):
+def test_only_clients_with_a_certificate_of_the_ca_are_served(
+    scripted, start_tls, authority, folder
+):
     proxy = start_tls(scripted.path)
     other = Authority(folder, "other")
     stranger = client_context(authority, certificate=False)
@@ -323,7 +319,7 @@ def test_only_certificates_of_the_client_ca_are_let_in(scripted, start_tls, auth
         with (
             pytest.raises((ssl.SSLError, ConnectionError, AssertionError)),
             TLSClient(proxy.port, context) as client,
-        ):  # TLS 1.3 tells the client only at its first read
+        ):  # in TLS 1.3 a client learns it at its first read
             client.send(request("GET", "/_ping"))
             client.read_until(b"HTTP/1.1")
     with socket.create_connection(("127.0.0.1", proxy.port), 20) as plain:
@@ -335,7 +331,7 @@ def test_only_certificates_of_the_client_ca_are_let_in(scripted, start_tls, auth
 
 
 @pytest.mark.slow
-def test_a_web_page_is_refused_over_tls_without_client_certificates(scripted, start_tls, authority):
+def test_a_web_page_is_refused_where_clients_need_no_certificate(scripted, start_tls, authority):
     proxy = start_tls(scripted.path, mutual=False)
     with TLSClient(proxy.port, client_context(authority, certificate=False)) as client:
         client.send(request("GET", "/_ping", b"Sec-Fetch-Site: cross-site\r\n"))
@@ -343,7 +339,7 @@ def test_a_web_page_is_refused_over_tls_without_client_certificates(scripted, st
 
 
 @pytest.mark.slow
-def test_handshakes_that_do_not_come_hold_up_nobody(scripted, start_tls, authority):
+def test_clients_that_never_shake_hands_delay_no_other_client(scripted, start_tls, authority):
     proxy = start_tls(scripted.path)
     silent = [socket.create_connection(("127.0.0.1", proxy.port), 20) for _ in range(40)]
     try:
@@ -358,7 +354,7 @@ def test_handshakes_that_do_not_come_hold_up_nobody(scripted, start_tls, authori
 
 
 @pytest.mark.full
-def test_a_handshake_has_ten_seconds(scripted, start_tls):
+def test_a_handshake_that_takes_longer_than_ten_seconds_is_ended(scripted, start_tls):
     proxy = start_tls(scripted.path)
     with (
         socket.create_connection(("127.0.0.1", proxy.port), 20) as silent,
@@ -370,8 +366,8 @@ def test_a_handshake_has_ten_seconds(scripted, start_tls):
 
 
 @pytest.mark.slow
-def test_fifty_streams_at_once(scripted, start_tls, authority):
-    """Half of them logs, half full-duplex attaches; each gets its own bytes, whole."""
+def test_fifty_streams_at_once_each_get_their_own_bytes(scripted, start_tls, authority):
+    """Half of them are logs, half are full-duplex attaches."""
     frames = [stdcopy_frame(1, bytes([65 + n % 26]) * 1000 + b"\n") for n in range(400)]
     scripted.routes["/containers/web/logs"] = logs_answer(*frames)
     scripted.routes["/containers/web/attach"] = echoing
@@ -407,7 +403,7 @@ def test_fifty_streams_at_once(scripted, start_tls, authority):
 
 
 @pytest.mark.slow
-def test_sighup_takes_a_new_certificate_and_keeps_the_old_on_a_bad_one(
+def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_if_it_is_bad(
     scripted, start_proxy, authority, folder
 ):
     certificate, key, port = folder / "cert.pem", folder / "key.pem", free_port()
@@ -439,13 +435,13 @@ def test_sighup_takes_a_new_certificate_and_keeps_the_old_on_a_bad_one(
     assert served() == "renewed" and "TLS: cannot load" in proxy.errors.read_text()
 
 
-# =====================================================================================================================
-# real engines, and Docker's own client with Docker's own variables
-# =====================================================================================================================
+# ================================================================================================
+# the docker CLI with its own TLS variables, on real engines
+# ================================================================================================
 
 
 @pytest.mark.engine
-def test_docker_s_own_client(real_engine, start_tls, authority, folder):
+def test_the_docker_cli_works_with_its_tls_variables(real_engine, start_tls, authority, folder):
     proxy = start_tls(real_engine.host)
     name = f"access-tls-{os.getpid()}"
     through = {

@@ -110,7 +110,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def new_log(
     folder: Path, disk: Disk, said: list[str], quick: None
 ) -> Iterator[Callable[..., AuditLog]]:
-    """A function that opens logs at audit.log; after the test the disk is well, and all are closed."""
+    """A function that opens logs at audit.log; after the test all are closed."""
     logs: list[AuditLog] = []
 
     def new(path: str | None = None, **options: Any) -> AuditLog:

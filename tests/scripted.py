@@ -1,4 +1,4 @@
-"""A scripted engine on a Unix socket: answers like Docker's, bytes under the test's control.
+"""A scripted engine on a Unix socket: it answers as Docker does, with bytes that the test chooses.
 
 with ScriptedEngine(path) as engine:
     engine.routes["/containers/web/logs"] = lambda sock, head: sock.sendall(…)
@@ -19,7 +19,7 @@ CONTAINER_ID = "c0ffee" + "0" * 58
 
 
 def stdcopy_frame(stream_type: int, payload: bytes) -> bytes:
-    """One frame of a multiplexed stream: type, three zeros, big-endian size, payload (Docker API, attach)."""
+    """One frame of a multiplexed stream, as Docker's API describes it under attach."""
     return struct.pack(">BxxxI", stream_type, len(payload)) + payload
 
 
@@ -38,7 +38,11 @@ def json_answer(value: Any, status: bytes = b"200 OK") -> Answer:
     return lambda sock, request: sock.sendall(head if request.startswith(b"HEAD ") else head + body)
 
 
-LOGS_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LOGS_HEAD = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Content-Type: application/vnd.docker.multiplexed-stream\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
 
 
 def logs_answer(*frames: bytes) -> Answer:
@@ -117,7 +121,7 @@ class ScriptedEngine:
             sock.close()
 
     def _one(self, sock: socket.socket) -> bool:
-        """Read one request, answer it; whether the connection goes on."""
+        """Read and answer one request; returns whether the connection stays open."""
         data = b""
         while b"\r\n\r\n" not in data:
             block = sock.recv(65536)

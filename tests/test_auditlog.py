@@ -1,12 +1,53 @@
+"""Tests of auditlog.py: what is queued, written, lost, held and told, with each fault injected.
+
+`e2e/test_faults.py` has the same faults by the real thing.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import threading
+import time
+
+import pytest
+from auditlogs import (
+    AWS,
+    CLIENT,
+    EMAIL,
+    ENDED,
+    FULL_ID,
+    KEY,
+    Clock,
+    find,
+    matches_told,
+    problems,
+    records,
+    written,
+)
+
+from _dockeraudit import auditlog, budgets, logfile
+from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.errors import AuditLogError
+from _dockeraudit.records import line_hash
+from _dockeraudit.verify import verify_files
+from conftest import wait_for
+
+HEAD = ["timestamp", "event", "run", "seq", "prev"]
+WHERE = "container_id container_name"
+STREAM = f"stream endpoint {WHERE} client follow audited"
 FIELDS = {
     "start": "version pid listen upstream rules key",
-    "stream_open": "stream endpoint container_id container_name client follow audited",
-    "finding": "container_id container_name stream_type pattern redacted_match severity rule fingerprint count endpoint client stream line",
-    "finding_update": "finding fingerprint redacted_match lines complete",
-    "suppressed": "stream counts",
+    "stream_open": STREAM,
+    "finding": f"{WHERE} stream_type pattern redacted_match severity rule fingerprint count"
+    " endpoint client stream line",
+    "finding_update": "finding pattern rule severity fingerprint redacted_match lines complete",
+    "suppressed": "stream counts severities",
     "scan_gap": "stream bytes since",
     "scan_error": "stream error",
-    "stream_close": "stream endpoint container_id container_name client follow audited framing bytes frames lines findings unscanned reason seconds",
+    "stream_close": f"{STREAM} framing bytes frames lines findings unscanned reason seconds",
     "gap": "records matches first_seq last_seq errno since",
     "stats": "written lost streams bytes frames findings queued_max unscanned",
     "rotated": "inode size",
@@ -18,7 +59,7 @@ FIELDS = {
 
 
 def test_each_event_has_its_fields_in_order(new_log, folder, disk, monkeypatch):
-    monkeypatch.setattr(streamrecords, "BUDGET_BURST", 2)
+    monkeypatch.setattr(budgets, "CONTAINER_BURST", {"HIGH": 3})
     monkeypatch.setattr(auditlog, "STATS_PERIOD", 0.0)
     path = folder / "audit.log"
     path.write_bytes(b"torn")
@@ -26,7 +67,7 @@ def test_each_event_has_its_fields_in_order(new_log, folder, disk, monkeypatch):
     stream = log.open_stream("logs", "web", CLIENT, True, True)
     stream.named(FULL_ID, "web")
     find(stream)
-    stream.update(find(stream, b"part", partial=True), b"partial", b"key=partial", 1, True)
+    stream.update(find(stream, b"part", partial=True), None, b"key=part", b"part", 1, True)
     find(stream, b"third")
     stream.gap(10, 0.0)
     stream.error("ValueError")
@@ -42,7 +83,7 @@ def test_each_event_has_its_fields_in_order(new_log, folder, disk, monkeypatch):
         change()
         log.reopen()
         wait_for(lambda event=event: path.exists() and records(path, event), event)
-    stream.close(framing="framed", nbytes=1, frames=1, lines=1, unscanned=10, reason="end")
+    stream.close(**ENDED)
     disk.error = errno.EIO
     for number in range(30):
         log.accept("request", {"number": number})
@@ -109,7 +150,7 @@ def test_a_failing_sync_is_checked_tried_again_and_told(new_log, said, disk):
 
 
 @pytest.mark.parametrize(
-    "mode, syncs", [("always", range(5, 20)), ("interval", range(1, 20)), ("never", range(1))]
+    "mode, syncs", [("always", range(2, 20)), ("interval", range(1, 20)), ("never", range(1))]
 )
 def test_fsync_modes(new_log, mode, syncs):
     calls = []
@@ -264,8 +305,9 @@ def test_what_finds_no_room_is_counted_exactly_in_a_gap(new_log, folder, disk, l
 
 
 def test_the_gap_stands_right_behind_its_hole_even_when_the_file_is_rotated_there(
-    new_log, folder, disk
+    new_log, folder, disk, monkeypatch
 ):
+    monkeypatch.setattr(logfile.AuditFile, "batch_bytes", 4096)  # a record a write
     path = folder / "audit.log"
     log = new_log(queue_limit=2)
     written(log, 1)
@@ -329,7 +371,7 @@ def test_a_record_that_cannot_be_encoded_is_a_gap_of_one(new_log, folder, said):
 def test_a_dead_worker_is_a_failure(new_log, said, monkeypatch):
     log = new_log()
     written(log, 1)
-    monkeypatch.setattr(log, "_append", lambda record: 1 // 0)
+    monkeypatch.setattr(log, "_encode_batch", lambda: 1 // 0)
     log.accept("request", {})
     wait_for(log.failed, "the failure")
     assert "by a defect: ZeroDivisionError" in said[-1]
@@ -404,3 +446,400 @@ def test_the_hash_of_stats_and_stop_is_said_elsewhere(new_log, folder, said):
     for anchor in hashes:
         assert verify_files([str(folder / "audit.log")], [anchor, anchor.upper()]).sound
     assert not verify_files([str(folder / "audit.log")], ["f" * 16]).sound
+
+
+# =================================================================================================
+# batches
+# =================================================================================================
+
+
+def test_what_is_queued_is_written_in_batches_with_a_look_at_the_path_for_each(
+    new_log, folder, disk
+):
+    looks = []
+    log = new_log(stat=lambda path: looks.append(path) or os.stat(path))
+    written(log, 1)
+    disk.free.clear()
+    log.accept("request", {"number": -1})
+    assert disk.waiting.wait(10)
+    writes, looked = disk.writes, len(looks)
+    for number in range(2000):
+        log.accept("request", {"number": number, "path": "x" * 100})
+    disk.free.set()
+    log.close("end", 10)
+    size = (folder / "audit.log").stat().st_size
+    assert max(disk.sizes) <= 64 << 10
+    assert disk.writes - writes <= size // (60 << 10) + 2
+    assert len(looks) - looked <= disk.writes - writes + 1
+    found = records(folder / "audit.log")
+    assert [record["number"] for record in found[1:-1]] == list(range(-1, 2000))
+    assert not problems(folder / "audit.log")
+
+
+def test_a_record_alone_is_written_at_once(new_log, folder, disk):
+    log = new_log()
+    for number in range(5):
+        written(log, number + 1)
+        log.accept("request", {"number": number})
+    log.close("end", 10)
+    assert disk.writes == 7 and len(records(folder / "audit.log")) == 7
+
+
+def test_an_update_names_its_finding_although_both_are_in_one_batch(new_log, folder, disk):
+    log = new_log()
+    stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
+    for _ in range(3):
+        stream.update(find(stream, None, partial=True), None, b"key=value", b"value", 1, True)
+    stream.named(FULL_ID, "web")
+    log.close("end", 10)
+    findings = [record["seq"] for record in records(folder / "audit.log", "finding")]
+    updates = [record["finding"] for record in records(folder / "audit.log", "finding_update")]
+    assert findings == updates and len(findings) == 3
+
+
+@pytest.mark.parametrize("room", range(100, 4000, 130))
+def test_of_a_batch_that_is_cut_short_whole_lines_stay_and_the_rest_follows(
+    new_log, folder, disk, room
+):
+    log = new_log()
+    written(log, 1)
+    disk.free.clear()
+    log.accept("request", {"number": 0})
+    assert disk.waiting.wait(10)
+    for number in range(1, 30):
+        log.accept("request", {"number": number})
+    disk.room = room
+    disk.free.set()
+    wait_for(log.failed, "the failure")
+    text = (folder / "audit.log").read_bytes()
+    assert text.endswith(b"}\n") and log.counters()["written"] == text.count(b"\n")
+    assert log.counters()["queued"] == 31 - text.count(b"\n")
+    disk.room = None
+    assert log.close("end", 10) == 0
+    found = records(folder / "audit.log")
+    assert [record["number"] for record in found[1:-1]] == list(range(30))
+    assert found[-1]["written"] == 32 == found[-1]["seq"] and not problems(folder / "audit.log")
+
+
+def test_a_rotation_between_two_tries_of_a_batch_renumbers_it(new_log, folder, disk):
+    path = folder / "audit.log"
+    log = new_log()
+    stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
+    stream.named(FULL_ID, "web")
+    written(log, 2)
+    disk.error = errno.ENOSPC
+    stream.update(find(stream, None, partial=True), None, b"key=value", b"value", 1, True)
+    wait_for(log.failed, "the failure")
+    path.rename(folder / "1")
+    path.touch()
+    disk.error = None
+    log.close("end", 10)
+    found = records(path)
+    assert [record["event"] for record in found] == [
+        "rotated",
+        "finding",
+        "finding_update",
+        "stop",
+    ]
+    assert found[2]["finding"] == found[1]["seq"] == 4 and not problems(folder / "1", path)
+
+
+def test_always_syncs_a_batch_before_it_counts_as_written(new_log, disk):
+    log = None
+    seen = []
+
+    def fdatasync(fd):
+        if log:
+            seen.append((log.totals["written"], os.fstat(fd).st_size))
+
+    log = new_log(fsync="always", fdatasync=fdatasync)
+    written(log, 1)
+    for number in range(50):
+        log.accept("request", {"number": number})
+    log.close("end", 10)
+    assert [size for _, size in seen] == sorted({size for _, size in seen})
+    assert seen[-1][0] == log.totals["written"] - 1  # the stop itself was synced, then counted
+
+
+def test_stats_and_stop_say_what_was_written_before_them_and_with_them(new_log, folder, disk):
+    monotonic = Clock()
+    log = new_log(monotonic=monotonic)
+    written(log, 1)
+    disk.free.clear()
+    log.accept("request", {})
+    assert disk.waiting.wait(10)
+    log.accept("request", {})
+    monotonic.now += 600
+    log.tick()
+    log.accept("request", {})
+    disk.free.set()
+    log.close("end", 10)
+    found = records(folder / "audit.log")
+    assert [(record["event"], record["written"]) for record in found if "written" in record] == [
+        ("stats", 3),
+        ("stop", 6),
+    ]
+
+
+# =================================================================================================
+# budgets of clients
+# =================================================================================================
+
+OTHER = {"listener": "tcp://127.0.0.1:2375", "address": "127.0.0.2"}
+
+
+def test_a_client_cannot_buy_volume_and_other_clients_keep_theirs(new_log, folder):
+    monotonic = Clock()
+    log = new_log(monotonic=monotonic)
+    for number in range(3000):
+        client = {**CLIENT, "pid": number, "command": f"c{number}"}
+        log.accept_for(client, "request", {"path": f"/{number}", "client": client})
+        log.accept_for(client, "denied", {"path": f"/{number}", "client": client, "count": 2})
+        if number % 1000 == 0:
+            log.accept_for(OTHER, "request", {"path": "/other", "client": OTHER})
+        written(log, min(number, 990))
+    monotonic.now += 60
+    log.tick()
+    log.accept_for(CLIENT, "request", {"path": "/later", "client": CLIENT})
+    for number in range(1200):
+        log.accept_for(CLIENT, "would_deny", {"path": f"/{number}", "client": CLIENT})
+    assert log.close("end", 10) == 0
+    found = records(folder / "audit.log")
+    suppressed = [record for record in found if record["event"] == "suppressed"]
+    assert [list(record)[5:] for record in suppressed] == [["client", "counts"]] * 2
+    assert suppressed[0]["client"] == {"uid": 0}
+    assert suppressed[0]["counts"] == {"request": 2500, "denied": 5000}
+    assert suppressed[1]["counts"] == {"would_deny": 201}
+    assert sum(record.get("path") == "/other" for record in found) == 3
+    assert sum(record.get("path") == "/later" for record in found) == 1
+    assert not problems(folder / "audit.log")
+
+
+def test_a_clients_record_is_suppressed_before_a_full_queue_loses_it(new_log, folder, disk):
+    log = new_log(queue_limit=50, monotonic=Clock())
+    written(log, 1)
+    disk.free.clear()
+    for number in range(200):
+        log.accept_for(CLIENT, "request", {"number": number})
+    for number in range(4):
+        log.accept("stats", {"number": number})
+    disk.free.set()
+    assert log.close("end", 10) == 0
+    (suppressed,) = records(folder / "audit.log", "suppressed")
+    kept = len(records(folder / "audit.log", "request"))
+    assert kept == 45 and suppressed["counts"] == {"request": 200 - kept}
+
+
+# =================================================================================================
+# nothing is lost on a healthy disk
+# =================================================================================================
+
+
+def test_nothing_is_lost_while_32_containers_print_a_different_secret_in_each_line(new_log, folder):
+    """As fast as they can, with an engine that names none of them for a second."""
+    log = new_log()
+    begun = threading.Barrier(32)
+
+    def flood(number):
+        stream = log.open_stream("logs", f"c{number}", CLIENT, True, True)
+        begun.wait()
+        for line in range(1500):
+            find(stream, b"%d %d" % (number, line), AWS if line % 3 == 0 else EMAIL)
+        if number % 2:
+            stream.named(f"{number:064x}", f"name {number}")
+        stream.close(**ENDED)
+
+    threads = [threading.Thread(target=flood, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.close("end", 20) == 0
+    found = records(folder / "audit.log")
+    assert not [record for record in found if record["event"] == "gap"]
+    assert matches_told(found) == 32 * 1500
+    severities = [record["severity"] for record in found if record["event"] == "finding"]
+    assert severities.count("HIGH") > 4_000 and severities.count("LOW") < 8_000
+    assert log.counters()["queued_max"] < 9_000
+
+
+# =================================================================================================
+# what is said, and who goes on
+# =================================================================================================
+
+
+def lose(log, disk, count):
+    """Have the log lose so many records in one gap."""
+    disk.error = errno.ENOSPC
+    for _ in range(log._queue_limit - log.held + count):
+        log.accept("request", {})
+    wait_for(log.failed, "the failure")
+    disk.error = None
+    wait_for(lambda: not log.failed() and not log.held, "the disk")
+
+
+def test_lost_records_are_said_once_a_minute_with_their_sum(new_log, folder, disk, said):
+    monotonic = Clock()
+    log = new_log(queue_limit=10, monotonic=monotonic)
+    wait_for(lambda: not log.held, "the start")
+
+    def told():
+        return [int(text.split()[0]) for text in said if "were lost" in text]
+
+    lose(log, disk, 3)
+    wait_for(lambda: told() == [3], "the first to be said at once")
+    for _ in range(4):
+        lose(log, disk, 5)
+    log.tick()
+    assert told() == [3]
+    monotonic.now += 60
+    log.tick()
+    assert told() == [3, 20]
+    lose(log, disk, 7)
+    assert log.close("end", 10) == 74
+    assert told() == [3, 20, 7]
+    assert sum(record["records"] for record in records(folder / "audit.log", "gap")) == 30
+
+
+def test_a_deleted_log_is_said(new_log, folder, said):
+    log = new_log()
+    written(log, 1)
+    (folder / "audit.log").unlink()
+    log.accept("request", {})
+    written(log, 3)
+    assert said == [f"the audit log {folder / 'audit.log'} was deleted; it has been made anew"]
+
+
+def test_a_truncated_log_is_said_and_a_rotated_one_is_not(new_log, folder, said):
+    path = folder / "audit.log"
+    log = new_log(monotonic=Clock())
+    written(log, 1)
+    size = path.stat().st_size
+    os.truncate(path, 0)
+    log.accept("request", {})
+    written(log, 3)
+    path.rename(folder / "1")
+    log.reopen()
+    wait_for(path.exists, "the new file")
+    assert said == [f"the audit log {path} was truncated at {size} bytes"]
+
+
+def test_a_listener_that_raises_stops_neither_the_ticker_nor_other_listeners(
+    new_log, folder, disk, said
+):
+    log = new_log()
+    calls, told, broken = [], [], threading.Event()
+    broken.set()
+
+    def listener(failed):
+        calls.append(failed)
+        if broken.is_set():
+            raise AttributeError("its text may hold a secret")
+
+    log.add_failure_listener(listener)
+    log.add_failure_listener(told.append)
+    disk.error = errno.EIO
+    log.accept("request", {})
+    wait_for(lambda: told == [True] and len(calls) > 3, "both to be told, one again and again")
+    assert set(calls) == {True}
+    broken.clear()
+    count = len(calls)
+    wait_for(lambda: len(calls) > count, "the call that does not raise")
+    disk.error = None
+    wait_for(lambda: told == [True, False] and calls[-1] is False, "the end of the failure")
+    defects = [text for text in said if "by a defect" in text]
+    assert len(defects) == 1 and "raised AttributeError" in defects[0]
+    assert not any("secret" in text for text in said)
+
+
+def test_whatever_the_tick_raises_the_ticker_goes_on(new_log, folder, said, monkeypatch):
+    log = new_log()
+    stream = log.open_stream("logs", "web", CLIENT, True, True)
+    monkeypatch.setattr(auditlog, "NAME_WAIT", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "tick", lambda now: 1 // 0)
+        wait_for(lambda: any("ZeroDivisionError" in text for text in said), "the defect")
+    wait_for(lambda: records(folder / "audit.log", "stream_open"), "the tick's work")
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("x"), OSError(errno.EIO, "no")])
+def test_a_sync_that_raises_anything_is_a_failure_and_is_tried_again(new_log, said, error):
+    broken = threading.Event()
+    broken.set()
+    synced = []
+
+    def fdatasync(fd):
+        if broken.is_set():
+            raise error
+        synced.append(fd)
+
+    log = new_log(fdatasync=fdatasync)
+    wait_for(log.failed, "the failure")
+    broken.clear()
+    wait_for(lambda: not log.failed() and synced, "the next sync")
+    assert log.close("end", 10) == 0
+    assert ["be synced" in text for text in said] == [True, True, False]
+
+
+def test_a_sync_that_raises_does_not_stop_a_log_that_syncs_always(new_log, folder):
+    calls = []
+
+    def fdatasync(fd):
+        calls.append(fd)
+        if len(calls) == 2:
+            raise MemoryError
+
+    log = new_log(fsync="always", fdatasync=fdatasync)
+    for number in range(5):
+        written(log, number + 1)
+        log.accept("request", {"number": number})
+    assert log.close("end", 10) == 0
+    assert len(records(folder / "audit.log", "request")) == 5
+
+
+def test_a_refused_path_leaves_nothing_beside_it(folder):
+    (folder / "directory").mkdir()
+    os.mkfifo(folder / "fifo")
+    (folder / "link").symlink_to(folder / "target")
+    (folder / "open").touch()
+    (folder / "open").chmod(0o666)
+    before = sorted(os.listdir(folder))
+    for name in before:
+        with pytest.raises(AuditLogError) as caught:
+            AuditLog(str(folder / name), KEY).open()
+        assert caught.value.status == 78
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize("started", range(3))
+def test_a_log_whose_threads_cannot_start_is_refused_and_gives_its_lock_up(
+    new_log, folder, monkeypatch, started
+):
+    """A container's limit of processes: one of the log's three threads gets none."""
+    start, left = threading.Thread.start, [started]
+
+    def limited(thread):
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", limited)
+        with pytest.raises(AuditLogError) as caught:
+            AuditLog(str(folder / "audit.log"), KEY).open()
+    assert "can't start new thread" in str(caught.value) and caught.value.status == 78
+    new_log()
+
+
+def test_what_is_allowed_can_change_while_the_log_is_open(new_log, folder):
+    log = new_log()
+    stream = log.open_stream("logs", FULL_ID, CLIENT, True, True)
+    find(stream, b"one")
+    log.allow([log.fingerprinter.of(b"two")])
+    find(stream, b"two")
+    log.allow([])
+    find(stream, b"two")
+    log.close("end", 10)
+    assert len(records(folder / "audit.log", "finding")) == 2

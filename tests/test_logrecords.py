@@ -108,8 +108,9 @@ def test_what_has_been_seen_takes_bounded_memory(monkeypatch):
 @pytest.mark.parametrize(
     "client, expected",
     [
-        (None, "unknown"), ({}, "uid  (unknown command)"), ({"uid": 0, "command": "docker"}, "uid 0 (docker)"),
-        ({"address": "10.0.0.9"}, "10.0.0.9"), ({"address": "::1", "certificate": "CN=x"}, "::1 (CN=x)"),
+        (None, "unknown"), ({}, "uid  (unknown command)"), ({"address": "10.0.0.9"}, "10.0.0.9"),
+        ({"uid": 0, "command": "docker"}, "uid 0 (docker)"),
+        ({"address": "::1", "certificate": "CN=x"}, "::1 (CN=x)"),
         ({"listener": "scan", "uid": 5}, "dockeraudit scan (uid 5)"),
     ],
 )  # fmt: skip

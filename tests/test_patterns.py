@@ -1,8 +1,7 @@
-"""The rules: their own examples, the six originals against plain finditer, cuts, placeholders, users' rules."""
+"""The rules: their own examples, the six originals against plain finditer, cuts, placeholders."""
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import time
@@ -14,7 +13,6 @@ import pytest
 import patterns
 from _dockeraudit import rules, userrules
 from _dockeraudit.scanner import Scanner
-from _dockeraudit.userrules import RuleError, load_rules, select_rules
 from patterns import ORIGINAL_RULES, RULES, check, redact, scan
 
 AWS_KEY = "AK" + "IA" + "IOSFODNN7EXAMPLE"
@@ -134,61 +132,6 @@ def test_no_two_secrets_overlap():
     for text in strings(2000, 11):
         found = sorted(scan(text), key=lambda match: match.secret_start)
         assert all(a.secret_end <= b.secret_start for a, b in zip(found, found[1:])), text
-
-
-def test_select_rules():
-    assert [rule.id for rule in select_rules(RULES, only=["password"])] == ["password"]
-    assert len(select_rules(RULES, disable=["password"])) == len(RULES) - 1
-    with pytest.raises(RuleError, match="no rule 'nonsense'"):
-        select_rules(RULES, only=["nonsense"])
-
-
-def user_rules(tmp_path, **changes):
-    rule = {
-        "id": "ours",
-        "name": "Ours",
-        "severity": "HIGH",
-        "keywords": ["ours-"],
-        "regex": "ours-[0-9]{6}",
-        "examples": ["ours-123456"],
-        **changes,
-    }
-    path = tmp_path / "rules.json"
-    path.write_text(json.dumps([rule]))
-    return str(path)
-
-
-def test_users_rules_are_found(tmp_path):
-    scanner = Scanner([*RULES, *load_rules(user_rules(tmp_path))])
-    assert [match.rule.name for match in scanner.scan(b"x ours-654321 y\nours-1")] == ["Ours"]
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"regex": "("}, "regex is wrong"),
-        ({"examples": ["ours-x"]}, "is not found"),
-        ({"keywords": []}, "needs keywords"),
-        ({"keywords": ["absent"]}, "none of the keywords"),
-        ({"examples": []}, "needs examples"),
-        ({"severity": None}, "needs the texts"),
-        ({"examples": "ours-123456"}, "needs examples"),
-        ({"severity": "LOUD"}, "severity"),
-        ({"id": "password"}, "one of ours"),
-        ({"group": 3}, "group 3"),
-        (
-            {
-                "regex": "(o+u*r*s*-*[0-9]*a*)+$",
-                "keywords": ["ours-"],
-                "examples": ["ours-1aaaaaaaaaaaaaaaaaaa"],
-            },
-            "too slow",
-        ),
-    ],
-)
-def test_a_wrong_users_rule_is_one_sentence(tmp_path, changes, message):
-    with pytest.raises(RuleError, match=message):
-        load_rules(user_rules(tmp_path, **changes))
 
 
 def made(shape, seed=3):

@@ -215,9 +215,8 @@ def test_an_update_says_what_a_partial_finding_is(stream, finish):
     found = finish()
     finding, begun = of(found, "finding")
     whole, never = of(found, "finding_update")
-    assert list(whole)[5:] == (
-        "finding pattern rule severity fingerprint redacted_match lines complete".split()
-    )
+    names = "finding pattern rule severity fingerprint redacted_match lines complete"
+    assert " ".join(list(whole)[5:]) == names
     assert whole["finding"] == finding["seq"] and whole["complete"] is True
     assert told(whole) == ("aws-access-key", "HIGH", FINGERPRINT(b"value"), "ke***ue")
     assert never["finding"] == begun["seq"] and never["complete"] is False
@@ -440,7 +439,7 @@ def test_a_log_without_budgets_writes_every_finding(new_log, folder, small_budge
 
 
 def test_a_finding_is_suppressed_before_a_full_queue_loses_it(new_log, folder, disk):
-    """On a disk that is slow, and not broken: LOW findings leave room to HIGH ones, all to others."""
+    """On a slow disk: LOW findings leave room to HIGH ones, and all findings to other records."""
     log = new_log(queue_limit=100, monotonic=Clock())
     stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
     stream.named(FULL_ID, "web")

@@ -1,3 +1,27 @@
+"""Tests of verify.py: what it calls whole, and how it names what is missing, changed or lost."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from auditlogs import CLIENT, Clock, problems, records, written
+
+from _dockeraudit import verify
+from _dockeraudit.errors import AuditLogError
+from _dockeraudit.records import Record, encode_record, line_hash
+from _dockeraudit.verify import Verification, run_verify, verify_files
+from conftest import PROGRAM, wait_for
+
+
 def history(runs=3, size=6):
     """The lines of runs that each stopped, chained, made by the encoder alone."""
     lines, prev = [], "0" * 16
@@ -290,3 +314,43 @@ def test_verify_holds_no_more_for_more_lines(folder):
     assert (
         segment.lines == 5000 and len(found.problems) == 1000 and found.omitted == 2 * 4999 - 1000
     )
+
+
+def test_requests_that_clients_had_suppressed_are_named_and_are_no_matches(folder):
+    """A log with 1,500 requests of one client, of which 500 find no room in its budget."""
+    lines = chain(
+        ("a", 1, "start", {}),
+        ("a", 2, "suppressed", {"stream": 1, "counts": {"x": 2}, "severities": {"LOW": 2}}),
+        ("a", 3, "suppressed", {"client": {"uid": 0}, "counts": {"request": 500, "denied": 1}}),
+        ("a", 4, "suppressed", {"client": {"uid": 0}, "counts": "no counts"}),
+        ("a", 5, "stop", {}),
+    )
+    status, found = told(*save(folder, lines))
+    assert status == 0 and found["totals"]["suppressed"] == 2
+    assert found["notes"] == ["501 requests found no room in their clients' budgets"]
+
+
+def test_a_log_that_was_written_in_batches_is_whole(new_log, folder, disk):
+    log = new_log(monotonic=Clock())
+    written(log, 1)
+    disk.free.clear()
+    for number in range(3000):
+        log.accept_for({**CLIENT, "uid": number % 5}, "request", {"number": number})
+    disk.room = 300_000
+    disk.free.set()
+    wait_for(log.failed, "the disk to be full")
+    (folder / "audit.log").rename(folder / "1")
+    disk.room = None
+    log.close("end", 10)
+    assert problems(folder / "audit.log", folder / "1") == []
+    assert len(records(folder / "audit.log") + records(folder / "1")) == 3003
+
+
+def test_a_closed_standard_input_or_output_is_no_traceback(folder, monkeypatch):
+    monkeypatch.setattr(verify.sys, "stdin", None)
+    with pytest.raises(AuditLogError) as caught:
+        verify_files(["-"])
+    assert "standard input is closed" in str(caught.value)
+    paths = save(folder, L, L[:3] + L[4:])
+    statuses = [run_verify([str(path)], json_output=False, anchors=[], out=None) for path in paths]
+    assert statuses == [0, 1]
