@@ -40,6 +40,7 @@ from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import load_settings
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.sockets import GONE, receive, send_some
+from _dockeraudit.startup import load_scanner, open_log
 from conftest import wait_for
 
 PING = b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n"
