@@ -507,7 +507,7 @@ class ChunkedReader:
         return colon if colon >= 0 and line[:colon].lower() in FIXED_FIELDS else sound
 
     def _end_line(self, line: bytes) -> None:
-        """A whole legal line has come: the last chunk's begins the trailers, an empty one ends them."""
+        """A whole legal line: the last chunk's begins the trailer section, an empty one ends it."""
         self.line = b""
         if self.trailer:
             self._trailer_room -= len(line)

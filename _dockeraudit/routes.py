@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from _dockeraudit.http1 import (
@@ -49,7 +50,7 @@ EXPORTS = re.compile(
 )
 #: Answers that go on until somebody ends them. The proxy cuts them at once when it stops.
 ENDLESS = re.compile(r"(?:/libpod)?/(?:events|containers/.*/stats|containers/stats)", re.S)
-#: A query's parameters. They are read one by one: a list of all in 1 MiB would take 100 MB.
+# A parameter of a query
 PARAMETER = re.compile(r"([^&=]*)=?([^&]*)(?:&|\Z)")
 # The request line of an illegal head, as far as it is one: method and target, nothing else.
 SEEMING_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) ([!-~\x80-\xff]{1,4096})")
@@ -103,10 +104,9 @@ class Route(NamedTuple):
 
     @property
     def reads_log(self) -> bool:
-        """Whether an attach asks for the container's log too, in any spelling that an engine takes."""
+        """Whether an attach asks for the container's log too, in any spelling of an engine's."""
         return self.endpoint in ("attach", "attach_ws") and any(
-            name.lower() == "logs" and says_yes(value)
-            for name, value in urllib.parse.parse_qsl(self.query, True)
+            name.lower() == "logs" and says_yes(value) for name, value in self.parameters()
         )
 
     def flag(self, name: str) -> bool:
@@ -114,11 +114,13 @@ class Route(NamedTuple):
 
         The first parameter of that name decides; it is true unless it says no.
         """
+        return says_yes(next((value for key, value in self.parameters() if key == name), ""))
+
+    def parameters(self) -> Iterator[tuple[str, str]]:
+        """The query's parameters, decoded, one at a time: a list of 500,000 would fill 100 MB."""
         for parameter in PARAMETER.finditer(self.query):
-            if urllib.parse.unquote_plus(parameter.group(1)) == name:
-                value = urllib.parse.unquote_plus(parameter.group(2))
-                return says_yes(value)
-        return False
+            name, value = parameter.groups()
+            yield urllib.parse.unquote_plus(name), urllib.parse.unquote_plus(value)
 
     def brief(self) -> Route:
         """The same, as small as an exchange can do with: path and name cut, a query if audited."""
@@ -127,6 +129,7 @@ class Route(NamedTuple):
             name=cut_path(self.name),
             query=self.query if self.audited else "",
             authority=None,
+            podman_version="",
         )
 
 

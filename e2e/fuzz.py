@@ -2,8 +2,8 @@
 
 Head parser, chunk reader, stream demuxer, WebSocket decoder, route classifier: only errors of our
 own may escape, and cutting the bytes elsewhere must change nothing. Inputs come from atheris
-(coverage-guided, where it installs), else from seeded random mutations of a few texts. The input that
-broke something is printed, and the exit status is 1.
+(coverage-guided, where it installs), else from seeded random mutations of a few texts. The input
+that broke something is printed, and the exit status is 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where a request ends: the proxy sees it end where the real engine does.
 
-Crafted heads and bodies, each followed by marker requests, go to the engine directly and through the
-proxy. The engine's answers name the requests that it saw. Through the proxy it sees the same ones, or
-the proxy refuses, and the engine has seen those before.
+Crafted heads and bodies, each followed by marker requests, go to the engine directly and through
+the proxy. The engine's answers name the requests that it saw. Through the proxy it sees the same
+ones, or the proxy refuses one, and the engine has seen those before it.
 """
 
 from __future__ import annotations

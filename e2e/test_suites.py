@@ -1,8 +1,9 @@
-"""The clients' own test suites, from their source packages: through the proxy each test ends as it does directly.
+"""The clients' own test suites: through the proxy each test ends as it does directly.
 
-Many of their tests need what is not here, a public registry above all, and fail directly too; those may fail in the same
-way through the proxy, and only those. A test that ends differently is run again on both ways, since some of them are
-races of their own. The suites prune, make swarms and remove images, so the engines are the tests' own.
+They come from the clients' source packages. Many of their tests need a public registry or other
+things that are not here, and fail directly too; only those may fail, in the same way, through the
+proxy. A test that ends differently is run again on both ways, since some of them are races of their
+own. The suites prune, make swarms and remove images, so the engines are the tests' own.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ AWS_KEY = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 ENGINE = ["bash", str(ROOT / "e2e" / "engine")]
 
 DOCKER_PY_LEFT_OUT = [
-    "context_api_test.py", "credentials", "api_plugin_test.py", "api_swarm_test.py", "api_service_test.py", "api_config_test.py",
-    "api_secret_test.py", "models_swarm_test.py", "models_services_test.py", "models_nodes_test.py",
+    "context_api_test.py", "credentials", "api_plugin_test.py", "api_swarm_test.py",
+    "api_service_test.py", "api_config_test.py", "api_secret_test.py", "models_swarm_test.py",
+    "models_services_test.py", "models_nodes_test.py",
 ]  # fmt: skip
 
 #: name, version, its tests, packages they need, tests left out, and why
@@ -41,8 +43,9 @@ SUITES = [
         "tests/integration",
         ["paramiko"],
         ["--ignore=tests/integration/" + left_out for left_out in DOCKER_PY_LEFT_OUT],
-        "contexts and credential stores are the client's own affair, and the first forgets DOCKER_HOST; plugins come from a public "
-        "registry; and engine 28 ends with a panic of its own after some dozen swarms (Swarm's streams have a test below)",
+        "contexts and credential stores are the client's own affair, and the first forgets "
+        "DOCKER_HOST; plugins come from a public registry; and engine 28 ends with a panic of its "
+        "own after some dozen swarms (Swarm's streams have a test below)",
     ),
     (
         "aiodocker",
@@ -59,7 +62,8 @@ SUITES = [
             "--ignore=tests/test_context.py",
             "--deselect=tests/test_containers.py::test_run_container_with_missing_image",
         ],
-        "images, and one that is taken away from the tests behind, come from registries; contexts and ssh are the client's own affair",
+        "images come from registries, also the one that a test removes and later tests need; "
+        "contexts and ssh are the client's own affair",
     ),
 ]
 
@@ -124,7 +128,7 @@ def end(pid):
 
 
 def processes_of(home):
-    """Processes whose command line names the engine's folder, and their children: the containers'."""
+    """Processes whose command line names the engine's folder, and their children (containers)."""
     parents, named = {}, set()
     for folder in Path("/proc").glob("[0-9]*"):
         try:

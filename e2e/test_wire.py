@@ -131,6 +131,10 @@ REQUESTS: list[tuple[bytes, bytes]] = [
         b"GET /a HTTP/1.1\r\nHost: d\r\n\r\n",
     ),
     (
+        b"POST /a HTTP/1.1\r\nHost: d\r\nUpgrade: tcp\r\nX: y\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nHost: d\r\nX: y\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+    ),
+    (
         b"GET /a HTTP/1.1\nHost: d\nX: y\n\n",
         b"GET /a HTTP/1.1\r\nHost: d\r\nX: y\r\n\r\n",
     ),
@@ -1127,7 +1131,7 @@ def test_a_unix_client_is_known_by_its_credentials(wire: Wire) -> None:
 
 
 class VirtualTime:
-    """Stands in for the proxy's `time` and `select`: hours pass at a word, polls tell their limits."""
+    """Stands in for `time` and `select` of the proxy: hours pass at a word, polls tell limits."""
 
     real_poll = staticmethod(select.poll)
 

@@ -1,4 +1,4 @@
-"""Requests to an engine or a proxy, byte by byte as given, so that their answers can be compared."""
+"""Requests to an engine or a proxy, byte by byte as given, whose answers can be compared."""
 
 from __future__ import annotations
 

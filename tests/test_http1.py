@@ -377,8 +377,9 @@ def test_what_is_forwarded_is_what_came(
 def test_fields_of_one_hop_are_set_anew_and_nothing_else_is_touched() -> None:
     head = request(
         b"POST /build?x=%41 HTTP/1.1\r\nhOsT: d\r\nConnection: close, X-Hop, content-length\r\n"
-        b"X-Hop: 1\r\nKeep-Alive: 5\r\nX-B:\t2 \r\nx-b: 3\r\nProxy-Connection: x\r\nTE: trailers\r\n"
-        b"Trailer: X-Sum\r\nUpgrade: tcp\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        b"X-Hop: 1\r\nKeep-Alive: 5\r\nX-B:\t2 \r\nx-b: 3\r\nProxy-Connection: x\r\n"
+        b"TE: trailers\r\nTrailer: X-Sum\r\nUpgrade: tcp\r\nContent-Length: 3\r\n"
+        b"Expect: 100-continue\r\n\r\n"
     )
     start = b"POST /build?x=%41 HTTP/1.1\r\n"
     kept = (
