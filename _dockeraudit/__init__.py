@@ -8,8 +8,14 @@
     policy         who may do what
     streams        Docker's frames and WebSocket messages to text, sans I/O
     rules          what a rule is, and the shorthand of the tables
-    plausibility   whether a candidate is a secret or a placeholder
-    scanner        how many rules are applied to one block of bytes
+    services       names of services that hand out keys
+    plausibility   whether a value is a secret or a placeholder
+    candidates     what finders report; which of them stay where secrets overlap
+    tokenfinder    tokens that their own shape gives away
+    urlfinder      credentials in URLs, and e-mail addresses
+    wordfinder     the words that rules are anchored at, in one pass
+    assignments    NAME = VALUE in all its forms
+    scanner        all rules applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
     userrules      rules from a user's file
     records        what a line of the audit log looks like

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from _dockeraudit.plausibility import SERVICES
 from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import rule_problems
+from _dockeraudit.services import SERVICES
 from patterns import RULES
 
 SEVERITIES = ("HIGH", "MEDIUM", "LOW")

@@ -14,7 +14,22 @@ PACKAGE = ROOT / "_dockeraudit"
 #: the rooms, low to high, as the package's docstring lists them
 ORDER = re.findall(r"^    \(?(\w+)\)? {2,}", (PACKAGE / "__init__.py").read_text(), re.M)
 #: rooms that perform no I/O, and what such a room may not import
-SANS_IO = ("http1", "routes", "admission", "streams", "rules", "plausibility", "scanner", "records")
+SANS_IO = (
+    "http1",
+    "routes",
+    "admission",
+    "streams",
+    "rules",
+    "services",
+    "plausibility",
+    "candidates",
+    "tokenfinder",
+    "urlfinder",
+    "wordfinder",
+    "assignments",
+    "scanner",
+    "records",
+)
 IO = {"socket", "os", "threading", "select", "time", "subprocess", "ssl"}
 LONGEST_ROOM = 650
 LONGEST_PROGRAM = 900
