@@ -12,9 +12,15 @@
     streams        Docker's frames and WebSocket messages to text, sans I/O
     rules          what a rule is, and the shorthand of the tables
     wallets        recovery phrases: a public list's words, and their checksum
-    plausibility   whether a candidate is a secret or a placeholder
+    services       names of services that hand out keys
+    plausibility   whether a value is a secret or a placeholder
     needles        values of a container's own secret variables, and their forms
-    scanner        how many rules are applied to one block of bytes
+    candidates     what finders report; which of them stay where secrets overlap
+    tokenfinder    tokens that their own shape gives away
+    urlfinder      credentials in URLs, and e-mail addresses
+    wordfinder     the words that rules are anchored at, in one pass
+    assignments    NAME = VALUE in all its forms
+    scanner        all rules applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
     backtracking   whether a regular expression may take far longer than its text is long
     userrules      rules from a user's file

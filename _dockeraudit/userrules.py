@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from _dockeraudit.backtracking import ambiguity
-from _dockeraudit.plausibility import SERVICES
 from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import USER_WINDOW, rule_problems
+from _dockeraudit.services import SERVICES
 from patterns import RULES
 
 SEVERITIES = ("HIGH", "MEDIUM", "LOW")

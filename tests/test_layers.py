@@ -26,12 +26,19 @@ SANS_IO = (
     "admission",
     "streams",
     "rules",
+    "services",
     "plausibility",
+    "candidates",
+    "tokenfinder",
+    "urlfinder",
+    "wordfinder",
+    "assignments",
     "scanner",
     "textscanner",
     "records",
     "needles",
     "relay",
+    "wallets",
 )
 IO = {"socket", "os", "threading", "select", "time", "subprocess", "ssl"}
 

@@ -1,0 +1,164 @@
+"""Candidates: what the finders report, and which of them stay where their secrets overlap.
+
+A finder looks for anchors (a word, a run of token characters, `://`, `@`) and matches a rule's pattern there.
+It appends each match, with its rule's place in the table, to a `Found`. `without_overlaps` then decides.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, NamedTuple
+
+from _dockeraudit.plausibility import (
+    PUBLISHED,
+    decoded,
+    decodes_to_pair,
+    is_filled_in,
+    is_jwt,
+    is_placeholder,
+)
+from _dockeraudit.rules import Match, Rule
+
+#: the rule's place in the table, and the match
+Candidate = tuple[int, Match]
+#: finders whose matches may be placeholders; the six original rules report whatever they match
+ADDED_FINDS = frozenset(("token", "inside", "mark", "url", "curl", "basic", "hook"))
+LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
+
+
+class Anchored(NamedTuple):
+    """A rule ready to be matched: its place in the table, its pattern compiled, and kept on a line."""
+
+    rank: int
+    rule: Rule
+    whole: Any
+    on_line: Any
+
+
+def anchored_rules(rules: Sequence[Rule]) -> dict[str, list[Anchored]]:
+    """The rules compiled, by the finder that anchors them."""
+    by_find: dict[str, list[Anchored]] = {}
+    for rank, rule in enumerate(rules):
+        on_line = rule.pattern
+        for space, on_one_line in ((rb"\s*", LINE_SPACE + b"*"), (rb"\s+", LINE_SPACE + b"+")):
+            on_line = on_line.replace(space, on_one_line)
+        anchored = Anchored(rank, rule, re.compile(rule.pattern), re.compile(on_line))
+        by_find.setdefault(rule.find, []).append(anchored)
+    return by_find
+
+
+def by_keyword(rules: Iterable[Anchored], size: int | None = None) -> dict[bytes, list[Anchored]]:
+    """The rules by each of their keywords, or by the last `size` bytes of it."""
+    table: dict[bytes, list[Anchored]] = {}
+    for anchored in rules:
+        for keyword in anchored.rule.keywords:
+            table.setdefault(keyword[-size:] if size else keyword, []).append(anchored)
+    return table
+
+
+class Found(list):  # type: ignore[type-arg]
+    """The candidates of one block, and what the finders remember while they scan it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: by visitor or rule: the offset from which it goes on
+        self.ends: dict[Any, int] = {}
+        self.lower = b""  # the block in lower case, once a word was found in it
+        self.values: set[int] = set()  # starts of reported values: a name may hold several words
+        #: logs repeat themselves, and judging a value costs 10 µs
+        self.judged: dict[Any, Anchored | None] = {}
+
+
+#: (block, the anchor's offset, whether each line stands for itself, candidates) → offset to go on from
+Visitor = Callable[[bytes, int, bool, Found], int]
+
+
+def together(visits: Sequence[Visitor]) -> Visitor:
+    """One visitor for all that share an anchor; each is skipped up to where it wants to go on."""
+    if len(visits) == 1:
+        return visits[0]
+
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+        ends = found.ends
+        for each in visits:
+            if ends.get(each, 0) <= at:
+                ends[each] = each(block, at, lines, found)
+        return at + 1
+
+    return visit
+
+
+def at_literal(anchored: Anchored) -> Visitor:
+    """A visitor for a rule whose pattern begins with the anchor: gives what finditer gives."""
+    whole, on_line = anchored.whole.match, anchored.on_line.match
+
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+        match = (on_line if lines else whole)(block, at)
+        if match is None:
+            return at + 1
+        accept(anchored, block, match, found)
+        return int(match.end())
+
+    return visit
+
+
+def accept(anchored: Anchored, block: bytes, match: Any, found: Found) -> None:
+    """Append the match, unless it is of an added rule and its secret is a placeholder."""
+    rule = anchored.rule
+    start, end = match.span(rule.group)
+    if rule.find in ADDED_FINDS and not rule.custom and not is_credible(rule, block[start:end]):
+        return
+    found.append((anchored.rank, Match(rule, match.start(), match.end(), start, end)))
+
+
+def is_credible(rule: Rule, secret: bytes) -> bool:
+    """Whether an added rule's secret is more than a placeholder of the right shape."""
+    if rule.find in ("url", "curl"):
+        return not is_placeholder(secret)
+    if rule.find == "basic":
+        return decodes_to_pair(secret)
+    if rule.id in ("json-web-token", "json-web-encryption"):
+        return is_jwt(secret)
+    if rule.id == "json-web-token-base64":
+        return is_jwt(decoded(secret))
+    if rule.id == "google-api-key":
+        return not is_filled_in(secret) and hashlib.sha256(secret).hexdigest()[:12] not in PUBLISHED
+    return not is_filled_in(secret)
+
+
+def without_overlaps(candidates: list[Candidate]) -> list[Match]:
+    """The candidates whose secrets overlap none of an earlier rule's, sorted by start."""
+    kept: list[Candidate] = []
+    crowd: list[Candidate] = []  # candidates of which each overlaps another
+    reach = -1
+    for candidate in sorted(candidates, key=SECRET_START):
+        if crowd and candidate[1].secret_start >= reach:
+            kept += crowd if len(crowd) == 1 else first_ranked(crowd)
+            crowd = []
+        crowd.append(candidate)
+        reach = max(reach, candidate[1].secret_end)
+    kept += first_ranked(crowd)
+    return sorted((match for _, match in kept), key=MATCH_START)
+
+
+def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
+    """Of candidates that overlap, those of earlier rules; of the same rule, those that begin first."""
+    taken: list[Candidate] = []
+    starts: list[int] = []
+    for candidate in sorted(crowd, key=lambda candidate: (candidate[0], candidate[1].start)):
+        match = candidate[1]
+        at = bisect.bisect_left(starts, match.secret_start)
+        if at < len(taken) and starts[at] < match.secret_end:
+            continue
+        if at and taken[at - 1][1].secret_end > match.secret_start:
+            continue
+        starts.insert(at, match.secret_start)
+        taken.insert(at, candidate)
+    return taken
+
+
+SECRET_START: Callable[[Candidate], int] = lambda candidate: candidate[1].secret_start
+MATCH_START: Callable[[Match], int] = lambda match: match.start
