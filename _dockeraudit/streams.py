@@ -491,6 +491,7 @@ class FrameReader(ChunkedReader):
             or begins not in (0, 2)
             or self.line
             or self.trailer
+            or self.broken
             or not self.demuxer.between_frames
         ):
             return super().feed(block)
