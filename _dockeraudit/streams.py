@@ -512,7 +512,7 @@ class FrameReader(ChunkedReader):
         return pos + used, Decoded(size + rest.size, frames + rest.frames, pieces + rest.pieces)
 
     def _walk(self, block: bytes, parts: dict[str, list[bytes]]) -> int:
-        """Take the texts of chunks that are whole frames; returns where the last one's data ends."""
+        """Take the texts of chunks that are whole frames; returns where the last one ends."""
         known, end = self.heads.get, len(block)
         last, take = "", list[bytes]().append
         pos = self.left - 2  # where the CR LF before the next chunk stands

@@ -468,7 +468,7 @@ def moved(match: Match, by: int) -> Match:
 def overlapping(
     matches: Sequence[Match], known: dict[int, Provisional], others: list[Provisional]
 ) -> Iterator[tuple[int, Provisional]]:
-    """Matches that are not known yet, each with one of the others that it overlaps, secret first."""
+    """Matches that are not known yet, each with that of the others that it overlaps most."""
     others.sort(key=lambda other: other.match.start)
     for number, match in enumerate(matches):
         if not others or number in known:

@@ -299,7 +299,7 @@ def walked(
     demuxer: StreamDemuxer,
     parts: Sequence[bytes],
 ) -> tuple[Any, ...]:
-    """All that `read` makes of a chunked body of frames, up to its end or its first illegal byte."""
+    """All that `read` makes of a chunked body, up to its end or its first illegal byte."""
     pieces: list[Piece] = []
     taken = size = 0
     for part in parts:
