@@ -1,6 +1,6 @@
-"""Tests of dockeraudit.py, in the order of its sections; `e2e/` holds those of the running proxy.
+"""What the original promised, by the names of its own tests; `tests/` has a file for each room.
 
-Names are promises. A scripted engine on a Unix socket stands in for Docker; nothing here needs root or an engine.
+A scripted engine on a Unix socket stands in for Docker: nothing here needs root or an engine.
 """
 
 from __future__ import annotations

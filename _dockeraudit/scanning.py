@@ -311,7 +311,7 @@ class StreamScanner:
             self._submit()
 
     def _scan(self, item: Item) -> None:
-        """Scan one item of the queue; what goes wrong with it is recorded, and the stream goes on."""
+        """Scan one item of the queue. If that fails, record it; the stream goes on."""
         begun = time.thread_time()
         try:
             self._take(item)

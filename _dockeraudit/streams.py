@@ -491,6 +491,7 @@ class FrameReader(ChunkedReader):
             or begins not in (0, 2)
             or self.line
             or self.trailer
+            or self.broken
             or not self.demuxer.between_frames
         ):
             return super().feed(block)
@@ -511,7 +512,7 @@ class FrameReader(ChunkedReader):
         return pos + used, Decoded(size + rest.size, frames + rest.frames, pieces + rest.pieces)
 
     def _walk(self, block: bytes, parts: dict[str, list[bytes]]) -> int:
-        """Take the texts of chunks that are whole frames; returns where the last one's data ends."""
+        """Take the texts of chunks that are whole frames; returns where the last one ends."""
         known, end = self.heads.get, len(block)
         last, take = "", list[bytes]().append
         pos = self.left - 2  # where the CR LF before the next chunk stands

@@ -40,7 +40,7 @@ class FindingRecords(Protocol):
         partial: bool = False,
         placeholder: bool = False,
     ) -> Any:
-        """Record a finding; the handle under which it can be updated, or None."""
+        """Record a finding; returns the handle by which it can be updated."""
 
     def update(
         self,
@@ -87,14 +87,13 @@ class KeyBody:
 
 
 class Provisional:
-    """A finding on a line that has not ended: its match as of now, and what its record says."""
+    """A finding on a line that has not ended: its match as of now, in offsets of the carry."""
 
-    __slots__ = ("handle", "match", "recorded")
+    __slots__ = ("handle", "match")
 
-    def __init__(self, match: Match, handle: Any, recorded: tuple[str, bytes]) -> None:
-        self.match = match  # in offsets of the carry
+    def __init__(self, match: Match, handle: Any) -> None:
+        self.match = match
         self.handle = handle
-        self.recorded = recorded if handle is None else None  # rule's id and secret
 
 
 class TextScanner:
@@ -237,12 +236,12 @@ class TextScanner:
 
     def _complete(self, block: bytes, match: Match, line: int, before: Provisional | None) -> Any:
         """Record a match of which all is known, or update what was recorded of it before."""
-        secret = block[match.secret_start : match.secret_end]
-        if before is None or (before.handle is None and before.recorded != (match.rule.id, secret)):
+        if before is None:
             return self._finding(block, match, line, partial=match.rule.multiline)
         if not match.rule.multiline:
+            secret = block[match.secret_start : match.secret_end]
             whole = block[match.start : match.end]
-            self._update(before.handle, match.rule, whole, secret, 1, True)
+            self.records.update(before.handle, match.rule, whole, secret, 1, True)
         return before.handle
 
     def _finding(self, block: bytes, match: Match, line: int, partial: bool) -> Any:
@@ -253,21 +252,9 @@ class TextScanner:
             self.stream_type, match.rule, whole, secret, line, partial, match.placeholder
         )
 
-    def _update(
-        self,
-        handle: Any,
-        rule: Rule | None,
-        match: bytes,
-        secret: bytes | None,
-        lines: int,
-        complete: bool,
-    ) -> None:
-        if handle is not None:
-            self.records.update(handle, rule, match, secret, lines, complete)
-
     def _withdraw(self, handle: Any) -> None:
         """A partial finding whose end cannot be told, or that is none in the whole line."""
-        self._update(handle, None, b"", None, 1, False)
+        self.records.update(handle, None, b"", None, 1, False)
 
     # -- what is provisional
 
@@ -275,8 +262,7 @@ class TextScanner:
         """Record a match on the unfinished line, of which `block` is the end."""
         line = self.lines + 1 + self.carry.count(b"\n", 0, in_carry.start)
         handle = self._finding(block, match, line, partial=True)
-        recorded = match.rule.id, block[match.secret_start : match.secret_end]
-        self._provisional.append(Provisional(in_carry, handle, recorded))
+        self._provisional.append(Provisional(in_carry, handle))
 
     def _take_known(self, matches: Sequence[Match], end: int) -> dict[int, Provisional]:
         """Those of the provisional findings that start before `end`, by their match's number.
@@ -354,7 +340,7 @@ class TextScanner:
         if key:
             whole = complete and key.text is not None
             secret = bytes(key.text or b"") if whole else None
-            self._update(key.handle, key.rule, key.header, secret, key.lines, whole)
+            self.records.update(key.handle, key.rule, key.header, secret, key.lines, whole)
 
 
 class SharedFinding:
@@ -384,17 +370,17 @@ class TwoReadings:
         """Frames have given this before: it was recorded."""
         self._keep(FRAMES, hash((rule.id, secret)), SharedFinding(None))
 
-    def find(self, reading: str, key: int, record: Callable[[], Any]) -> SharedFinding | None:
-        """Record a reading's finding unless the other reading did; None if none can be updated."""
+    def find(self, reading: str, key: int, record: Callable[[], Any]) -> SharedFinding:
+        """Record a reading's finding unless the other reading did."""
         other = self.ahead[RAW if reading is FRAMES else FRAMES]
         if key in other:
             shared = other[key].pop(0)
             if not other[key]:
                 del other[key]
-        else:
-            shared = SharedFinding(record())
-            self._keep(reading, key, shared)
-        return None if shared.handle is None else shared
+            return shared
+        shared = SharedFinding(record())
+        self._keep(reading, key, shared)
+        return shared
 
     def _keep(self, reading: str, key: int, shared: SharedFinding) -> None:
         ahead = self.ahead[reading]
@@ -419,7 +405,7 @@ class Reading:
         line: int,
         partial: bool = False,
         placeholder: bool = False,
-    ) -> SharedFinding | None:
+    ) -> SharedFinding:
         """Record a finding, unless the other reading has."""
         key = hash((rule.id, match if secret is None else secret))
         record = self._readings.records.finding
@@ -482,7 +468,7 @@ def moved(match: Match, by: int) -> Match:
 def overlapping(
     matches: Sequence[Match], known: dict[int, Provisional], others: list[Provisional]
 ) -> Iterator[tuple[int, Provisional]]:
-    """Matches that are not known yet, each with one of the others that it overlaps, secret first."""
+    """Matches that are not known yet, each with that of the others that it overlaps most."""
     others.sort(key=lambda other: other.match.start)
     for number, match in enumerate(matches):
         if not others or number in known:

@@ -29,7 +29,7 @@ from typing import Any, Callable, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from _dockeraudit import scanning, streams
+from _dockeraudit import streams, textscanner
 from _dockeraudit.rules import Rule, shape_sample, token
 from _dockeraudit.scanner import Scanner
 from patterns import ORIGINAL_RULES, RULES
@@ -619,19 +619,22 @@ class Heard:
         secret: Any,
         line: int,
         partial: bool = False,
+        placeholder: bool = False,
     ) -> int:
         """A finding; its handle is its number."""
         self.findings.append((rule.id, match))
         return len(self.findings) - 1
 
-    def update(self, handle: int, secret: Any, match: bytes, lines: int, complete: bool) -> None:
+    def update(
+        self, handle: int, rule: Any, match: bytes, secret: Any, lines: int, complete: bool
+    ) -> None:
         """A partial finding's end."""
 
 
 def heard(scanner: Scanner, parts: list[bytes], stamped: bool) -> list[tuple[str, Any]]:
     """What a stream in these frames reports; `stamped` as with timestamps=1."""
     audit = Heard()
-    text = scanning.TextScanner(scanner, audit, "stdout")  # type: ignore[arg-type]
+    text = textscanner.TextScanner(scanner, audit, "stdout")  # type: ignore[arg-type]
     demuxer = streams.StreamDemuxer("multiplexed", 1 if stamped else 0)
     for part in parts:
         payload = b"2026-01-02T03:04:05.678901234Z " + part if stamped else part

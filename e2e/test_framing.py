@@ -1,9 +1,12 @@
-"""Every form of a container's stream on real engines, over raw sockets: the bytes are the direct ones, each secret is found once.
+"""Every form of a container's stream on real engines, over raw sockets.
 
-The matrix: logs, attach, exec × answered 101 or 200 × API prefix v1.24, v1.41, the engine's newest × TTY or not. What
-flows is made by one program that waits for a line before each of its steps, so that a stream that held anything back
-would stand still. Its secrets are written as two words, joined by the program; the first of them in two writes with a
-pause between, so that it is cut between two frames.
+The client gets the bytes that it gets from the engine directly, and each secret is found once.
+
+The matrix: logs, attach, exec × answered 101 or 200 × API prefix v1.24, v1.41, the engine's newest
+× TTY or not. One program writes the output. It waits for a line before each of its steps, so that
+a stream that held anything back would stand still. Before each secret it prints what looks like a
+frame's header: with a TTY nothing else is a header. Its secrets come as two words that it joins; it
+writes the first one in two parts with a pause between, so that two frames cut it.
 """
 
 from __future__ import annotations
@@ -26,12 +29,15 @@ NAME = PREFIX + "-streams"
 PROGRAM = """
 while read a b c d e; do
   [ "$a" = bye ] && exit 4
-  printf "out $a"; sleep 0.3; echo "$b ="
-  read go; echo "err $c$d =" >&2
+  printf "\\001\\000\\000\\000\\000\\000\\000\\010out $a"; sleep 0.3; echo "$b ="
+  read go; printf "\\000\\000\\000\\000\\000\\000\\000\\040err $c$d =\\n" >&2
   read go; echo END
 done
 """
-LOGGED = 'printf "out $1"; sleep 0.3; echo "$2"; sleep 0.2; echo "err $3$4" >&2'
+LOGGED = (
+    'printf "\\001\\000\\000\\000\\000\\000\\000\\010out $1"; sleep 0.3; echo "$2"; sleep 0.2;'
+    'printf "\\000\\000\\000\\000\\000\\000\\000\\040err $3$4\\n" >&2'
+)
 UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
 
@@ -132,7 +138,10 @@ class Place:
         return ("127.0.0.1", self.port) if number % 2 else self.proxy.socket
 
     def findings(self, endpoint, full_id, after, count):
-        """What `count` streams after the one numbered `after` found, once all are closed: a Counter of (type, shown) each."""
+        """What each of the `count` streams behind stream `after` found, once all are closed.
+
+        A Counter of (stream type, the secret as it is shown) for each.
+        """
         closes = wait_for(
             lambda: self._closed(endpoint, after, count), f"{count} {endpoint} streams to close"
         )
@@ -178,7 +187,7 @@ def place(real_engine):
 
 
 def forms(place):
-    """(number, prefix, extra header lines, status expected of a hijack) for each form of a request."""
+    """Number, prefix and extra header lines of each form of a request."""
     number = 0
     for prefix in place.prefixes:
         for extra in (UPGRADE, ""):
@@ -187,7 +196,10 @@ def forms(place):
 
 
 def converse(wire, number):
-    """Lead the program through its steps; each must have been delivered before the next begins. All that came."""
+    """Lead the program through its steps; returns all that came.
+
+    Each step must have been delivered before the next begins.
+    """
     first, second, third = key("A", number), key("B", number), key("C", number)
     wire.sock.sendall(" ".join((*first, *second, "".join(third))).encode() + b"\n")
     came = wire.until(first[1].encode() + b" =")  # not as it was typed, which a TTY echoes
@@ -198,7 +210,7 @@ def converse(wire, number):
 
 
 def expected(tty, number):
-    """What such a conversation holds, as findings: with a TTY the kernel echoes what is typed into the output."""
+    """The findings of such a conversation: with a TTY the kernel echoes what is typed."""
     if tty:
         types = {("tty", "A"), ("tty", "B"), ("tty", "C"), ("stdin", "C")}
     else:
@@ -378,7 +390,7 @@ def test_websocket_attach(place, tty):
 
 
 def test_detach_keys_of_a_raw_attach(place):
-    """The engine sees the keys in what is typed, whoever relays it, over TCP too: the stream ends, the container does not."""
+    """The engine sees the keys in what is typed, over TCP too: only the stream ends."""
     full, _ = place.container(True, "sh", "-c", PROGRAM, "detach")
 
     def run(address):

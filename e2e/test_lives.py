@@ -1,4 +1,4 @@
-"""Streams that live: nothing ends one in which nothing flows, and a slow reader holds the engine up, not memory."""
+"""Streams that go on for long: no time limit ends them, and a slow reader costs no memory."""
 
 from __future__ import annotations
 
@@ -60,9 +60,8 @@ QUIET_STREAMS = [
     (
         "attach/ws",
         b"GET /containers/web/attach/ws?stream=1",
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
-        + WEBSOCKET_KEY
-        + b"\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: " + WEBSOCKET_KEY + b"\r\n",
         SWITCHED % b"websocket",
         lambda word: b"\x82%c" % len(word) + word,
     ),
@@ -80,7 +79,7 @@ QUIET_STREAMS = [
 
 
 class QuietEngine:
-    """Answers each stream with a first word, and when told so with a last one."""
+    """Answers each stream with a first word, and with a last one once `speak` is set."""
 
     def __init__(self):
         self.speak = threading.Event()
@@ -96,7 +95,7 @@ class QuietEngine:
 
 
 def may_look_into(pid):
-    """Whether the kernel lets us see what a process waits for."""
+    """Whether the kernel shows us the system call in which a process waits."""
     try:
         Path(f"/proc/{pid}/syscall").read_text()
     except OSError:
@@ -105,7 +104,7 @@ def may_look_into(pid):
 
 
 def polls_without_limit(pid):
-    """How many threads of a process are in a poll(2) that nothing but its sockets can end."""
+    """How many threads of a process wait in poll(2) without a time limit."""
     endless = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
@@ -120,7 +119,7 @@ def polls_without_limit(pid):
 
 
 def test_nothing_ends_a_stream_in_which_nothing_flows(folder, start_proxy):
-    """Two virtual hours of silence in every kind of stream; and the threads that relay them wait without any limit."""
+    """Every kind of stream is silent for two virtual hours; its relaying thread has no time limit."""
     flag = folder / "later"
     program = folder / "later.py"
     program.write_text(LATER.format(flag=str(flag), program=PROGRAM))

@@ -12,7 +12,6 @@ from recorded import STAMP, chunked, joined
 from scripted import stdcopy_frame
 
 from _dockeraudit import streams
-from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import ChunkedReader, parse_response_head
 from _dockeraudit.routes import classify
 from _dockeraudit.streams import (
@@ -300,19 +299,17 @@ def walked(
     demuxer: StreamDemuxer,
     parts: Sequence[bytes],
 ) -> tuple[Any, ...]:
-    """All that `read` makes of a chunked body of frames, up to its end or its first illegal byte."""
+    """All that `read` makes of a chunked body, up to its end or its first illegal byte."""
     pieces: list[Piece] = []
     taken = size = 0
     for part in parts:
-        try:
-            used, decoded = read(part)
-        except HTTPError as error:
-            return error.status, str(error)
+        used, decoded = read(part)
         taken, size = taken + used, size + decoded.size
         pieces += decoded.pieces
         if used < len(part):
             break
-    return joined(pieces), taken, size, demuxer.frames, demuxer.framing, demuxer.inside_frame
+    counted = demuxer.frames, demuxer.framing, demuxer.inside_frame
+    return joined(pieces), taken, size, counted, reader.done, str(reader.broken)
 
 
 def both_ways(

@@ -208,26 +208,6 @@ def test_a_match_that_another_rule_completes_after_a_silence_is_one_finding() ->
         assert [f["secret"] for f in records.findings] == [value.encode()], cut
 
 
-class Forgetful(RecordedStream):
-    """Records that give no handles, as for findings that are allowed, repeated or over budget."""
-
-    def finding(self, *arguments: Any, **options: Any) -> None:
-        super().finding(*arguments, **options)
-
-
-def test_a_match_that_grows_and_has_no_record_to_update_is_a_finding_of_its_own() -> None:
-    records = Forgetful()
-    text = TextScanner(patterns.DEFAULT_SCANNER, records, "stdout")
-    for part in (b"password=hunter2hun", b"ter2more and ", b"user@example.org\n"):
-        text.feed(part)
-        text.settle()
-    assert [(f["secret"], f["partial"]) for f in records.findings] == [
-        (b"hunter2hun", True),
-        (b"hunter2hunter2more", False),
-        (b"user@example.org", False),
-    ]
-
-
 class Counting:
     """A scanner that counts the bytes that it is given."""
 
