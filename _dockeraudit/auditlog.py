@@ -343,7 +343,8 @@ class AuditLog:
         """Queue what waited for the stream's name, which may have come after the stream's end."""
         for record in stream.waiting_records():
             self.held -= 1
-            self.enqueue(record)
+            if not stream.takes_back(record):
+                self.enqueue(record)
         if stream.closed:
             self.discard(stream)
 

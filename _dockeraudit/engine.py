@@ -457,8 +457,6 @@ class Lookups:
         finally:
             with self._changed:
                 self._threads -= 1
-                if self._queue or self._last:  # a defect ended this thread
-                    self._staff()
 
     def _answer(self, lookup: Lookup) -> None:
         facts = UNKNOWN

@@ -39,7 +39,9 @@ def openness(name: str) -> int:
     """How much a variable opens: an action as many as its verbs, a section 100, POST 10,000."""
     if name in ACTIONS:
         return len(ACTIONS[name][1])
-    return 1 if name in READERS else 10_000 if name == "POST" else 100
+    if name in READERS:
+        return 1
+    return 10_000 if name == "POST" else 100
 
 
 def least_variables(requests: Sequence[tuple[str, str]], linuxserver: bool = True) -> list[str]:

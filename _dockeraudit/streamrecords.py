@@ -212,6 +212,7 @@ class StreamRecords:
         self._log = log
         self._fields = fields
         self._waiting: list[Record] | None = []  # None: they go straight to the queue
+        self._unnamed: dict[Record, tuple[FoundRule, FindingKey]] = {}  # the findings among them
         self._known: dict[FindingKey, Known] = {}
         self._suppressed: Counter[tuple[str, str]] = Counter()  # by pattern and severity
         self._suppressed_since = 0.0
@@ -274,7 +275,7 @@ class StreamRecords:
         fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
         redacted = redact_bytes(match, partial=not complete)
         with self._log.lock:
-            if handle.record is not None:
+            if handle.record is not None and handle.record.matches:
                 tail = {"redacted_match": redacted, "lines": lines, "complete": complete}
                 self._update_record(handle, handle.record, rule, fingerprint, tail)
             elif handle.differs(rule, fingerprint):
@@ -313,8 +314,7 @@ class StreamRecords:
             for key in self._known:
                 log.known.forget(self, key)
             self._known.clear()
-            totals["findings"] = self._findings
-            self._add("stream_close", lambda: {**self._stream_fields(), **totals, **ending})
+            self._add("stream_close", lambda: self._close_fields(totals, ending))
             if self._waiting is None:
                 log.discard(self)
 
@@ -340,6 +340,25 @@ class StreamRecords:
         waiting, self._waiting = self._waiting or [], None
         return waiting
 
+    def takes_back(self, record: Record) -> bool:
+        """Whether a record that waited is of a secret that the container's name allows.
+
+        Such a finding, and the repeats of it that are counted, become no match at all.
+        """
+        if record not in self._unnamed:
+            return False
+        rule, key = self._unnamed.pop(record)
+        if not self._log.is_allowed(key[2], self):
+            return False
+        self._count(rule, -record.matches)
+        record.matches = 0  # which tells `update` that there is no such record
+        known = self._known.pop(key, None)
+        if known:
+            self._count(rule, -known.pending)
+            known.pending = 0
+            self._log.known.forget(self, key)
+        return True
+
     def forget(self, key: FindingKey) -> None:
         """Too many findings are known, and this one goes: its repeats count as suppressed."""
         known = self._known.pop(key)
@@ -356,7 +375,7 @@ class StreamRecords:
         if not self._log.admits(self, known.rule.severity, 1):
             self._suppress(known.rule, count)
             return
-        self._add_finding(known.fields, count, {**known.where, "lines": lines})
+        self._add_finding(known.rule, known.fields, count, {**known.where, "lines": lines})
 
     def _sight(self, handle: FindingHandle) -> None:
         """Record a match: as a repeat, as a finding of its own, or among the suppressed ones."""
@@ -376,7 +395,7 @@ class StreamRecords:
             self._suppress(rule, 1)
             handle.suppressed = True
             return
-        handle.record = self._add_finding(handle.fields(), 1, handle.where)
+        handle.record = self._add_finding(rule, handle.fields(), 1, handle.where)
         if key and not self.closed:
             self._remember(key, handle)
 
@@ -471,9 +490,14 @@ class StreamRecords:
         return record
 
     def _add_finding(
-        self, finding: Mapping[str, Any], count: int, where: Mapping[str, Any]
+        self, rule: FoundRule, finding: Mapping[str, Any], count: int, where: Mapping[str, Any]
     ) -> Record:
-        return self._add("finding", lambda: self._finding_fields(finding, count, where), count)
+        fields = lambda: self._finding_fields(finding, count, where)
+        record = self._add("finding", fields, count)
+        if self._waiting is not None and finding["fingerprint"]:
+            key = finding["stream_type"], finding["rule"], finding["fingerprint"]
+            self._unnamed[record] = rule, key
+        return record
 
     def _finding_fields(
         self, finding: Mapping[str, Any], count: int, where: Mapping[str, Any]
@@ -484,6 +508,10 @@ class StreamRecords:
             "stream": self.number,
         }
         return {**self._container_fields(), **finding, "count": count, **whose, **where}
+
+    def _close_fields(self, totals: Mapping[str, Any], ending: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of `stream_close`, made when it is written: findings may be taken back."""
+        return {**self._stream_fields(), **totals, "findings": self._findings, **ending}
 
     def _container_fields(self) -> dict[str, Any]:
         kind = self._fields.get("kind")

@@ -329,6 +329,44 @@ def test_a_defect_in_a_look_up_ends_neither_its_callers_wait_nor_the_others(
     assert told.wait("container", "web").id == CONTAINER_ID
 
 
+def test_look_ups_that_wait_are_done_though_defects_end_all_workers(
+    lookups: Lookups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(LOOKUP_WORKERS + 1)
+
+    def broken(kind: str, name: str) -> ContainerFacts:
+        if name.startswith("broken"):
+            together.wait(20)
+            raise AssertionError
+        return ask(kind, name)
+
+    ask = lookups._ask
+    monkeypatch.setattr(lookups, "_ask", broken)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    told = Told(lookups)
+    for number in range(LOOKUP_WORKERS):
+        told.ask("container", f"broken{number}")
+    told.ask("container", "web")
+    together.wait(20)
+    wait_for(lambda: len(told.facts) == LOOKUP_WORKERS + 1, "all answers")
+    assert CONTAINER_ID in {facts.id for facts in told.facts}
+
+
+def test_a_stop_tells_those_too_who_wait_for_the_next_look_up(
+    scripted: ScriptedEngine, lookups: Lookups
+) -> None:
+    gate = Gate(json_answer({"Id": "1"}))
+    scripted.routes["/containers/web/json"] = gate
+    told = Told(lookups)
+    told.ask("container", "web")
+    wait_for(lambda: gate.reached, "the request")
+    told.ask("container", "web")
+    lookups.stop()
+    gate.open.set()
+    wait_for(lambda: len(told.facts) == 2, "both answers")
+    assert gate.reached == 1
+
+
 def test_a_name_is_asked_for_with_the_bytes_that_the_client_sent(
     scripted: ScriptedEngine, lookups: Lookups
 ) -> None:

@@ -313,6 +313,44 @@ def test_a_suppressed_match_that_turns_out_to_be_a_key_becomes_a_finding(
     assert suppressed["severities"] == {"LOW": 4} and not of(found, "finding_update")
 
 
+def test_a_secret_that_the_containers_name_allows_is_no_match_though_the_name_comes_later(
+    new_log, folder
+):
+    log = new_log(allow=["web:" + FINGERPRINT(b"fine")])
+    for name, known in (("web", 0), ("other", 1)):
+        stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
+        for line in (1, 2, 3):
+            handle = stream.finding("stdout", AWS, b"fine", b"fine", line)
+        stream.finding("stdout", AWS, b"not fine", b"not fine", 4)
+        stream.close(**ENDED)
+        stream.named(FULL_ID, name)
+        stream.update(handle, AWS, b"fine", b"fine", 1, True)
+        assert log.counters()["findings"] == {(AWS.name, AWS.severity): 1 + known * 4}
+    log.close("end", 10)
+    found = records(folder / "audit.log")
+    by_stream = {n: [r for r in found if r.get("stream") == n] for n in (1, 2)}
+    told = [(r["fingerprint"], r["count"]) for r in by_stream[1] if r["event"] == "finding"]
+    assert told == [(FINGERPRINT(b"not fine"), 1)]
+    told = [(r["fingerprint"], r["count"]) for r in by_stream[2] if r["event"] == "finding"]
+    fine, other = FINGERPRINT(b"fine"), FINGERPRINT(b"not fine")
+    assert sorted(told) == sorted([(fine, 1), (fine, 2), (other, 1)])
+    assert [stream[-1]["findings"] for stream in by_stream.values()] == [1, 4]
+    assert not problems(folder / "audit.log") and log.held == 0
+    assert not any(record["event"] == "finding_update" for record in found)
+
+
+def test_a_waiting_match_that_turns_out_not_to_be_the_allowed_secret_is_a_finding(new_log, folder):
+    log = new_log(allow=["web:" + FINGERPRINT(b"fine")])
+    stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
+    handle = stream.finding("stdout", AWS, b"fine", b"fine", 1)
+    stream.named(FULL_ID, "web")
+    stream.update(handle, AWS, b"fine, not", b"fine, not", 1, True)
+    stream.close(**ENDED)
+    log.close("end", 10)
+    (found,) = [r for r in records(folder / "audit.log") if r["event"] == "finding"]
+    assert found["fingerprint"] == FINGERPRINT(b"fine, not")
+
+
 def test_an_allowed_secret_that_turns_out_to_be_another_becomes_a_finding(new_log, folder):
     log = new_log(allow=[FINGERPRINT(b"fine"), FINGERPRINT(b"also fine")])
     stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
