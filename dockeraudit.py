@@ -61,6 +61,7 @@ from _dockeraudit.commands import (
     command_report,
     command_rules,
     command_verify,
+    command_watch,
 )
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
@@ -735,6 +736,7 @@ COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "scan": command_scan,
     "verify": command_verify,
     "report": command_report,
+    "watch": command_watch,
     "learn": command_learn,
     "rules": command_rules,
     "healthcheck": command_healthcheck,

@@ -62,6 +62,7 @@
     pagecharts     charts of the report's page
     page           the report as a page
     report         the command `report`
+    watch          the command `watch`: findings as they come
     found          what a scan has found: for people, SARIF, CSV
     scan           the command `scan`
     commands       the small commands

@@ -74,6 +74,11 @@ class Choice(NamedTuple):
         """Whether only some findings count; then only their readers are of interest."""
         return bool(self.pattern or self.least or self.secret)
 
+    @property
+    def of_everything(self) -> bool:
+        """Whether all findings count, whatever they are of."""
+        return not self.of_findings and not self.container
+
     def takes_container(self, record: Mapping[str, Any]) -> bool:
         """Whether the record is of the container; a shortened name may have been its name."""
         if not self.container:

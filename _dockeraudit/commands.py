@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
@@ -18,15 +19,20 @@ from _dockeraudit.report import (
     FORMATS,
     TABLES,
     ReportOptions,
+    State,
+    choice_of,
     line_batches,
     log_history,
+    look_for,
     run_report,
 )
+from _dockeraudit.settings import Settings
 from _dockeraudit.startup import load_scanner
-from _dockeraudit.text import printable
+from _dockeraudit.text import ReportError, printable
 from _dockeraudit.textfiles import READ_ERRORS, error_output, open_text, read_failure, with_output
 from _dockeraudit.userrules import rules_markdown
 from _dockeraudit.verify import run_verify
+from _dockeraudit.watch import Watch, run_watch
 
 
 def command_rules(arguments: Sequence[str]) -> int:
@@ -75,6 +81,8 @@ def command_report(arguments: Sequence[str]) -> int:
     Reads audit logs: those named, or the log of --audit-log with its rotated files.
     """
     options = load_settings(arguments, os.environ, report_parser())
+    if options.follow:
+        return follow(options)
     files = options.files or log_history(options.audit_log, options.since)
     chosen = ReportOptions(
         since=options.since,
@@ -106,12 +114,8 @@ def report_parser() -> OneLineParser:
         help="audit logs, also compressed or shipped ones; - is standard input; "
         "default: --audit-log's, with its rotated files",
     )
+    add_filters(parser)
     for name, metavar, text in (
-        ("since", "WHEN", "24h, 7d or a timestamp"),
-        ("container", "NAME", "a name, or the beginning of an id"),
-        ("pattern", "NAME", "a rule's name or id"),
-        ("secret", "FINGERPRINT", "one credential: everywhere it leaked, everybody who saw it"),
-        ("severity", "SEVERITY", "HIGH, MEDIUM or LOW, and above"),
         ("fail-on", "SEVERITY", "exit 1 if there is such a finding, or a graver one"),
         ("top", "N", "rows of each table (default: 20)"),
         ("state", "FILE", "remember in FILE what was told; tell nothing unless there is more"),
@@ -120,13 +124,74 @@ def report_parser() -> OneLineParser:
     parser.add_argument("--by", choices=TABLES, help="one table by rule, container or reader")
     for name, text in (
         ("all", "every secret and every row"),
-        ("placeholders", "also what is plainly no secret: defaults, asterisks, examples"),
+        ("follow", "findings as they come, like the command watch"),
         ("json", "for programs"),
         ("csv", "a row for each way in which each secret was seen"),
         ("html", "one page, self-contained"),
     ):
         parser.add_argument(f"--{name}", action="store_true", help=text)
     return parser
+
+
+def add_filters(parser: OneLineParser) -> None:
+    """Options that choose findings, of `report` and `watch`."""
+    for name, metavar, text in (
+        ("since", "WHEN", "24h, 7d or a timestamp"),
+        ("container", "NAME", "a name, or the beginning of an id"),
+        ("pattern", "NAME", "a rule's name or id"),
+        ("secret", "FINGERPRINT", "one credential: everywhere it leaked, everybody who saw it"),
+        ("severity", "SEVERITY", "HIGH, MEDIUM or LOW, and above"),
+    ):
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
+    parser.add_argument(
+        "--placeholders",
+        action="store_true",
+        help="also what is plainly no secret: defaults, asterisks, examples",
+    )
+
+
+def command_watch(arguments: Sequence[str]) -> int:
+    """`watch [FILE]`: findings as they come, a line each; with --since the earlier ones first."""
+    parser = option_parser(
+        ("audit-log", "config"), prog="dockeraudit watch", description=command_watch.__doc__
+    )
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="an audit log; - is standard input; default: --audit-log's",
+    )
+    add_filters(parser)
+    parser.add_argument("--json", action="store_true", help="records for programs, one a line")
+    return follow(load_settings(arguments, os.environ, parser))
+
+
+def follow(options: Settings) -> int:
+    """Show the findings of one log as they come; raises ConfigurationError."""
+    paths = options.files or [options.audit_log]
+    if len(paths) > 1:
+        raise ConfigurationError(f"one log can be followed at a time, not {len(paths)}")
+    chosen = ReportOptions(
+        since=options.since,
+        container=options.container,
+        pattern=options.pattern,
+        secret=options.secret,
+        severity=options.severity,
+        placeholders=options.placeholders,
+    )
+    try:
+        choice = choice_of(chosen, State(), time.time())
+    except ReportError as error:
+        raise ConfigurationError(str(error)) from None
+    err = error_output()
+    if err.isatty():
+        err.write(f"watching {printable(paths[0])}; times are UTC, Ctrl-C ends it\n")
+
+    def write(out: TextIO) -> int:
+        watch = Watch(choice, out, look_for(out), options.json)
+        return run_watch(paths[0], watch, options.since, err)
+
+    return with_output("watch", write)
 
 
 def command_learn(arguments: Sequence[str]) -> int:

@@ -42,7 +42,7 @@ def parsed_object(line: bytes) -> dict[str, Any] | None:
     if begin < 0:
         return None
     try:
-        value = json.loads(line[begin:] if begin else line)
+        value = json.loads((line[begin:] if begin else line).decode())
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -91,6 +91,7 @@ class AuditSummary:
         self.hours: dict[str, Counter[str]] = {}
         self.loss_hours: Counter[str] = Counter()
         self.recent: deque[Finding] = deque(maxlen=RECENT)
+        self._all_count = choice.of_everything
         self._loss_keys: set[str] = set()
         self._distinct: Counter[str] = Counter()
         self._sightings = 0
@@ -175,7 +176,7 @@ class AuditSummary:
     def _finding(self, record: Mapping[str, Any]) -> None:
         """Count a finding, if it is one that was chosen."""
         count, timestamp = number_of(record.get("count"), 1), text_of(record.get("timestamp"))
-        if not self.choice.takes_finding(record):
+        if not self._all_count and not self.choice.takes_finding(record):
             return
         if record.get("placeholder"):
             self.placeholders += count
