@@ -94,7 +94,7 @@ from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.reload import reload
 from _dockeraudit.report import live_page
-from _dockeraudit.routes import Route, method_name, read_request
+from _dockeraudit.routes import Route, cut_path, method_name, read_request, seeming_request
 from _dockeraudit.scan import command_scan
 from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
@@ -192,7 +192,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.peer.sock.setblocking(False)
         if not encrypted:
             hint = "set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
-            self._refuse(HTTPError(400, f"this listener speaks TLS: {hint}"), b"GET")
+            self._refuse(HTTPError(400, f"this listener speaks TLS: {hint}"), (None, None))
         return encrypted
 
     def _shake_hands(self, context: ssl.SSLContext) -> bool:
@@ -216,7 +216,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _serve(self) -> bool:
         """One request; whether another may follow on this connection."""
-        method = b"GET"
+        raw, asked = None, None
         try:
             raw = self._read_head()
             if raw is None:
@@ -226,15 +226,14 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if raw.startswith(HTTP2_PREFACE):
                 return self._http2(raw)
             head, route = read_request(raw)
-            del raw  # a head of 1 MiB is held once
-            method = head.method
+            raw, asked = None, (head.method, cut_path(route.path))  # a large head is held once
             self._admit(head, route)
             route = route.brief()
             return self._relay(head, route)
         except HTTPError as error:
             if self.peer.exchange and self.peer.exchange.relay.answered:
                 return False
-            return self._refuse(error, method)
+            return self._refuse(error, asked or seeming_request(raw or self.buffer))
         finally:
             self.peer.exchange = None
             self.peer.request = False
@@ -406,14 +405,16 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     # -- answers of our own
 
-    def _refuse(self, error: HTTPError, method: bytes) -> bool:
+    def _refuse(self, error: HTTPError, asked: tuple[bytes | None, str | None]) -> bool:
         """Answer for ourselves; whether the connection goes on.
 
-        Where it does not, it is closed so that the answer arrives.
+        Where it does not, it is closed so that the answer arrives. `asked`: method and path, as far
+        as they are known.
         """
-        self._report(error, method)
+        method, path = asked
+        self._report(error, method, path)
         keep = isinstance(error, Denied) and error.keep and not self.proxy.stopping
-        rest: Pending = error_response(error.status, str(error), method, keep=keep)
+        rest: Pending = error_response(error.status, str(error), method or b"GET", keep=keep)
         deadline = time.monotonic() + LINGER
         while rest and time.monotonic() < deadline:
             rest = send_some(self.peer.sock, rest)
@@ -424,7 +425,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _report(self, error: HTTPError, method: bytes) -> None:
+    def _report(self, error: HTTPError, method: bytes | None, path: str | None) -> None:
         """Count a refusal, and say or record what nothing else tells of."""
         proxy, who = self.proxy, self.peer.identity
         if isinstance(error, EngineError):
@@ -435,7 +436,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             name = who.get("address", f"uid {who.get('uid')}")
             text = f"{self.listener.name}: a request of {name} was refused: {error}"
             proxy.diagnostics.seldom("warning", "http", text)
-            proxy.record_denial("denied", method, None, who, "http")
+            proxy.record_denial("denied", method, path, who, "http")
 
     def _linger(self) -> None:
         """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""

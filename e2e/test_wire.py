@@ -1026,6 +1026,43 @@ def test_bad_chunks_of_a_request_never_look_whole_to_the_engine(wire: Wire) -> N
     assert b"0\r\n\r\n" not in seen[0] and b"evil" not in seen[0]
 
 
+@pytest.mark.parametrize(
+    "data, method, path",
+    [
+        (
+            b"DELETE http://u:pw@h/illegal%2ffield?c=d HTTP/1.1\r\nX : y\r\n\r\n",
+            "DELETE",
+            "/illegal/field",
+        ),
+        (b"BREW-secret /x HTTP/1.1\r\nHost: d\r\nX : y\r\n\r\n", None, None),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", None, None),
+        (b"GET /too-large HTTP/1.1\r\nX: " + b"a" * MAX_HEAD, "GET", "/too-large"),
+        (
+            b"PUT /illegal-chunk HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "PUT",
+            "/illegal-chunk",
+        ),
+    ],
+)
+def test_a_request_that_is_no_http_is_recorded_as_denied(
+    wire: Wire, data: bytes, method: str | None, path: str | None
+) -> None:
+    """With what it seems to ask: a known method, a path without query and authority."""
+    with wire.connect() as sock:
+        with contextlib.suppress(OSError):  # the proxy may refuse before all is sent
+            sock.sendall(data)
+        assert read_all(sock)[:10] in (b"HTTP/1.1 4",)
+    wanted = (method, path, "http")
+    wait_for(
+        lambda: [
+            record
+            for record in wire.proxy.records("denied")
+            if (record["method"], record["path"], record["rule"]) == wanted
+        ],
+        f"the record of {wanted}",
+    )
+
+
 # ================================================================================================
 # HTTP/2
 # ================================================================================================
