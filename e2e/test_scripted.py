@@ -240,9 +240,9 @@ def test_a_stream_that_ends_inside_a_frame_is_recorded_as_cut(proxy, engine, cut
     ],
 )
 def test_illegal_heads_get_400_and_never_reach_the_engine(proxy, engine, request_bytes):
-    before = len(engine.requests)
     assert exchange(proxy, request_bytes).startswith(b"HTTP/1.1 400 ")
-    assert len(engine.requests) == before
+    reached = {head.split(b" ")[1] for head, _ in engine.requests}
+    assert reached <= {b"/version"}  # which the proxy asks for itself
 
 
 def test_requests_get_502_until_the_engine_is_there(folder, start_proxy):
