@@ -230,7 +230,7 @@ def say(text: str) -> None:
 
 
 def write_program(folder: Path, given: str | None) -> Path:
-    """Write the single file that is measured: the one given, or else the sources as they are now."""
+    """Write the single file that is measured: the one given, else one made of the sources."""
     sys.path.insert(0, str(HERE.parent / "deploy"))
     from stitch import stitched
 

@@ -2,9 +2,9 @@
 
 Each top-level `from SIBLING import …` (a room of `_dockeraudit`, or `patterns`) is replaced by that
 module's text between two banners; later imports of the same module are dropped. The `__main__`
-blocks of siblings and the lone-file check are left out, and `from __future__` lines move to the top.
-The same sources always give the same file. All modules then share one namespace, so a top-level name
-that is defined twice is an error.
+blocks of siblings and the lone-file check are left out, and `from __future__` lines move to the
+top. The same sources always give the same file. All modules then share one namespace, so a
+top-level name that is defined twice is an error.
 """
 
 from __future__ import annotations

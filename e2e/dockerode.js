@@ -1,11 +1,13 @@
-// What a Node program does with dockerode: node dockerode.js NAME; DOCKER_HOST says where. Prints what it saw as JSON.
+// A Node program that uses dockerode, as test_clients.py runs it: node dockerode.js NAME.
+// DOCKER_HOST names the engine. It prints what it saw as JSON.
 'use strict';
 const Docker = require('dockerode');
 const { PassThrough } = require('stream');
 const docker = new Docker();
 const name = process.argv[2];
 const options = { Image: 'busybox', name, HostConfig: { NetworkMode: 'none' } };
-const ended = (stream) => new Promise((resolve, reject) => stream.on('end', resolve).on('close', resolve).on('error', reject));
+const ended = (stream) => new Promise((resolve, reject) =>
+  stream.on('end', resolve).on('close', resolve).on('error', reject));
 
 function collected() {
   const stream = new PassThrough();
@@ -16,14 +18,19 @@ function collected() {
 
 async function run() {
   const [out, err] = [collected(), collected()];
-  const [result, container] = await docker.run('busybox', ['sh', '-c', 'echo out; echo err >&2; exit 3'], [out, err], { ...options, Tty: false });
+  const command = ['sh', '-c', 'echo out; echo err >&2; exit 3'];
+  const settings = { ...options, Tty: false };
+  const [result, container] = await docker.run('busybox', command, [out, err], settings);
   await container.remove();
   return [result.StatusCode, out.text, err.text];
 }
 
 async function attach() {
-  const container = await docker.createContainer({ ...options, Cmd: ['sh', '-c', 'read x; echo got $x'], OpenStdin: true, StdinOnce: true, AttachStdin: true });
-  const stream = await container.attach({ stream: true, stdin: true, stdout: true, stderr: true, hijack: true });
+  const Cmd = ['sh', '-c', 'read x; echo got $x'];
+  const input = { OpenStdin: true, StdinOnce: true, AttachStdin: true };
+  const container = await docker.createContainer({ ...options, Cmd, ...input });
+  const streams = { stdin: true, stdout: true, stderr: true };
+  const stream = await container.attach({ stream: true, hijack: true, ...streams });
   const [out, err] = [collected(), collected()];
   docker.modem.demuxStream(stream, out, err);
   await container.start();
@@ -35,7 +42,8 @@ async function attach() {
 }
 
 async function execAndLogs() {
-  const container = await docker.createContainer({ ...options, Cmd: ['sh', '-c', 'for i in 1 2 3; do echo $i; sleep 0.1; done; sleep 1000'] });
+  const Cmd = ['sh', '-c', 'for i in 1 2 3; do echo $i; sleep 0.1; done; sleep 1000'];
+  const container = await docker.createContainer({ ...options, Cmd });
   await container.start();
   const exec = await container.exec({ Cmd: ['cat'], AttachStdin: true, AttachStdout: true });
   const stream = await exec.start({ hijack: true, stdin: true });
@@ -53,7 +61,9 @@ async function execAndLogs() {
 }
 
 (async () => {
-  const seen = { ping: String(await docker.ping()), run: await run(), attach: await attach(), execAndLogs: await execAndLogs() };
+  const seen = { ping: String(await docker.ping()), run: await run() };
+  seen.attach = await attach();
+  seen.execAndLogs = await execAndLogs();
   try {
     await docker.getContainer(name).inspect();
   } catch (error) {

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import requests_unixsocket
@@ -146,7 +145,6 @@ def test_a_large_body_ends_where_the_engine_ended_it(proxy, engine, sent):
             proxy, b"GET /images/web/get HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
         ).partition(b"\r\n\r\n")[2]
         assert body == LARGE[:sent]
-    wait_for(lambda: pipes_of(proxy.process) == 0, "the pipes to be closed")
 
 
 def test_a_large_body_arrives_whole_at_a_slow_reader_and_the_connection_goes_on(proxy, engine):
@@ -164,17 +162,6 @@ def test_a_large_body_arrives_whole_at_a_slow_reader_and_the_connection_goes_on(
             assert body == LARGE
         sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n")
         assert receive_until(sock, b"\r\n\r\nOK")
-
-
-def pipes_of(process):
-    """The number of pipe ends that a process holds."""
-    count = 0
-    for link in Path(f"/proc/{process.pid}/fd").iterdir():
-        try:
-            count += os.readlink(link).startswith("pipe:")
-        except FileNotFoundError:
-            pass  # closed meanwhile
-    return count
 
 
 def test_frames_arrive_one_by_one_and_the_engine_sees_the_client_leave(proxy, engine):
@@ -253,9 +240,9 @@ def test_a_stream_that_ends_inside_a_frame_is_recorded_as_cut(proxy, engine, cut
     ],
 )
 def test_illegal_heads_get_400_and_never_reach_the_engine(proxy, engine, request_bytes):
-    before = len(engine.requests)
     assert exchange(proxy, request_bytes).startswith(b"HTTP/1.1 400 ")
-    assert len(engine.requests) == before
+    reached = {head.split(b" ")[1] for head, _ in engine.requests}
+    assert reached <= {b"/version"}  # which the proxy asks for itself
 
 
 def test_requests_get_502_until_the_engine_is_there(folder, start_proxy):
