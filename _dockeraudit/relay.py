@@ -36,6 +36,7 @@ from _dockeraudit.http1 import (
     RequestHead,
     ResponseHead,
     body_reader,
+    empty_lines,
     forwarded_request_head,
     forwarded_response_head,
     head_length,
@@ -192,6 +193,8 @@ class Relay:
             if self.upload.broken:
                 raise self.upload.broken
         self.unread = buffer[len(mine) :]
+        if self.upload.done and self.unread[:1] in (b"\r", b"\n"):  # behind a request (RFC 9112 §2.2)
+            self.unread = self.unread[empty_lines(self.unread) :]
         if mine:
             self.engine.add(mine)
         return mine if tunnel else b""

@@ -101,6 +101,13 @@ def test_bytes_behind_a_request_are_the_next_ones() -> None:
     assert not talk.relay.wants_client
 
 
+def test_an_empty_line_behind_a_request_does_not_keep_the_clients_end_back() -> None:
+    talk = Dialogue(GET, unread=b"\r\n\n")
+    talk.client_says(b"")
+    talk.relay.client.ended = True
+    assert talk.relay.unread == b"" and talk.relay.engine_shut_due
+
+
 def test_a_request_body_that_is_not_chunked_coding_is_refused() -> None:
     talk = Dialogue(CHUNKED_POST)
     with pytest.raises(HTTPError) as caught:
