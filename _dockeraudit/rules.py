@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import random
 import re
@@ -147,6 +148,21 @@ def shape_heads(shape: str) -> tuple[bytes, ...]:
             options = choice.split("|") if choice else [literal]
         heads = [head + option for head in heads for option in options]
     return tuple(sorted({head[:3].encode() for head in heads}))
+
+
+def mixed(rule: Rule) -> Rule:
+    """The rule, for tokens with a digit and a capital behind their head: names hardly have both."""
+    ahead = b"".join(rb"(?=[\w-]{3,64}?[%s])" % signs for signs in (b"0-9", b"A-Z"))
+    return rule._replace(
+        pattern=ahead + rule.pattern,
+        examples=tuple(f"{example[:-2]}7Q" for example in rule.examples),
+        negatives=tuple(example.lower() for example in rule.examples),
+    )
+
+
+def base64_head(text: str) -> str:
+    """The base64 that each text with this beginning has, as far as it is the same for all."""
+    return base64.b64encode(text.encode()).decode()[: len(text) * 8 // 6]
 
 
 def behind(before: str, rule: Rule) -> Rule:
