@@ -32,7 +32,7 @@ MOST_STATES = 2_000  # a pattern of five characters with {256} has 1,280
 MOST_STEPS = 200_000  # of a search, about half a second; honest patterns take a few hundred
 ANY_BYTE = (1 << 256) - 1
 NEWLINE = 1 << 10
-PRINTABLE = sum(1 << byte for byte in range(33, 127))
+VISIBLE_BYTES = sum(1 << byte for byte in range(33, 127))
 States = tuple[int, ...]
 Edges = dict[States, dict[States, int]]  # what follows, and the bytes that lead there
 Ways = list[tuple[int, int]]  # states, and the bytes that lead there
@@ -330,7 +330,7 @@ def spelled(edges: Edges, start: States, goal: States) -> bytes:
 
 def byte_of(taken: int) -> int:
     """One of the bytes, a printable one if there is one."""
-    printable = taken & PRINTABLE or taken
+    printable = taken & VISIBLE_BYTES or taken
     return (printable & -printable).bit_length() - 1
 
 

@@ -22,15 +22,16 @@ SLOW = 0.05  # CPU seconds, in which no other thread runs; honest patterns take 
 PLACE_SIZE = 60  # characters of a pattern that a message quotes
 #: what is wrong with an ambiguous pattern, and how to write it instead
 AMBIGUITIES = {
-    "nested": "{0} repeats a part that can take the same text in several ways, so that one line can "
-    "hold the scanner for minutes; begin or end each round with a character that the rest of the "
-    "round cannot take",
+    "nested": "{0} repeats a part that can take the same text in several ways, so that one line "
+    "can hold the scanner for minutes; begin or end each round with a character that the rest of "
+    "the round cannot take",
     "overlapping": "{0} and {1} can take the same characters, so that a long line takes very long; "
     "put between them what neither can take, or let one end early, as {{0,32}} does",
     "unanchored": "{0} can run on over the next place where a match may begin, so that a long line "
     "takes very long; let it end early, as {{1,100}} does, or leave out a character with which the "
     "regex begins",
-    "large": "the regex has too many parts to be checked for slow repetitions; make its counts smaller",
+    "large": "the regex has too many parts to be checked for slow repetitions; make its counts "
+    "smaller",
 }
 
 

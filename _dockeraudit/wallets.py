@@ -141,7 +141,7 @@ def decoded_words() -> dict[bytes, int]:
 WORD_NUMBERS = decoded_words()
 
 
-class Phrase(NamedTuple):
+class RecoveryPhrase(NamedTuple):
     """A recovery phrase: from where to where it goes, and whether its checksum fits."""
 
     start: int
@@ -149,7 +149,7 @@ class Phrase(NamedTuple):
     fits: bool
 
 
-def recovery_phrase(block: bytes, at: int, below: int = 3) -> Phrase | None:
+def recovery_phrase(block: bytes, at: int, below: int = 3) -> RecoveryPhrase | None:
     """The phrase behind an announcement that ends at `at`, on its line or `below` more lines.
 
     A caller that finds none may take the next GAP bytes as looked at.
@@ -179,7 +179,7 @@ def end_of_lines(block: bytes, at: int, below: int) -> int:
     return at
 
 
-def phrase_of(run: Sequence[re.Match[bytes]]) -> Phrase | None:
+def phrase_of(run: Sequence[re.Match[bytes]]) -> RecoveryPhrase | None:
     """The phrase in a run of listed words, which may hold words of the text around it."""
     words = [word.group().lower() for word in run]
     if not PHRASE_SIZES[-1] <= len(words) <= LONGEST_RUN:
@@ -187,12 +187,12 @@ def phrase_of(run: Sequence[re.Match[bytes]]) -> Phrase | None:
     labels = next(number for number, word in enumerate(words) if word not in LABELS)
     for first, size in likely_places(len(words), labels):
         if checksum_fits(words[first : first + size]):
-            return phrase(run[first : first + size], True)
+            return as_phrase(run[first : first + size], True)
     first = 0 if len(words) in PHRASE_SIZES else labels
     size = next((size for size in PHRASE_SIZES if size <= len(words) - first), 0)
     if not size or words == sorted(words):  # the list itself, in its order
         return None
-    return phrase(run[first : first + size], False)
+    return as_phrase(run[first : first + size], False)
 
 
 def likely_places(count: int, labels: int) -> Iterator[tuple[int, int]]:
@@ -205,13 +205,13 @@ def likely_places(count: int, labels: int) -> Iterator[tuple[int, int]]:
         yield from ((first, size) for first in range(count - size + 1))
 
 
-def phrase(run: Sequence[re.Match[bytes]], fits: bool) -> Phrase | None:
+def as_phrase(run: Sequence[re.Match[bytes]], fits: bool) -> RecoveryPhrase | None:
     """The words as a phrase, unless they are known to everybody."""
     words = [word.group().lower() for word in run]
     known = hashlib.sha256(b" ".join(words)).hexdigest()[:12] in PUBLISHED_PHRASES
     if known or len(set(words)) < LEAST_VARIETY_OF_WORDS:
         return None
-    return Phrase(run[0].start(), run[-1].end(), fits)
+    return RecoveryPhrase(run[0].start(), run[-1].end(), fits)
 
 
 def checksum_fits(words: Sequence[bytes]) -> bool:
