@@ -224,7 +224,8 @@ tests:
             exp_annotations:
               summary: Private Key leaks into container output on a
               description: >-
-                dockeraudit report says which container prints it and who read it. Rotate the secret.
+                dockeraudit report says which container prints it and who read it. Rotate the
+                secret.
 """
 
 
