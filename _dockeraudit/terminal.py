@@ -27,6 +27,7 @@ COLOURS = {
 NAMES = 3  # containers or readers named in a line; --secret has them all
 ROWS = 20  # rows of each table for people; --all and --json have them all
 ALL_ROWS = 1_000  # rows where one secret was asked for
+NAME_WIDTH = 27  # columns of a rule's or container's name where none needs more
 ALIKE = 5  # secrets of one rule from which on they share an entry
 LEAST_WIDTH = 60  # columns that a report takes however narrow the terminal is
 INDENT = " " * 9
@@ -37,6 +38,7 @@ class Look(NamedTuple):
 
     `rows`: of each table; `grouped`: secrets of one rule share an entry where they are many;
     `new`: digests of what no earlier report has told, None where nothing is known of earlier ones.
+    `name_width`: columns of the names in the table that is being written.
     """
 
     colour: bool = False
@@ -44,6 +46,13 @@ class Look(NamedTuple):
     rows: int = ROWS
     grouped: bool = True
     new: frozenset[str] | None = None
+    name_width: int = NAME_WIDTH
+
+    def with_names(self, names: Iterable[str], others: int) -> Look:
+        """A column of names as wide as the longest, if the other columns leave so much."""
+        longest = max((columns(printable(name)) for name in names), default=0)
+        room = max(12, self.width - others)
+        return self._replace(name_width=min(room, max(NAME_WIDTH, longest)))
 
     def paint(self, text: str, kind: str) -> str:
         """The text in its colour."""
@@ -133,6 +142,7 @@ def leaks(title: str, secrets: Sequence[Secret], summary: AuditSummary, look: Lo
     entries = grouped(secrets) if look.grouped and not summary.choice.secret else each(secrets)
     if not entries:
         return []
+    look = look.with_names((entry[0].pattern for entry in entries[: look.rows]), 53)
     kind = "new" if title.startswith("New") else "title"
     lines = ["", look.paint(title, kind)]
     for entry in entries[: look.rows]:
@@ -182,7 +192,7 @@ def secret_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]
 
 def secret_head(secret: Secret, look: Look) -> str:
     """The line that begins a secret's entry."""
-    pattern = pad(secret.pattern, max(12, look.width - 53))
+    pattern = pad(secret.pattern, look.name_width)
     head = f"  {fit(secret.severity, 6):6} {pattern} {pad(secret.redacted, 9)}"
     head += f" {secret.count:>8,} x  "
     return look.paint(head, secret.severity) + fit(secret.fingerprint or "end not seen", 17)
@@ -192,7 +202,7 @@ def group_lines(secrets: Sequence[Secret], summary: AuditSummary, look: Look) ->
     """Many secrets of one rule in one entry."""
     first = secrets[0]
     total = sum(secret.count for secret in secrets)
-    head = f"  {fit(first.severity, 6):6} {pad(first.pattern, max(12, look.width - 53))}"
+    head = f"  {fit(first.severity, 6):6} {pad(first.pattern, look.name_width)}"
     head += f" {counted(len(secrets), 'secret'):>15} {total:>11,} x"
     begin, end = min(secret.first for secret in secrets), max(secret.last for secret in secrets)
     lines = [look.paint(fit(head, look.width), first.severity)]
@@ -263,9 +273,11 @@ def named_line(what: str, names: Sequence[str], total: int, width: int = WIDTH) 
 def other_tables(summary: AuditSummary, look: Look) -> list[str]:
     """Containers, readers and refused requests."""
     who = "Who saw these findings" if summary.choice.of_findings else "Who read these streams"
+    containers = summary.worst_containers()
+    named = look.with_names((one.label for one in containers[: look.rows]), 50)
     lines = table(
         look.paint("Which containers leak most", "title"),
-        [container_line(container, look.width) for container in summary.worst_containers()],
+        [container_line(container, named) for container in containers],
         look,
     )
     lines += table(
@@ -294,14 +306,14 @@ def table(title: str, rows: Iterable[str], look: Look = PLAIN) -> list[str]:
     return lines
 
 
-def container_line(container: LeakingContainer, width: int = WIDTH) -> str:
+def container_line(container: LeakingContainer, look: Look) -> str:
     """A container with its findings."""
     graded = ", ".join(
         f"{container.severities[name]:,} {name}"
         for name in SEVERITY_RANK
         if container.severities[name]
     )
-    return f"{container.count:>11,}  {pad(container.label, max(30, width - 52))}  {graded}"
+    return f"{container.count:>11,}  {pad(container.label, look.name_width)}  {graded}"
 
 
 def reader_line(reader: Reader) -> str:
