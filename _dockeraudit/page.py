@@ -288,7 +288,7 @@ def refusals_section(summary: AuditSummary, name: str, only_learned: bool) -> st
     cells = [
         (
             sortable(tally.count, f"{tally.count:,}"),
-            f"{shown(refusal.method)} {shown(refusal.path)}",
+            shown(refusal.request),
             shown(refusal.rule),
             shown(refusal.client),
             time_cell(tally.last),

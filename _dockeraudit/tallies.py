@@ -123,6 +123,11 @@ class Refusal(NamedTuple):
     client: str
 
     @property
+    def request(self) -> str:
+        """Method and path; of a connection that was refused before a request neither is known."""
+        return f"{self.method} {self.path}".strip() or "a connection"
+
+    @property
     def only_learned(self) -> bool:
         """Whether the request was let through in learn mode."""
         return self.event == "would_deny"

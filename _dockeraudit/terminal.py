@@ -326,10 +326,10 @@ def reader_line(reader: Reader) -> str:
 
 def refusal_line(refusal: Refusal, tally: Tally, width: int = WIDTH) -> str:
     """A refused request; a long path is cut so that method and rule stay."""
-    begin = f"{tally.count:>11,}  {fit(refusal.client, 30)}: {fit(refusal.method, 10)} "
+    begin = f"{tally.count:>11,}  {fit(refusal.client, 30)}: "
     end = f", rule {fit(refusal.rule, 24)}"
     room = max(12, width - columns(begin) - columns(end))
-    return begin + fit_middle(shorten_ids(refusal.path), room) + end
+    return begin + fit_middle(shorten_ids(refusal.request), room) + end
 
 
 def loss_lines(summary: AuditSummary, look: Look) -> list[str]:
