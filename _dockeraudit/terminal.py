@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from _dockeraudit.summary import LOSSES, AuditSummary, secret_news
@@ -182,12 +182,16 @@ def secret_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]
     """A distinct secret: what, how often, when, where, and who saw it."""
     head = secret_head(secret, look)
     times = f"{INDENT}{minute(secret.first)} to {minute(secret.last)}"
-    if secret.placeholder:
-        times += "; a placeholder, no secret"
-    lines = [head, fit(times, look.width)]
+    lines = [head, fit("; ".join([times, *secret_remarks(secret)]), look.width)]
     if summary.choice.secret:
         return lines + sighting_lines(secret, summary, look)
     return lines + where_lines([secret], summary, look.width)
+
+
+def secret_remarks(secret: Secret) -> list[str]:
+    """What is particular about a secret."""
+    remarks = ["a placeholder, no secret"] if secret.placeholder else []
+    return remarks + ([f"its variable {secret.env}"] if secret.env else [])
 
 
 def secret_head(secret: Secret, look: Look) -> str:
@@ -216,40 +220,53 @@ def where_lines(secrets: Sequence[Secret], summary: AuditSummary, width: int) ->
     """In which containers some secrets are, in which answers, and who read them."""
     inside: Counter[str] = Counter()
     clients: Counter[str] = Counter()
-    answers: Counter[str] = Counter()
     for secret in secrets:
         inside.update(secret.by_container())
         clients.update(secret.by_client())
-        answers.update(secret.by_where())
     names = [summary.label_of(container) for container, _ in inside.most_common(NAMES)]
     lines = [named_line("in", names, len(inside), width)]
-    if set(answers) - {"output"}:
-        lines.append(fit(f"{INDENT}{answers_text(answers)}", width))
+    ways = ways_text(secrets)
+    if ways:
+        lines.append(fit(f"{INDENT}{ways}", width))
+    if not clients:
+        return [*lines, f"{INDENT}read by nobody: everybody got asterisks"]
     readers = [client for client, _ in clients.most_common(NAMES)]
     return [*lines, named_line("read by", readers, len(clients), width)]
 
 
-def answers_text(answers: Mapping[str, int]) -> str:
-    """How often in the container's own output, and how often in which answers of the engine."""
-    parts = [
-        f"in its log {count:,} x" if where == "output" else f"in {where} {count:,} x"
-        for where, count in sorted(answers.items(), key=lambda item: (item[0] != "output", item))
-    ]
-    return ", ".join(parts)
+def ways_text(secrets: Iterable[Secret]) -> str:
+    """How often some secrets were in a log, and in which answers of the engine to how many readers.
+
+    Nothing where all of it was in a log, as it mostly is, and reached its readers unmasked.
+    """
+    counts: Counter[tuple[bool, str, bool]] = Counter()
+    clients: dict[tuple[bool, str, bool], set[str]] = {}
+    for secret in secrets:
+        for seen, tally in secret.sightings.items():
+            way = (seen.where != "output", seen.where, seen.masked)
+            counts[way] += tally.count
+            clients.setdefault(way, set()).add(seen.client)
+    parts = []
+    for answer, where, masked in sorted(counts):
+        part = f"in {where if answer else 'its log'} {counts[answer, where, masked]:,} x"
+        readers = counted(len(clients[answer, where, masked]), "reader")
+        part += " as asterisks" if masked else ""
+        parts.append(part + (f" to {readers}" if answer or masked else ""))
+    return ", ".join(parts) if set(counts) - {(False, "output", False)} else ""
 
 
 def sighting_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]:
     """Every way in which one secret was seen."""
     known = sorted(secret.sightings.items(), key=lambda item: (-item[1].count, item[0]))
-    elsewhere = any(seen.where != "output" for seen in secret.sightings)
+    with_ways = any(seen.where != "output" or seen.masked for seen in secret.sightings)
+    title = "           times  last seen         container                 "
+    title += pad("in", 17) if with_ways else ""
     rows = []
     for seen, tally in known:
         label = pad(summary.label_of(seen.container), 24)
-        where = pad("its log" if seen.where == "output" else seen.where, 9) if elsewhere else ""
-        row = f"{tally.count:>10,} x  {minute(tally.last)}  {label}  {where}"
-        rows.append(row + seen.client)
-    title = "           times  last seen         container                 "
-    title += "in       " if elsewhere else ""
+        way = "its log" if seen.where == "output" else seen.where
+        way = pad(way + (", masked" if seen.masked else ""), 17) if with_ways else ""
+        rows.append(f"{tally.count:>10,} x  {minute(tally.last)}  {label}  {way}{seen.client}")
     title = fit(title + "read by", look.width)
     return table(title, rows, look._replace(rows=max(look.rows, ALL_ROWS)))[1:]
 
