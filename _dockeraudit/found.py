@@ -85,7 +85,7 @@ class FoundSecrets:
         event = record["event"]
         if event == "stream_open":
             title = text_of(record.get("container_name")) or text_of(record.get("container_id"))
-            self.sources[record.get("stream")] = title
+            self.sources[record.get("stream")] = "standard input" if title == "-" else title
         elif event == "finding":
             self._finding(record)
         elif event == "finding_update":
@@ -138,6 +138,7 @@ def lines_text(lines: Iterable[int]) -> str:
 
 def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = False) -> str:
     """The findings for people, grouped by file or container, and a summary."""
+    look = look.with_names((found.pattern for found in secrets.found.values()), 56)
     lines, distinct, sources = [], Counter[str](), 0
     for title, group in secrets.by_source(placeholders):
         sources += 1
@@ -158,7 +159,7 @@ def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = F
 
 def found_lines(found: FoundSecret, look: Look) -> list[str]:
     """One secret: a line, and a second one where it stands on many lines."""
-    pattern = pad(found.pattern, max(12, look.width - 56))
+    pattern = pad(found.pattern, look.name_width)
     where = lines_text(found.lines or [0])
     head = f"  {fit(found.severity, 6):6} {pattern} {pad(found.redacted_match, 9)} "
     end = f"{fit(found.fingerprint or 'end not seen', 16):16}"

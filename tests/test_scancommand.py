@@ -10,11 +10,15 @@ import json
 import lzma
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
-from auditrecords import finding, stream, update
+from auditrecords import Terminal, finding, stream, update
 
+import _dockeraudit.scan as scan_room
+from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.found import FoundSecrets, found_text, lines_text, write_found_csv, write_sarif
+from _dockeraudit.scan import Scan
 from _dockeraudit.terminal import Look
 from _dockeraudit.text import columns
 from conftest import PROGRAM
@@ -221,3 +225,20 @@ def test_lines_are_named_up_to_a_few():
     assert lines_text([7]) == "line 7"
     assert lines_text([9, 3]) == "lines 3, 9"
     assert lines_text(range(1, 11)) == "lines 1, 2, 3, 4, 5, 6 and 4 more"
+
+
+def test_progress_says_percent_and_time_left_once_it_can_be_estimated(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(scan_room.time, "monotonic", lambda: now[0])
+    log = SimpleNamespace(counters=lambda: {"findings": {}})
+    scan = Scan(None, log, Diagnostics("error", Terminal()))
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"x" * 500)
+    scan._announce([str(tmp_path)])
+    assert scan._progress() == "0%, "
+    scan._position, now[0] = 250, 101.0
+    assert scan._progress() == "25%, "
+    now[0] = 110.0
+    assert scan._progress() == "25%, 30 s left, "
+    scan._position = 2000  # a file that has grown
+    assert scan._progress() == "100%, 0 s left, "
