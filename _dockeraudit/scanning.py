@@ -41,7 +41,7 @@ ENTER = re.compile(rb"\r(?!\n)")  # what the Enter key of a terminal sends
 
 
 class ScanBudget:
-    """What all streams share: the bytes that they may queue beyond their own shares."""
+    """Bytes that many share: streams beyond their own shares, or large heads under way."""
 
     def __init__(self, total: int = TOTAL_SHARE) -> None:
         self._left = total

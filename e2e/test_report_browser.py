@@ -336,8 +336,7 @@ def live_proxy(folder, start_proxy):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(proxy.socket)
             client.sendall(
-                b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\n"
-                b"Host: docker\r\n\r\n"
+                b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
             )
             proxy.wait_records("finding")
             yield f"http://127.0.0.1:{port}/", client
