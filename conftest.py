@@ -21,6 +21,7 @@ from product import PROGRAM, ROOT, STITCHED, import_stitched_file
 
 if STITCHED:
     import_stitched_file()
+    collect_ignore = ["tests/test_layers.py"]  # it reads the sources, which are the same
 
 from needs import skip_outside_ci
 from proxyprocess import ProxyProcess

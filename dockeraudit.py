@@ -273,11 +273,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def _charge_head(self, size: int) -> None:
         """Account for a head of so many bytes until its request is over; raises HTTPError (503)."""
         size = size if size > SMALL_HEAD else 0
-        more, heads = size - self._head_bytes, self.proxy.heads
-        if more > 0 and not heads.take(more):
+        if not self.proxy.heads.take(size - self._head_bytes):
             raise HTTPError(503, "too many large request heads are under way; try again later")
-        if more < 0:
-            heads.give_back(-more)
         self._head_bytes = size
 
     def _relay(self, head: RequestHead, route: Route) -> bool:

@@ -1,7 +1,7 @@
 """What dockeraudit promises, in the order in which a byte passes through it.
 
-Each behaviour is tested whole here, by the name that it has always had; `tests/` has a file for each
-room. A scripted engine on a Unix socket stands in for Docker: nothing needs root or an engine.
+Each behaviour is tested whole here, by the name that it has always had; `tests/` has a file for
+each room. A scripted engine on a Unix socket stands in for Docker: nothing needs root or an engine.
 """
 
 from __future__ import annotations

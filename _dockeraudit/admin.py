@@ -68,10 +68,14 @@ def traffic_metrics(proxy: Proxy) -> Iterator[Metric]:
     yield Metric(
         "requests_total",
         "counter",
-        "Requests answered, by the engine or by dockeraudit itself.",
+        "Requests answered by the engine or by dockeraudit itself; method none: a connection "
+        "that was refused before its request.",
         [(f'method="{method}",status="{status}"', count) for (method, status), count in requests],
     )
     yield counter("denied_total", "Requests refused by a rule.", proxy.denied)
+    connections = proxy.connections
+    yield gauge("connections", "Connections of clients open now.", len(connections.open()))
+    yield gauge("connections_max", "Connections that may be open at once.", connections.most)
     open_now = sum(bool(exchange.audit) for exchange in exchanges)
     yield gauge("open_streams", "Audited streams and tunnels open now.", open_now)
     yield gauge("scan_lag_bytes", "Bytes delivered to clients that wait to be scanned.", lag)

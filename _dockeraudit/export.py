@@ -11,7 +11,7 @@ from _dockeraudit.tallies import Reader, Refusal, Secret, Tally
 
 CSV_COLUMNS = (
     "severity", "pattern", "rule", "fingerprint", "redacted_match", "container_id",
-    "container_name", "endpoint", "client", "count", "first_seen", "last_seen",
+    "container_name", "endpoint", "client", "masked", "count", "first_seen", "last_seen",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -56,6 +56,8 @@ def secret_dict(summary: AuditSummary, secret: Secret) -> dict[str, Any]:
     }
     if secret.placeholder:
         document["placeholder"] = True
+    if secret.env:
+        document["env"] = secret.env
     return {
         **document,
         **secret.times(),
@@ -67,6 +69,7 @@ def secret_dict(summary: AuditSummary, secret: Secret) -> dict[str, Any]:
                 "container_name": container_name(summary, seen.container),
                 "client": seen.client,
                 "endpoint": seen.where,
+                **({"masked": True} if seen.masked else {}),
                 **tally.times(),
             }
             for seen, tally in sorted(secret.sightings.items())
@@ -110,7 +113,8 @@ def write_csv(summary: AuditSummary, out: TextIO) -> None:
         for seen, tally in sorted(secret.sightings.items()):
             where = (seen.container, container_name(summary, seen.container), seen.where)
             times = (str(tally.count), tally.first, tally.last)
-            rows.writerow(csv_cells((*what, *where, seen.client, *times)))
+            masked = "yes" if seen.masked else ""
+            rows.writerow(csv_cells((*what, *where, seen.client, masked, *times)))
 
 
 def csv_cells(cells: Iterable[str]) -> list[str]:

@@ -67,7 +67,7 @@ class FoundSecrets:
     def __init__(self) -> None:
         self.sources: dict[Any, str] = {}  # titles by the number of the stream
         self.found: dict[Any, FoundSecret] = {}
-        self.severities: Counter[str] = Counter()  # matches, without placeholders
+        self.counted_only: Counter[str] = Counter()  # by severity, of what is not in `found`
         self.left_out = 0  # findings beyond FOUND_LIMIT
         self._by_seq: dict[Any, FoundSecret] = {}
         self._reader = RecordReader()
@@ -85,7 +85,7 @@ class FoundSecrets:
         event = record["event"]
         if event == "stream_open":
             title = text_of(record.get("container_name")) or text_of(record.get("container_id"))
-            self.sources[record.get("stream")] = title
+            self.sources[record.get("stream")] = "standard input" if title == "-" else title
         elif event == "finding":
             self._finding(record)
         elif event == "finding_update":
@@ -93,28 +93,30 @@ class FoundSecrets:
             if found:
                 found.become(record)
         elif event == "suppressed":
-            self.severities.update(counts_of(record.get("severities")))
+            self.counted_only.update(counts_of(record.get("severities")))
 
     def _finding(self, record: Mapping[str, Any]) -> None:
         seq = record.get("seq")
         same = (record.get("stream_type"), record.get("rule"), record.get("fingerprint") or seq)
         found = self.found.get((record.get("stream"), *same))
         if found is None:
-            found = FoundSecret(record)
             if len(self.found) >= FOUND_LIMIT:
-                self.left_out += 1
-            else:
-                self.found[(record.get("stream"), *same)] = found
+                self._leave_out(record)
+                return
+            found = self.found[(record.get("stream"), *same)] = FoundSecret(record)
         if record.get("partial") or record.get("fingerprint") is None:
             self._by_seq[seq] = found
         found.again(record)
-        if not found.placeholder:
-            self.severities[found.severity] += number_of(record.get("count"), 1)
+
+    def _leave_out(self, record: Mapping[str, Any]) -> None:
+        self.left_out += 1
+        if not record.get("placeholder"):
+            self.counted_only[text_of(record.get("severity"))] += 1
 
     def grave(self, least: int) -> bool:
         """Whether a secret of this rank or a higher one was found."""
         ranks = {found.severity for found in self.found.values() if not found.placeholder}
-        return any(SEVERITY_RANK.get(name, 0) >= least for name in ranks | set(self.severities))
+        return any(SEVERITY_RANK.get(name, 0) >= least for name in ranks | set(self.counted_only))
 
     def by_source(self, placeholders: bool) -> Iterator[tuple[str, list[FoundSecret]]]:
         """Each source with its findings by line, in the order in which they were scanned."""
@@ -138,6 +140,7 @@ def lines_text(lines: Iterable[int]) -> str:
 
 def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = False) -> str:
     """The findings for people, grouped by file or container, and a summary."""
+    look = look.with_names((found.pattern for found in secrets.found.values()), 56)
     lines, distinct, sources = [], Counter[str](), 0
     for title, group in secrets.by_source(placeholders):
         sources += 1
@@ -158,7 +161,7 @@ def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = F
 
 def found_lines(found: FoundSecret, look: Look) -> list[str]:
     """One secret: a line, and a second one where it stands on many lines."""
-    pattern = pad(found.pattern, max(12, look.width - 56))
+    pattern = pad(found.pattern, look.name_width)
     where = lines_text(found.lines or [0])
     head = f"  {fit(found.severity, 6):6} {pattern} {pad(found.redacted_match, 9)} "
     end = f"{fit(found.fingerprint or 'end not seen', 16):16}"

@@ -26,7 +26,15 @@ from _dockeraudit.pageparts import (
 from _dockeraudit.pagestyle import SCRIPT, STYLE, page_policy
 from _dockeraudit.summary import LOSSES, AuditSummary
 from _dockeraudit.tallies import Secret
-from _dockeraudit.terminal import Look, answers_text, headline, is_new, loss_text, period_text
+from _dockeraudit.terminal import (
+    Look,
+    headline,
+    is_new,
+    loss_text,
+    period_text,
+    secret_remarks,
+    ways_text,
+)
 from _dockeraudit.text import SEVERITY_RANK, counted, size_text
 
 PAGE_ROWS = 200  # rows of each table, and of the secrets of each severity
@@ -192,13 +200,11 @@ def secrets_section(summary: AuditSummary, rows: Rows, new: frozenset[str] | Non
 
 def secret_row(secret: Secret, summary: AuditSummary, rows: Rows, new: bool) -> tuple[str, ...]:
     """A secret: what, how often, where, who read it, when."""
-    containers, readers, where = secret.by_container(), secret.by_client(), secret.by_where()
+    containers, readers = secret.by_container(), secret.by_client()
     what = f"{shown(secret.pattern)}{' <span class=new>new</span>' if new else ''}<br>"
     what += f"<code>{shown(secret.redacted)}</code> {fingerprint_cell(secret.fingerprint)}"
-    if secret.placeholder:
-        what += "<br><span class=soft>a placeholder, no secret</span>"
-    if set(where) - {"output"}:
-        what += f"<br><span class=soft>{safe(answers_text(where))}</span>"
+    for remark in filter(None, [*secret_remarks(secret), ways_text([secret])]):
+        what += f"<br><span class=soft>{safe(remark)}</span>"
     inside = [
         (summary.label_of(container), rows.containers.get(container, ""))
         for container, _ in containers.most_common(PAGE_NAMES)
@@ -288,7 +294,7 @@ def refusals_section(summary: AuditSummary, name: str, only_learned: bool) -> st
     cells = [
         (
             sortable(tally.count, f"{tally.count:,}"),
-            f"{shown(refusal.method)} {shown(refusal.path)}",
+            shown(refusal.request),
             shown(refusal.rule),
             shown(refusal.client),
             time_cell(tally.last),
@@ -314,7 +320,7 @@ def recent_section(summary: AuditSummary, rows: Rows) -> str:
                 f"{linked(secret.pattern, rows.secrets.get(id(secret), ''))}"
                 f" <code>{shown(secret.redacted)}</code> {fingerprint_cell(secret.fingerprint)}",
                 linked(finding.container.label, rows.containers.get(place, "")),
-                f"{shown(finding.stream)}, line {finding.line:,}",
+                shown(finding.place),
                 linked(finding.client, rows.readers.get(finding.client, "")),
             )
         )

@@ -33,27 +33,6 @@ SCANNED_PATH = 2 * MAX_PATH  # bytes: a secret that begins before a record's cut
 STOP_POLL = 0.02  # seconds between looks at what still runs while stopping
 
 
-class HeadBudget:
-    """Bytes that large request heads may hold, all connections together."""
-
-    def __init__(self, most: int = MAX_HEADS) -> None:
-        self._left = most
-        self._lock = threading.Lock()
-
-    def take(self, size: int) -> bool:
-        """Take so many bytes, or none and False."""
-        with self._lock:
-            if size > self._left:
-                return False
-            self._left -= size
-            return True
-
-    def give_back(self, size: int) -> None:
-        """So many bytes are free again."""
-        with self._lock:
-            self._left += size
-
-
 class Proxy:
     """What all connections share."""
 
@@ -70,7 +49,7 @@ class Proxy:
         self.engine_kind = EngineKind(settings.upstream)
         self.connections = Connections(settings.max_connections)
         self.doorman = Doorman()
-        self.heads = HeadBudget()
+        self.heads = ScanBudget(MAX_HEADS)
         self.stopping = False
         self.requests: Counter[tuple[str, int]] = Counter()
         self.denied = 0

@@ -193,7 +193,8 @@ class Relay:
             if self.upload.broken:
                 raise self.upload.broken
         self.unread = buffer[len(mine) :]
-        if self.upload.done and self.unread[:1] in (b"\r", b"\n"):  # behind a request (RFC 9112 §2.2)
+        # Empty lines behind a request are nobody's (RFC 9112 §2.2).
+        if self.upload.done and self.unread[:1] in (b"\r", b"\n"):
             self.unread = self.unread[empty_lines(self.unread) :]
         if mine:
             self.engine.add(mine)

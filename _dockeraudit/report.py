@@ -149,6 +149,8 @@ class Report:
 
     def _no_records(self, files: Sequence[str]) -> int:
         """Say that there is no record at all, which is no good news."""
+        if self.summary.losses["files_unreadable"] == len(files):
+            return EXIT_NO_INPUT  # each has been named
         names = ", ".join("standard input" if name == "-" else name for name in files)
         bad = self.reader.bad_lines
         lines = f"; {counted(bad, 'line')} of something else" if bad else ""

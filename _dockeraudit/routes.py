@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from _dockeraudit.http1 import (
     KEPT_FIELDS,
@@ -20,6 +20,7 @@ from _dockeraudit.http1 import (
     request_framing,
 )
 
+LIBPOD = "/libpod"  # before the paths of Podman's own API
 #: Bytes of a path that are kept for records and counts, and while an exchange runs.
 MAX_PATH = 512
 #: Methods that records and counts name. Clients invent others, and could hide secrets in them.
@@ -42,6 +43,48 @@ AUDITED_ROUTES = (
     ("GET", re.compile(r"/containers/(?P<container>.*)/attach/ws", re.S), "attach_ws"),
     ("POST", re.compile(r"(?:/libpod)?/exec/(?P<exec>.*)/start", re.S), "exec"),
     ("POST", re.compile(r"(?P<tunnel>/session|/grpc)"), "tunnel"),
+)
+#: Answers and request bodies that may hold secrets: method, path, the word for them in records, and
+#: the kind of what they are about. Podman has these paths under /libpod too. A name may hold
+#: slashes.
+ANSWERS = (
+    ("GET", "/containers/json", "list", None),
+    ("GET", "/pods/json", "list", None),
+    ("GET", "/images/json", "list", None),
+    ("GET", "/services", "list", None),
+    ("GET", "/tasks", "list", None),
+    ("GET", "/plugins", "list", None),
+    ("GET", "/volumes(?:/json)?", "list", None),
+    ("GET", "/configs", "list", "config"),
+    ("GET", "/secrets(?:/json)?", "list", None),
+    ("GET", "/system/df", "list", None),
+    ("GET", "/events", "events", None),
+    ("GET", "/containers/(.+)/top", "top", "container"),
+    ("GET", "/images/(.+)/history", "history", "image"),
+    ("GET", "/containers/(.+)/json", "inspect", "container"),
+    ("GET", "/exec/(.+)/json", "inspect", "exec"),
+    ("GET", "/pods/(.+)/json", "inspect", "pod"),
+    ("GET", "/images/(.+)/json", "inspect", "image"),
+    ("GET", "/plugins/(.+)/json", "inspect", "plugin"),
+    ("GET", "/services/(.+)", "inspect", "service"),
+    ("GET", "/tasks/(.+)", "inspect", "task"),
+    ("GET", "/configs/(.+)", "inspect", "config"),
+    ("GET", "/secrets/(.+)", "inspect", "secret"),
+    ("GET", "/volumes/(.+)", "inspect", "volume"),
+    ("POST", "/build", "build", None),
+    ("POST", "/containers/create", "create", "container"),
+    ("POST", "/containers/(.+)/exec", "create", "container"),
+    ("POST", "/commit", "create", "image"),
+    ("POST", "/pods/create", "create", "pod"),
+    ("POST", "/services/create", "create", "service"),
+    ("POST", "/configs/create", "create", "config"),
+    ("POST", "/secrets/create", "create", "secret"),
+    ("POST", "/volumes/create", "create", "volume"),
+    ("POST", "/containers/(.+)/update", "update", "container"),
+    ("POST", "/services/(.+)/update", "update", "service"),
+    ("POST", "/configs/(.+)/update", "update", "config"),
+    ("POST", "/secrets/(.+)/update", "update", "secret"),
+    ("PUT", "/volumes/(.+)", "update", "volume"),
 )
 #: GET requests that copy data out of the host. They are recorded like requests that change
 #: something.
@@ -85,6 +128,8 @@ class Route(NamedTuple):
     `endpoint`: logs, attach, attach_ws, exec, tunnel or other.
     `kind` and `name`: the container, exec, service or task whose output is asked for.
     `endless`, `exports`: whether the path is one of ENDLESS, of EXPORTS.
+    `answer`: inspect, list, top, events, history, build, create or update where the answer, or
+    what the client sends, may hold secrets; `kind` and `name` then say what it is about.
     """
 
     path: str
@@ -95,12 +140,18 @@ class Route(NamedTuple):
     name: str = ""
     endless: bool = False
     exports: bool = False
+    answer: str = ""
     podman_version: str = ""  # the version segment, if Docker's router knows none such
 
     @property
     def audited(self) -> bool:
         """Whether container output flows in the answer, in a form that can be read."""
         return self.endpoint not in ("other", "tunnel")
+
+    @property
+    def has_scanned_body(self) -> bool:
+        """Whether what the client sends may hold secrets; a build sends its files as an archive."""
+        return self.answer in ("create", "update")
 
     @property
     def reads_log(self) -> bool:
@@ -114,7 +165,11 @@ class Route(NamedTuple):
 
         The first parameter of that name decides; it is true unless it says no.
         """
-        return says_yes(next((value for key, value in self.parameters() if key == name), ""))
+        return says_yes(self.first(name))
+
+    def first(self, name: str) -> str:
+        """The value of the first parameter of that name; empty if there is none."""
+        return next((value for key, value in self.parameters() if key == name), "")
 
     def parameters(self) -> Iterator[tuple[str, str]]:
         """The query's parameters, decoded, one at a time: a list of 500,000 would fill 100 MB."""
@@ -123,11 +178,12 @@ class Route(NamedTuple):
             yield urllib.parse.unquote_plus(name), urllib.parse.unquote_plus(value)
 
     def brief(self) -> Route:
-        """The same, as small as an exchange can do with: path and name cut, a query if audited."""
+        """The same, as small as an exchange can do with: path and name cut, the query if needed."""
+        asks = self.audited or self.answer == "build"
         return self._replace(
             path=cut_path(self.path),
             name=cut_path(self.name),
-            query=self.query if self.audited else "",
+            query=self.query if asks else "",
             authority=None,
             podman_version="",
         )
@@ -168,7 +224,36 @@ def route_of(method: str, path: str, query: str, authority: bytes | None) -> Rou
         if match:
             kind, name = next((k, v) for k, v in match.groupdict().items() if v is not None)
             return Route(path, query, authority, endpoint, kind, name, endless, exports)
-    return Route(path, query, authority, "other", endless=endless, exports=exports)
+    word, subject, name = answer_of(method, path)
+    route = Route(path, query, authority, "other", subject, name, endless, exports, word)
+    return route._replace(name=route.first("name")) if word == "create" and not name else route
+
+
+def answer_of(method: str, path: str) -> tuple[str, str | None, str]:
+    """What ANSWERS says of a request: the word for it, the kind of what it is about, its name."""
+    if path.startswith(LIBPOD):
+        path = path[len(LIBPOD) :]
+    first = path.split("/", 2)[1] if path[:1] == "/" else ""
+    for pattern, word, kind in ANSWER_PATTERNS.get((method, first), ()):
+        match = pattern.fullmatch(path)
+        if match:
+            return word, kind, match[1] if pattern.groups else ""
+    return "", None, ""
+
+
+AnswerPattern = tuple[re.Pattern[str], str, Optional[str]]
+
+
+def answer_patterns() -> dict[tuple[str, str], list[AnswerPattern]]:
+    """The rows of ANSWERS by method and first segment, so that a request is held to few of them."""
+    patterns: dict[tuple[str, str], list[AnswerPattern]] = {}
+    for method, path, word, kind in ANSWERS:
+        first = re.split(r"\W", path)[1]
+        patterns.setdefault((method, first), []).append((re.compile(path, re.S), word, kind))
+    return patterns
+
+
+ANSWER_PATTERNS = answer_patterns()
 
 
 def seeming_request(raw: bytes) -> tuple[bytes | None, str | None]:

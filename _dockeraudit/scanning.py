@@ -41,7 +41,7 @@ ENTER = re.compile(rb"\r(?!\n)")  # what the Enter key of a terminal sends
 
 
 class ScanBudget:
-    """What all streams share: the bytes that they may queue beyond their own shares."""
+    """Bytes that many share: streams beyond their own shares, or large heads under way."""
 
     def __init__(self, total: int = TOTAL_SHARE) -> None:
         self._left = total
@@ -118,13 +118,13 @@ class StreamScanner:
         self._held = 0  # bytes in carries, as of the last item
         self._charged = 0  # bytes taken from the budget
         self._running = False
+        self._handed_on = False  # a job is queued for a worker
         self._slow = False  # the last scan took longer than QUICK_SCAN
         self._inspected = False
         self._tty: bool | None = None
         self._give_up = time.monotonic() + INSPECT_WAIT
-        self._undecided: StreamDemuxer | None = (
-            None  # the output's, while `inspected` may change it
-        )
+        #: the output's decoder, while `inspected` may change how it reads
+        self._undecided: StreamDemuxer | None = None
         self._skipping = 0  # bytes passed unscanned in the current gap
         self._skipping_since = 0.0
         self._texts: dict[str, TextScanner] = {}
@@ -149,13 +149,11 @@ class StreamScanner:
         """Audit bytes that have been delivered."""
         if isinstance(decoder, StreamDemuxer) and decoder.undecided:
             self._undecided = decoder
-            self._decide(decoder)
+            self._decide(decoder, len(payload))
         decoded = payload if isinstance(payload, Decoded) else decode(decoder, payload)
         self.bytes += decoded.size
         self.records.progress(decoded.size, decoded.frames)
         self._enqueue(decoder, decoded.pieces)
-        if self._undecided is not None:
-            self._decide(self._undecided)
         self.restless = True
 
     def silence(self) -> None:
@@ -173,6 +171,7 @@ class StreamScanner:
         output = decoders[0]
         if isinstance(output, StreamDemuxer) and output.undecided:
             self._await_inspection(output)
+            self._give_up = 0.0
             self._decide(output)
         for decoder in decoders:
             self._enqueue(decoder, decoder.end())
@@ -192,11 +191,14 @@ class StreamScanner:
                     lambda: self._inspected, max(0.0, self._give_up - time.monotonic())
                 )
 
-    def _decide(self, decoder: StreamDemuxer) -> None:
-        """Tell the decoder how the output is framed, once that is known, or nothing can wait."""
+    def _decide(self, decoder: StreamDemuxer, coming: int = 0) -> None:
+        """Tell the decoder how the output is framed, once that is known, or nothing can wait.
+
+        `coming`: bytes that would have to wait, too.
+        """
         before, frames = decoder.framing, decoder.frames
-        waits = decoder.held <= OWN_SHARE and time.monotonic() < self._give_up
-        if before is None and waits and not self._inspected:
+        room = decoder.held + coming <= OWN_SHARE
+        if before is None and room and not self._inspected and time.monotonic() < self._give_up:
             return
         if before is not None and self._tty is None:
             return
@@ -285,9 +287,22 @@ class StreamScanner:
     # -- the scanning side
 
     def _submit(self) -> None:
+        """Have a worker go on; scan here if none can, rather than not at all.
+
+        An executor that has been shut down takes no job. One that can start no thread raises, too,
+        and keeps the job.
+        """
+        self._handed_on = True
         try:
-            self._executor.submit(self._job)
-        except RuntimeError:  # the executor has been shut down: scan here, rather than not at all
+            self._executor.submit(self._work)
+        except RuntimeError:
+            self._work()
+
+    def _work(self) -> None:
+        """Go on, unless another thread does already."""
+        with self._changed:
+            handed_on, self._handed_on = self._handed_on, False
+        if handed_on:
             self._job()
 
     def _job(self) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import struct
 import urllib.parse
-from collections import deque
 from typing import Any, NamedTuple, Union
 
 from _dockeraudit.http1 import CHUNK_LINE, ChunkedReader, ResponseHead
@@ -217,7 +216,7 @@ class RecentBytes:
     def __init__(self) -> None:
         #: bytes of a frame's payload with which the block begins, and their type; the block; how
         #: many bytes of it are chunked coding, and how many of these end the chunk before
-        self._blocks: deque[tuple[int, str, bytes | bytearray, int, int]] = deque()
+        self._blocks: list[tuple[int, str, bytes | bytearray, int, int]] = []
         self._size = 0
         self._joined = bytearray()  # the last block, if it may grow
 
@@ -263,7 +262,7 @@ class RecentBytes:
             if self._size - size < REREAD:
                 return
             self._size -= size
-            self._blocks.popleft()
+            del self._blocks[0]
 
 
 def dechunked(block: bytes, end: int, chunk_rest: int) -> bytes:

@@ -42,7 +42,9 @@ LOSS_KEYS_LIMIT = 100_000  # losses told apart for a state file; 1.7 MB
 OTHERS = "(others)"
 HOUR = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3])")
 #: What a finding_update may say better than its finding.
-UPDATED_FIELDS = ("pattern", "rule", "severity", "fingerprint", "redacted_match", "placeholder")
+UPDATED_FIELDS = (
+    "pattern", "rule", "severity", "fingerprint", "redacted_match", "placeholder", "env", "masked",
+)  # fmt: skip
 
 #: What was not recorded or not scanned, as the texts for people say it.
 LOSSES = {
@@ -190,6 +192,7 @@ class AuditSummary:
             container.container_id,
             reader.client,
             "output" if endpoint in OUTPUT_ENDPOINTS else endpoint,
+            record.get("masked") is True,
         )
         for tally in (secret, container, reader, self._sighting(secret, seen)):
             tally.add(count, timestamp)
@@ -197,8 +200,9 @@ class AuditSummary:
         container.severities[secret.severity] += count
         self.findings[secret.severity] += count
         self._count_hour(timestamp[:13], secret.severity, count)
-        stream, line = text_of(record.get("stream_type")), number_of(record.get("line"))
-        self.recent.append(Finding(timestamp, secret, container, reader.client, stream, line))
+        place = f"{text_of(record.get('stream_type'))}, line {number_of(record.get('line')):,}"
+        place = place if seen.where == "output" else seen.where
+        self.recent.append(Finding(timestamp, secret, container, reader.client, place))
 
     def _secret(self, record: Mapping[str, Any]) -> Secret:
         """The secret that a finding is of; beyond the limit one for all others of its severity."""
@@ -219,6 +223,7 @@ class AuditSummary:
             )
             new = Secret(fingerprint, rule, pattern, severity, redacted)
             new.placeholder = bool(record.get("placeholder"))
+            new.env = text_of(record.get("env"))
         self._distinct[kind] += 1
         return self.secrets.setdefault(key, new)
 
@@ -427,8 +432,9 @@ def news_digest(text: str) -> str:
 
 def secret_news(secret: Secret, seen: Seen) -> str:
     """The digest of a secret in a container seen by a reader."""
-    where = "" if seen.where == "output" else f" {seen.where}"
-    return news_digest(f"{secret.fingerprint} {secret.rule} {seen.container} {seen.client}{where}")
+    how = "" if seen.where == "output" else f" {seen.where}"
+    how += " masked" if seen.masked else ""
+    return news_digest(f"{secret.fingerprint} {secret.rule} {seen.container} {seen.client}{how}")
 
 
 def stream_key(record: Mapping[str, Any]) -> tuple[str, Any]:

@@ -36,18 +36,21 @@ class Seen(NamedTuple):
     """One way in which a secret was seen: in which container, by whom, and where.
 
     `where`: "output" for the container's own output, else the endpoint of the engine's answer.
+    `masked`: the client got asterisks in its place.
     """
 
     container: str
     client: str
     where: str
+    masked: bool = False
 
 
 class Secret(Tally):
     """A distinct credential: one fingerprint under one rule, and how often it was seen where."""
 
     __slots__ = (
-        "fingerprint", "rule", "pattern", "severity", "redacted", "placeholder", "sightings",
+        "fingerprint", "rule", "pattern", "severity", "redacted", "placeholder", "env",
+        "sightings",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +63,7 @@ class Secret(Tally):
         self.severity = severity
         self.redacted = redacted
         self.placeholder = False  # a default or an example rather than a secret
+        self.env = ""  # the container's variable whose value it is
         self.sightings: dict[Seen, Tally] = {}
 
     def by_container(self) -> Counter[str]:
@@ -67,12 +71,12 @@ class Secret(Tally):
         return self._counts("container")
 
     def by_client(self) -> Counter[str]:
-        """How often read by each client."""
-        return self._counts("client")
-
-    def by_where(self) -> Counter[str]:
-        """How often in the container's output and in each kind of answer."""
-        return self._counts("where")
+        """How often read by each client that got it unmasked."""
+        counts: Counter[str] = Counter()
+        for seen, tally in self.sightings.items():
+            if not seen.masked:
+                counts[seen.client] += tally.count
+        return counts
 
     def _counts(self, side: str) -> Counter[str]:
         counts: Counter[str] = Counter()
@@ -123,6 +127,11 @@ class Refusal(NamedTuple):
     client: str
 
     @property
+    def request(self) -> str:
+        """Method and path; of a connection that was refused before a request neither is known."""
+        return f"{self.method} {self.path}".strip() or "a connection"
+
+    @property
     def only_learned(self) -> bool:
         """Whether the request was let through in learn mode."""
         return self.event == "would_deny"
@@ -135,5 +144,4 @@ class Finding(NamedTuple):
     secret: Secret
     container: LeakingContainer
     client: str
-    stream: str
-    line: int
+    place: str  # the stream and its line, or the answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from _dockeraudit.summary import LOSSES, AuditSummary, secret_news
@@ -27,6 +27,7 @@ COLOURS = {
 NAMES = 3  # containers or readers named in a line; --secret has them all
 ROWS = 20  # rows of each table for people; --all and --json have them all
 ALL_ROWS = 1_000  # rows where one secret was asked for
+NAME_WIDTH = 27  # columns of a rule's or container's name where none needs more
 ALIKE = 5  # secrets of one rule from which on they share an entry
 LEAST_WIDTH = 60  # columns that a report takes however narrow the terminal is
 INDENT = " " * 9
@@ -37,6 +38,7 @@ class Look(NamedTuple):
 
     `rows`: of each table; `grouped`: secrets of one rule share an entry where they are many;
     `new`: digests of what no earlier report has told, None where nothing is known of earlier ones.
+    `name_width`: columns of the names in the table that is being written.
     """
 
     colour: bool = False
@@ -44,6 +46,13 @@ class Look(NamedTuple):
     rows: int = ROWS
     grouped: bool = True
     new: frozenset[str] | None = None
+    name_width: int = NAME_WIDTH
+
+    def with_names(self, names: Iterable[str], others: int) -> Look:
+        """A column of names as wide as the longest, if the other columns leave so much."""
+        longest = max((columns(printable(name)) for name in names), default=0)
+        room = max(12, self.width - others)
+        return self._replace(name_width=min(room, max(NAME_WIDTH, longest)))
 
     def paint(self, text: str, kind: str) -> str:
         """The text in its colour."""
@@ -133,6 +142,7 @@ def leaks(title: str, secrets: Sequence[Secret], summary: AuditSummary, look: Lo
     entries = grouped(secrets) if look.grouped and not summary.choice.secret else each(secrets)
     if not entries:
         return []
+    look = look.with_names((entry[0].pattern for entry in entries[: look.rows]), 53)
     kind = "new" if title.startswith("New") else "title"
     lines = ["", look.paint(title, kind)]
     for entry in entries[: look.rows]:
@@ -172,17 +182,21 @@ def secret_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]
     """A distinct secret: what, how often, when, where, and who saw it."""
     head = secret_head(secret, look)
     times = f"{INDENT}{minute(secret.first)} to {minute(secret.last)}"
-    if secret.placeholder:
-        times += "; a placeholder, no secret"
-    lines = [head, fit(times, look.width)]
+    lines = [head, fit("; ".join([times, *secret_remarks(secret)]), look.width)]
     if summary.choice.secret:
         return lines + sighting_lines(secret, summary, look)
     return lines + where_lines([secret], summary, look.width)
 
 
+def secret_remarks(secret: Secret) -> list[str]:
+    """What is particular about a secret."""
+    remarks = ["a placeholder, no secret"] if secret.placeholder else []
+    return remarks + ([f"its variable {secret.env}"] if secret.env else [])
+
+
 def secret_head(secret: Secret, look: Look) -> str:
     """The line that begins a secret's entry."""
-    pattern = pad(secret.pattern, max(12, look.width - 53))
+    pattern = pad(secret.pattern, look.name_width)
     head = f"  {fit(secret.severity, 6):6} {pattern} {pad(secret.redacted, 9)}"
     head += f" {secret.count:>8,} x  "
     return look.paint(head, secret.severity) + fit(secret.fingerprint or "end not seen", 17)
@@ -192,7 +206,7 @@ def group_lines(secrets: Sequence[Secret], summary: AuditSummary, look: Look) ->
     """Many secrets of one rule in one entry."""
     first = secrets[0]
     total = sum(secret.count for secret in secrets)
-    head = f"  {fit(first.severity, 6):6} {pad(first.pattern, max(12, look.width - 53))}"
+    head = f"  {fit(first.severity, 6):6} {pad(first.pattern, look.name_width)}"
     head += f" {counted(len(secrets), 'secret'):>15} {total:>11,} x"
     begin, end = min(secret.first for secret in secrets), max(secret.last for secret in secrets)
     lines = [look.paint(fit(head, look.width), first.severity)]
@@ -206,40 +220,53 @@ def where_lines(secrets: Sequence[Secret], summary: AuditSummary, width: int) ->
     """In which containers some secrets are, in which answers, and who read them."""
     inside: Counter[str] = Counter()
     clients: Counter[str] = Counter()
-    answers: Counter[str] = Counter()
     for secret in secrets:
         inside.update(secret.by_container())
         clients.update(secret.by_client())
-        answers.update(secret.by_where())
     names = [summary.label_of(container) for container, _ in inside.most_common(NAMES)]
     lines = [named_line("in", names, len(inside), width)]
-    if set(answers) - {"output"}:
-        lines.append(fit(f"{INDENT}{answers_text(answers)}", width))
+    ways = ways_text(secrets)
+    if ways:
+        lines.append(fit(f"{INDENT}{ways}", width))
+    if not clients:
+        return [*lines, f"{INDENT}read by nobody: everybody got asterisks"]
     readers = [client for client, _ in clients.most_common(NAMES)]
     return [*lines, named_line("read by", readers, len(clients), width)]
 
 
-def answers_text(answers: Mapping[str, int]) -> str:
-    """How often in the container's own output, and how often in which answers of the engine."""
-    parts = [
-        f"in its log {count:,} x" if where == "output" else f"in {where} {count:,} x"
-        for where, count in sorted(answers.items(), key=lambda item: (item[0] != "output", item))
-    ]
-    return ", ".join(parts)
+def ways_text(secrets: Iterable[Secret]) -> str:
+    """How often some secrets were in a log, and in which answers of the engine to how many readers.
+
+    Nothing where all of it was in a log, as it mostly is, and reached its readers unmasked.
+    """
+    counts: Counter[tuple[bool, str, bool]] = Counter()
+    clients: dict[tuple[bool, str, bool], set[str]] = {}
+    for secret in secrets:
+        for seen, tally in secret.sightings.items():
+            way = (seen.where != "output", seen.where, seen.masked)
+            counts[way] += tally.count
+            clients.setdefault(way, set()).add(seen.client)
+    parts = []
+    for answer, where, masked in sorted(counts):
+        part = f"in {where if answer else 'its log'} {counts[answer, where, masked]:,} x"
+        readers = counted(len(clients[answer, where, masked]), "reader")
+        part += " as asterisks" if masked else ""
+        parts.append(part + (f" to {readers}" if answer or masked else ""))
+    return ", ".join(parts) if set(counts) - {(False, "output", False)} else ""
 
 
 def sighting_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]:
     """Every way in which one secret was seen."""
     known = sorted(secret.sightings.items(), key=lambda item: (-item[1].count, item[0]))
-    elsewhere = any(seen.where != "output" for seen in secret.sightings)
+    with_ways = any(seen.where != "output" or seen.masked for seen in secret.sightings)
+    title = "           times  last seen         container                 "
+    title += pad("in", 17) if with_ways else ""
     rows = []
     for seen, tally in known:
         label = pad(summary.label_of(seen.container), 24)
-        where = pad("its log" if seen.where == "output" else seen.where, 9) if elsewhere else ""
-        row = f"{tally.count:>10,} x  {minute(tally.last)}  {label}  {where}"
-        rows.append(row + seen.client)
-    title = "           times  last seen         container                 "
-    title += "in       " if elsewhere else ""
+        way = "its log" if seen.where == "output" else seen.where
+        way = pad(way + (", masked" if seen.masked else ""), 17) if with_ways else ""
+        rows.append(f"{tally.count:>10,} x  {minute(tally.last)}  {label}  {way}{seen.client}")
     title = fit(title + "read by", look.width)
     return table(title, rows, look._replace(rows=max(look.rows, ALL_ROWS)))[1:]
 
@@ -263,9 +290,11 @@ def named_line(what: str, names: Sequence[str], total: int, width: int = WIDTH) 
 def other_tables(summary: AuditSummary, look: Look) -> list[str]:
     """Containers, readers and refused requests."""
     who = "Who saw these findings" if summary.choice.of_findings else "Who read these streams"
+    containers = summary.worst_containers()
+    named = look.with_names((one.label for one in containers[: look.rows]), 50)
     lines = table(
         look.paint("Which containers leak most", "title"),
-        [container_line(container, look.width) for container in summary.worst_containers()],
+        [container_line(container, named) for container in containers],
         look,
     )
     lines += table(
@@ -294,14 +323,14 @@ def table(title: str, rows: Iterable[str], look: Look = PLAIN) -> list[str]:
     return lines
 
 
-def container_line(container: LeakingContainer, width: int = WIDTH) -> str:
+def container_line(container: LeakingContainer, look: Look) -> str:
     """A container with its findings."""
     graded = ", ".join(
         f"{container.severities[name]:,} {name}"
         for name in SEVERITY_RANK
         if container.severities[name]
     )
-    return f"{container.count:>11,}  {pad(container.label, max(30, width - 52))}  {graded}"
+    return f"{container.count:>11,}  {pad(container.label, look.name_width)}  {graded}"
 
 
 def reader_line(reader: Reader) -> str:
@@ -314,10 +343,10 @@ def reader_line(reader: Reader) -> str:
 
 def refusal_line(refusal: Refusal, tally: Tally, width: int = WIDTH) -> str:
     """A refused request; a long path is cut so that method and rule stay."""
-    begin = f"{tally.count:>11,}  {fit(refusal.client, 30)}: {fit(refusal.method, 10)} "
+    begin = f"{tally.count:>11,}  {fit(refusal.client, 30)}: "
     end = f", rule {fit(refusal.rule, 24)}"
     room = max(12, width - columns(begin) - columns(end))
-    return begin + fit_middle(shorten_ids(refusal.path), room) + end
+    return begin + fit_middle(shorten_ids(refusal.request), room) + end
 
 
 def loss_lines(summary: AuditSummary, look: Look) -> list[str]:

@@ -8,13 +8,11 @@ that a damaged file is an error and not a text without findings.
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import errno
 import gzip
 import importlib
 import io
-import lzma
 import os
 import sys
 import zipfile
@@ -45,12 +43,21 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 LONGEST_START = max(map(len, [*MAGICS, *(mark for mark, _ in MARKS)]))
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python that was built without it
+
+    class LZMAError(Exception):  # type: ignore[no-redef]
+        """Never raised."""
+
+
 #: What reading such a file may raise.
 READ_ERRORS = (
-    OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError,
+    OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, NotImplementedError,
     RuntimeError, ValueError,
 )  # fmt: skip
 EXIT_OUTPUT = 74  # sysexits.h, EX_IOERR: the output could not be written
+TEXT_BYTES = frozenset((*range(0x20, 0x7F), *b"\t\r\n"))  # of a text in ASCII
 BLOCK_SIZE = 64 << 10  # bytes that are decoded at once
 
 
@@ -171,21 +178,29 @@ def first_bytes(file: Any) -> bytes:
 def as_utf8(file: Any, start: bytes) -> Any:
     """A text as UTF-8, where a byte order mark or its first letters say it is UTF-16 or -32."""
     encoding = next((name for mark, name in MARKS if start.startswith(mark)), None)
-    if encoding is None and len(start) >= 4:
-        letters = bytes(start[:4])
-        if letters[0] and letters[2] and not letters[1] and not letters[3]:
-            encoding = "utf-16-le"
-        elif letters[1] and letters[3] and not letters[0] and not letters[2]:
-            encoding = "utf-16-be"
+    encoding = encoding or unmarked_encoding(start)
     return io.BufferedReader(DecodedReader(file, encoding)) if encoding else file
+
+
+def unmarked_encoding(start: bytes) -> str | None:
+    """The encoding of a text in UTF-16 without a mark: every other byte of ASCII letters is NUL."""
+    start = start[: len(start) // 2 * 2]
+    for encoding, letters, nuls in (
+        ("utf-16-le", start[0::2], start[1::2]),
+        ("utf-16-be", start[1::2], start[0::2]),
+    ):
+        if len(letters) > 1 and not any(nuls) and all(one in TEXT_BYTES for one in letters):
+            return encoding
+    return None
 
 
 class ZipReader(io.RawIOBase):
     """The texts of a zip archive's files, one after the other, a newline between two."""
 
     def __init__(self, file: Any) -> None:
-        data = file if file.seekable() else io.BytesIO(file.read())
-        self._archive = zipfile.ZipFile(data)
+        if not file.seekable():
+            raise ValueError("a .zip cannot be read from a pipe; name the file")
+        self._archive = zipfile.ZipFile(file)
         self._blocks = self._read()
         self._left = b""
 
@@ -209,20 +224,26 @@ class ZipReader(io.RawIOBase):
         return len(taken)
 
 
-def open_zstd(file: Any) -> Any:
-    """A .zst file's text: the standard library reads it from Python 3.14 on."""
-    try:
-        zstd = importlib.import_module("compression.zstd")
-    except ImportError:
-        raise ValueError("Python 3.14 or newer reads .zst files; unpack it first") from None
-    return zstd.ZstdFile(file)
+def optional_opener(module: str, name: str, lacking: str) -> Callable[[Any], Any]:
+    """Opens a file by a class of a module that this Python may lack; `lacking`: what is said then."""
+
+    def open_packed(file: Any) -> Any:
+        try:
+            opener = getattr(importlib.import_module(module), name)
+        except ImportError:
+            raise ValueError(f"{lacking}; unpack it first") from None
+        return opener(file)
+
+    return open_packed
 
 
 DECOMPRESSORS: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda file: gzip.GzipFile(fileobj=file),
-    ".xz": lzma.LZMAFile,
-    ".bz2": bz2.BZ2File,
-    ".zst": open_zstd,
+    ".xz": optional_opener("lzma", "LZMAFile", "this Python was built without lzma"),
+    ".bz2": optional_opener("bz2", "BZ2File", "this Python was built without bz2"),
+    ".zst": optional_opener(
+        "compression.zstd", "ZstdFile", "Python 3.14 or newer reads .zst files"
+    ),
     ".zip": lambda file: io.BufferedReader(ZipReader(file)),
 }
 

@@ -102,8 +102,8 @@ class TextScanner:
     Complete lines are scanned as they come. The unfinished line waits in the carry for its
     newline, for silence (`settle`), for CARRY_LIMIT, or for the text's end. What is found on it
     during a silence is recorded as `partial` and updated when the line ends: with the rule and
-    the secret that the whole line gives. Lines that may name a secret on the next line wait in
-    the carry, too.
+    the secret that the whole line gives. Before it, the carry keeps lines that may name a secret
+    on the next line; what is on them has been reported.
     """
 
     def __init__(self, scanner: Scanner, records: FindingRecords, stream_type: str) -> None:
@@ -114,7 +114,8 @@ class TextScanner:
         self._scan = scanner.scan_lines
         self._undecided = scanner.undecided
         self._decided = 0  # a match that starts before this offset of the carry was dealt with
-        self._claimed = 0  # and one whose secret does: it is a part of one that was
+        self._claimed = 0  # and one whose secret does: it is that, or a part of it
+        self._names = 0  # bytes of the lines in the carry that may name a secret on the next line
         self._settled = 0  # bytes of the carry that a silence has looked at
         self._provisional: list[Provisional] = []
         self._key: KeyBody | None = None
@@ -129,10 +130,10 @@ class TextScanner:
         cut = data.rfind(b"\n") + 1
         if cut:
             block = bytes(self.carry) + data[:cut] if self.carry else data[:cut]
-            keep = self._undecided(block)
-            if keep:
-                self._finish(block[:keep])
-            self.carry = bytearray(block[keep:] + data[cut:])
+            names = self._undecided(block)
+            self._finish(block, names)
+            self.carry = bytearray(block[names:])
+            self.carry += data[cut:]
         else:
             self.carry += data
         while len(self.carry) > CARRY_LIMIT:
@@ -164,7 +165,7 @@ class TextScanner:
     def cut(self, newlines: int) -> None:
         """Bytes with so many line ends passed unscanned: what came before them is final."""
         if self.carry:
-            self._finish(bytes(self.carry))
+            self._finish(bytes(self.carry), len(self.carry))
             self.carry = bytearray()
         self._finish_key(complete=False)
         self.lines += newlines
@@ -176,13 +177,14 @@ class TextScanner:
 
     # -- what is final
 
-    def _finish(self, block: bytes) -> None:
-        """Report lines that are complete, or end with the text."""
+    def _finish(self, block: bytes, names: int) -> None:
+        """Report lines that are complete, or end with the text; those from `names` on are kept."""
         matches = self._scan(block)
         if matches or self._provisional or self._key:
             self._report(block, matches, self._take_known(matches, len(block)))
-        self.lines += count_lines(block)
-        self._forget(len(block))
+        self.lines += count_lines(block[:names])
+        self._forget(names)
+        self._names = self._claimed = self._settled = len(block) - names
 
     def _window(self, size: int) -> None:
         """Decide the beginning of a long line, all but its end, which the next window begins with.
@@ -211,10 +213,10 @@ class TextScanner:
     ) -> None:
         """Record the block's matches; a match that reaches `open_end` goes on behind the block."""
         line, counted = self.lines + 1, 0
-        skip = self._key_body(block, 0)
+        skip = self._key_body(block, self._names)
         for number, match in enumerate(matches):
             before = known.get(number)
-            if match.start < skip or (before is None and self._is_decided(match)):
+            if match.secret_start < skip or (before is None and self._is_decided(match)):
                 continue
             known.pop(number, None)
             line += block.count(b"\n", counted, match.start)
@@ -231,7 +233,7 @@ class TextScanner:
             self._withdraw(before.handle)
 
     def _is_decided(self, match: Match) -> bool:
-        """Whether a match was dealt with in a window before, or is a part of one that was."""
+        """Whether a match was dealt with before, or is a part of one that was."""
         return match.start < self._decided or match.secret_start < self._claimed
 
     def _complete(self, block: bytes, match: Match, line: int, before: Provisional | None) -> Any:
@@ -304,6 +306,7 @@ class TextScanner:
         self._decided = max(0, self._decided - size)
         self._claimed = max(0, self._claimed - size)
         self._settled = max(0, self._settled - size)
+        self._names = max(0, self._names - size)
         for provisional in self._provisional:
             provisional.match = moved(provisional.match, -size)
 
@@ -314,7 +317,7 @@ class TextScanner:
         return (
             self._key is not None
             and len(self.carry) <= CARRY_KEPT
-            and KEY_TEXT.fullmatch(self.carry.strip(KEY_EDGES)) is not None
+            and KEY_TEXT.fullmatch(self.carry[self._names :].strip(KEY_EDGES)) is not None
         )
 
     def _key_body(self, block: bytes, pos: int) -> int:

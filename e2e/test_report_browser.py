@@ -317,7 +317,9 @@ def test_it_prints_on_white_with_nothing_cut(browser, folder):
     assert browser.run(CONTRAST)[0][0] >= 4.5
 
 
-def test_the_live_page_shows_what_runs_now(browser, folder, start_proxy):
+@pytest.fixture
+def live_proxy(folder, start_proxy):
+    """A proxy with an admin listener, one stream with a finding open: the page's address, its end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -337,32 +339,40 @@ def test_the_live_page_shows_what_runs_now(browser, folder, start_proxy):
                 b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
             )
             proxy.wait_records("finding")
-            for width in WIDTHS:
-                browser.open(f"http://127.0.0.1:{port}/", width)
-                assert browser.run("document.documentElement.scrollWidth") <= width
-            now, latest = (
-                browser.run("document.querySelector('#now').innerText"),
-                browser.run("document.querySelector('#latest').innerText"),
-            )
-            head = browser.told("Network.responseReceived")[0]["response"]["headers"]
-            assert head["X-Frame-Options"] == "DENY" and head["X-Content-Type-Options"] == "nosniff"
-            assert (
-                "The engine answers. The audit log is written." in now
-                and "web" in now
-                and "logs" in now
-            )
-            assert "Password" in latest and "hunter22" not in browser.run(
-                "document.documentElement.outerHTML"
-            )
-            browser.run("document.querySelector('nav a[href=\"\"]').click()")
+            yield f"http://127.0.0.1:{port}/", client
         proxy.wait_records("stream_close")
-        wait_for(
-            lambda: "No stream is open" in str(reloaded(browser, port)),
-            "the page without the stream",
+
+
+def test_the_live_page_shows_what_runs_now(browser, live_proxy):
+    url, _ = live_proxy
+    for width in WIDTHS:
+        browser.open(url, width)
+        assert browser.run("document.documentElement.scrollWidth") <= width
+    now = browser.run("document.querySelector('#now').innerText")
+    latest = browser.run("document.querySelector('#latest').innerText")
+    head = browser.told("Network.responseReceived")[0]["response"]["headers"]
+    assert head["X-Frame-Options"] == "DENY" and head["X-Content-Type-Options"] == "nosniff"
+    assert "The engine answers. The audit log is written." in now
+    assert "web" in now and "logs" in now
+    assert "Password" in latest and "stdout, line 1" in latest
+    assert "hunter22" not in browser.run("document.documentElement.outerHTML")
+
+
+def test_the_live_page_refreshes_itself_and_keeps_its_place(live_proxy):
+    url, client = live_proxy
+    with Browser() as browser:
+        browser.open(url, 1440, height=400)
+        assert "No stream is open" not in browser.run("document.querySelector('#now').innerText")
+        browser.run(
+            "document.querySelector('#time-fold').open = false;"
+            "document.querySelector('#learned-fold')?.toggleAttribute('open', true);"
+            "scrollTo(0, 150); window.sameDocument = true"
         )
-
-
-def reloaded(browser, port):
-    """The page's first section, loaded anew."""
-    browser.open(f"http://127.0.0.1:{port}/", 800)
-    return browser.run("document.querySelector('#now').innerText")
+        client.close()
+        wait_for(
+            lambda: "No stream is open" in browser.run("document.querySelector('#now').innerText"),
+            "the page to refresh itself",
+        )
+        kept = "[window.sameDocument, document.querySelector('#time-fold').open, scrollY]"
+        assert browser.run(kept) == [True, False, 150]
+        assert not browser.told("Log.entryAdded") + browser.told("Runtime.exceptionThrown")

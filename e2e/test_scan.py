@@ -333,6 +333,37 @@ def test_all_containers_are_scanned_and_failures_named(engine):
     assert "scanned web: " in err and "3 of 6 scanned" in err
 
 
+def test_named_containers_alone_are_scanned(engine):
+    upstream = ("--upstream", engine.path)
+    status, records, err = scan(*upstream, "--containers", "web", BY_NAME["tty"])
+    assert status == 1 and "2 of 2 scanned" in err
+    names = [record["container_name"] for record in of(records, "stream_close")]
+    assert sorted(names) == ["tty", "web"]
+    status, records, err = scan(*upstream, "--containers", "wbe")
+    assert status == 69 and "has no container 'wbe'; there are: web, tty, " in err
+    assert of(records, "stream_close") == []
+
+
+@slow
+def test_a_person_is_told_what_a_scan_waits_for_and_what_it_found():
+    ours, theirs = pty.openpty()
+    with start(stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while b"type or paste" not in shown:
+            shown += os.read(ours, 65536)
+        os.write(ours, b"key " + AWS + b"\n\x04")
+        try:
+            while True:
+                shown += os.read(ours, 65536)
+        except OSError:
+            pass  # the end of a terminal
+        os.close(ours)
+        assert process.wait(30) == 1
+    assert b"standard input" in shown and b"line 1" in shown
+    assert b"1 secret (1 HIGH) in 1 source" in shown and b'"event"' not in shown
+
+
 @slow
 def test_containers_are_read_several_at_once(engine):
     arrived = threading.Barrier(2, timeout=20)

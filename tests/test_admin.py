@@ -33,7 +33,7 @@ def make_proxy(**settings):
         said=said,
         settings=SimpleNamespace(**{**chosen, **settings}),
         log=SimpleNamespace(counters=lambda: COUNTERS),
-        connections=SimpleNamespace(exchanges=list),
+        connections=SimpleNamespace(exchanges=list, open=lambda: [1, 2], most=1024),
         request_counts=lambda: Counter({("GET", 200): 3, ("other", 400): 1}),
         denied=6,
         diagnostics=SimpleNamespace(say=lambda level, text: said.append(text)),
@@ -102,8 +102,9 @@ def test_metrics_are_in_prometheus_text_format(start):
     assert 'dockeraudit_requests_total{method="other",status="400"} 1' in samples
     assert 'dockeraudit_findings_total{pattern="Say \\"x\\"\\n",severity="HIGH"} 7' in samples
     assert "dockeraudit_engine_up 0" in samples and "dockeraudit_denied_total 6" in samples
+    assert "dockeraudit_connections 2" in samples and "dockeraudit_connections_max 1024" in samples
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) == 13
+    assert len(names) == len(set(names)) == 15
     assert all(any(line.startswith(name) for line in samples) for name in names)
 
 

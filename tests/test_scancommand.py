@@ -10,11 +10,16 @@ import json
 import lzma
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
-from auditrecords import finding, stream, update
+from auditrecords import Terminal, finding, stream, update
 
+import _dockeraudit.found as found_room
+import _dockeraudit.scan as scan_room
+from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.found import FoundSecrets, found_text, lines_text, write_found_csv, write_sarif
+from _dockeraudit.scan import Scan
 from _dockeraudit.terminal import Look
 from _dockeraudit.text import columns
 from conftest import PROGRAM
@@ -178,7 +183,7 @@ def test_records_may_come_in_pieces():
         for at in range(0, len(data), size):
             secrets.feed(data[at : at + size])
         (found,) = secrets.found.values()
-        assert (found.count, found.lines, secrets.severities) == (4, {9: None}, {"HIGH": 4})
+        assert (found.count, found.lines) == (4, {9: None}) and secrets.grave(3)
 
 
 def test_an_update_says_what_was_found():
@@ -188,6 +193,18 @@ def test_an_update_says_what_was_found():
     (found,) = secrets.found.values()
     assert (found.rule, found.severity, found.fingerprint) == ("better", "HIGH", "ee" * 8)
     assert secrets.grave(3) and not found_of(OPENED, cut).grave(3)
+
+
+def test_what_turns_out_to_be_less_grave_does_not_fail():
+    milder = {**update(severity="LOW"), "seq": 7}
+    assert not found_of(OPENED, finding(partial=True), milder).grave(2)
+
+
+def test_more_findings_than_are_kept_still_fail(monkeypatch):
+    monkeypatch.setattr(found_room, "FOUND_LIMIT", 1)
+    low = finding(severity="LOW")
+    secrets = found_of(OPENED, low, finding(seq=6, fingerprint="ee" * 8))
+    assert secrets.grave(3) and "and 1 more finding, counted only" in found_text(secrets)
 
 
 def test_placeholders_are_left_out_and_never_fail():
@@ -221,3 +238,20 @@ def test_lines_are_named_up_to_a_few():
     assert lines_text([7]) == "line 7"
     assert lines_text([9, 3]) == "lines 3, 9"
     assert lines_text(range(1, 11)) == "lines 1, 2, 3, 4, 5, 6 and 4 more"
+
+
+def test_progress_says_percent_and_time_left_once_it_can_be_estimated(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(scan_room.time, "monotonic", lambda: now[0])
+    log = SimpleNamespace(counters=lambda: {"findings": {}})
+    scan = Scan(None, log, Diagnostics("error", Terminal()))
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"x" * 500)
+    scan._announce([str(tmp_path)])
+    assert scan._progress() == "0%, "
+    scan._position, now[0] = 250, 101.0
+    assert scan._progress() == "25%, "
+    now[0] = 110.0
+    assert scan._progress() == "25%, 30 s left, "
+    scan._position = 2000  # a file that has grown
+    assert scan._progress() == "100%, 0 s left, "

@@ -193,6 +193,25 @@ def test_an_executor_that_takes_no_jobs_leaves_nothing_unscanned() -> None:
     assert len(records.findings) == 1 and closed(records)["unscanned"] == 0
 
 
+def test_an_executor_that_can_start_no_thread_scans_nothing_twice() -> None:
+    class Exhausted(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            jobs.append(arguments[0])
+            raise RuntimeError("can't start new thread")
+
+    records, decoder, jobs = RecordedStream(), RawDecoder("tty"), []
+    stream = stream_scanner(Exhausted(1), records)
+    stream._slow = True
+    stream.offer(decoder, SECRET)
+    assert len(records.findings) == len(jobs) == 1
+    stream._running, running = True, stream._running  # as while another thread scans
+    jobs[0]()  # a worker comes late, and finds the job that was kept
+    assert stream._running and not running
+    stream._running = False
+    stream.close((decoder,), "end")
+    closed(records)
+
+
 # -- silence
 
 
@@ -290,6 +309,19 @@ def test_more_output_than_may_wait_is_read_both_ways_until_the_answer_comes(
     assert len(records.findings) == (2 if tty else 3), "the raw text has the second key in pieces"
     assert records.findings[-1]["type"] == ("tty" if tty else "stdout")
     assert close["lines"] == count + 3
+
+
+def test_no_more_than_a_streams_own_share_waits_for_the_inspect(
+    executor: ThreadPoolExecutor,
+) -> None:
+    decoder = StreamDemuxer()
+    stream = stream_scanner(executor, RecordedStream())
+    for size in (OWN_SHARE // 2, OWN_SHARE // 2):
+        stream.offer(decoder, b"x" * size)
+    assert stream.waiting == OWN_SHARE and decoder.framing is None
+    stream.offer(decoder, b"x")
+    assert stream.waiting == 0 and decoder.framing == "unknown"
+    stream.close((decoder,), "end")
 
 
 def test_an_empty_stream_waits_for_nothing(executor: ThreadPoolExecutor) -> None:

@@ -167,8 +167,30 @@ def test_a_secret_in_an_answer_is_told_apart_from_one_in_a_log(tmp_path):
         ("output", 2),
     ]
     out = report([write(tmp_path, records)])[1]
-    assert "in its log 2 x, in inspect 3 x" in out
+    assert "in its log 2 x, in inspect 3 x to 1 reader" in out
     assert "in its log" not in report([write(tmp_path, records[:1])])[1]
+
+
+def test_who_got_asterisks_has_not_read_the_secret(tmp_path):
+    masked = finding(masked=True, client=REMOTE, count=7)
+    out = report([write(tmp_path, [finding(), masked])])[1]
+    assert "in its log 2 x, in its log 7 x as asterisks to 1 reader" in out
+    assert "read by uid 7 (docker)\n" in out
+    out = report([write(tmp_path, [masked])])[1]
+    assert "read by nobody: everybody got asterisks" in out
+    out = report([write(tmp_path, [masked])], secret="abab")[1]
+    assert "its log, masked" in out
+    (secret,) = json_report(masked, folder=tmp_path)["secrets"]
+    assert secret["readers"] == [] and secret["sightings"][0]["masked"] is True
+    told_later = [finding(client=REMOTE), update(finding=1, masked=True, fingerprint="ab" * 8)]
+    assert json_report(*told_later, folder=tmp_path)["secrets"][0]["readers"] == []
+
+
+def test_a_container_s_own_secret_names_its_variable(tmp_path):
+    own = finding(rule="container-env", pattern="Container's Own Secret", env="DB_PASSWORD")
+    assert "; its variable DB_PASSWORD" in report([write(tmp_path, [own])])[1]
+    assert "variable DB_PASSWORD" in report([write(tmp_path, [own])], format="html")[1]
+    assert json_report(own, folder=tmp_path)["secrets"][0]["env"] == "DB_PASSWORD"
 
 
 def test_the_same_credential_is_one_secret_wherever_it_leaks():

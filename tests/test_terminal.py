@@ -136,8 +136,13 @@ def test_a_long_path_is_cut_in_the_middle_and_ids_are_short():
     for width in (80, 160):
         line = refusal_line(*item, width)
         assert columns(line) <= width
-        assert ": POST /containe" in line and line.endswith("/end, rule no-archive")
+        assert ": POST /conta" in line and line.endswith("/end, rule no-archive")
     assert f"/{'a' * 12}/archive/" in line and "a" * 13 not in line
+
+
+def test_a_connection_that_was_refused_has_neither_method_nor_path():
+    (item,) = summary_of(denied(method=None, path=None, rule="allow-from")).refusals()
+    assert refusal_line(*item).endswith(": a connection, rule allow-from")
 
 
 def test_counts_have_plurals(tmp_path):

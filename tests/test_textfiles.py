@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import random
+import sys
 import zipfile
 
 import pytest
@@ -18,6 +19,7 @@ from _dockeraudit.textfiles import (
     open_text,
     plain_size,
     read_failure,
+    unmarked_encoding,
     unpacked,
 )
 
@@ -130,6 +132,33 @@ def test_zstd_is_read_where_python_can_and_named_where_it_cannot(tmp_path):
         return
     (tmp_path / "a.zst").write_bytes(zstd.compress(PLAIN))
     assert read(tmp_path / "a.zst") == PLAIN
+
+
+def test_a_python_without_lzma_says_so(tmp_path, monkeypatch):
+    (tmp_path / "a.xz").write_bytes(FORMS["a.xz"])
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(ValueError, match="built without lzma; unpack it first"):
+        read(tmp_path / "a.xz")
+
+
+def test_a_zip_from_a_pipe_is_not_held_in_memory():
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    with pytest.raises(ValueError, match="from a pipe"):
+        unpacked(Pipe(zipped(a=PLAIN)), "-")
+
+
+@pytest.mark.parametrize(
+    "start, encoding",
+    [
+        (b"a\0b\0c\0", "utf-16-le"), (b"\0a\0b", "utf-16-be"), (b"a\0", None), (b"", None),
+        (b"M\0\x03\0\x04\0", None), (b"\x01\0\0\0\0\0\0\x08", None), (b"ab\0c", None),
+    ],
+)  # fmt: skip
+def test_only_text_is_taken_for_utf_16_without_a_mark(start, encoding):
+    assert unmarked_encoding(start) == encoding
 
 
 def test_a_missing_file_a_folder_and_standard_input_are_named(tmp_path):
