@@ -778,8 +778,10 @@ PEM_BASE64 = token("private-key-base64", "Private key, base64 of PEM",
                    " ".join(base64_head(f"-----BEGIN {kind}PRIVATE KEY") + "{b40,}[==|=|]"
                             for kind in PRIVATE_KEY_HEADERS),
                    "RFC 7468 inside RFC 4648")._replace(
+    examples=tuple(base64.b64encode(f"{KEY_HEADER.format(kind)}\n{'MIIC' * 20}".encode()).decode()
+                   for kind in PRIVATE_KEY_HEADERS),
     negatives=tuple(base64.b64encode(f"-----BEGIN {kind}-----\n{'MIIC' * 20}".encode()).decode()
-                    for kind in ("CERTIFICATE", "PUBLIC KEY", "CERTIFICATE REQUEST", "RSA PUBLIC KEY"))
+                    for kind in ("CERTIFICATE", "PUBLIC KEY", "CERTIFICATE REQUEST", "RSA PUBLIC KEY")),
 )
 JWT_BASE64 = token("json-web-token-base64", "JSON Web Token, base64", "ZXlK{b60,}", "RFC 7519 inside RFC 4648", "MEDIUM")._replace(
     examples=(base64.b64encode(b"eyJ" + b"hbGciOiJIUzI1NiJ9.eyJ" + b"zdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N").decode(),),
