@@ -225,7 +225,7 @@ class ZipReader(io.RawIOBase):
 
 
 def optional_opener(module: str, name: str, lacking: str) -> Callable[[Any], Any]:
-    """Opens a file by a class of a module that this Python may lack; `lacking`: what is said then."""
+    """Opens a file by a class of a module that this Python may lack; then `lacking` says so."""
 
     def open_packed(file: Any) -> Any:
         try:

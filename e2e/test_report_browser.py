@@ -319,7 +319,7 @@ def test_it_prints_on_white_with_nothing_cut(browser, folder):
 
 @pytest.fixture
 def live_proxy(folder, start_proxy):
-    """A proxy with an admin listener, one stream with a finding open: the page's address, its end."""
+    """A proxy with one stream open that has a finding: the live page's address, the client."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
