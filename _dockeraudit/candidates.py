@@ -19,23 +19,34 @@ from _dockeraudit.plausibility import (
     is_filled_in,
     is_jwt,
     is_placeholder,
+    is_status,
 )
 from _dockeraudit.rules import Match, Rule
 
 #: the rule's place in the table, and the match
 Candidate = tuple[int, Match]
 #: finders whose matches may be placeholders; the six original rules report whatever they match
-ADDED_FINDS = frozenset(("token", "inside", "mark", "url", "curl", "basic", "hook"))
+ADDED_FINDS = frozenset(
+    ("token", "inside", "mark", "url", "scheme", "curl", "basic", "hook", "bearer-value", "encoded")
+)
+#: finders whose secrets people chose, so that placeholders are words
+CHOSEN_FINDS = frozenset(("url", "curl", "encoded", "bearer-value"))
+#: what documents show where a URL's password stands
+EXAMPLE_PASSWORDS = frozenset(b"foo bar baz pass pwd pw abc xyz hello password secret user token".split())
 LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
 
 
 class Anchored(NamedTuple):
-    """A rule ready to be matched: its place in the table, its pattern compiled, and kept on a line."""
+    """A rule ready to be matched: its place in the table, its pattern compiled, and kept on a line.
+
+    `weak`: the rule as a placeholder is reported under it.
+    """
 
     rank: int
     rule: Rule
     whole: Any
     on_line: Any
+    weak: Rule
 
 
 def anchored_rules(rules: Sequence[Rule]) -> dict[str, list[Anchored]]:
@@ -45,7 +56,8 @@ def anchored_rules(rules: Sequence[Rule]) -> dict[str, list[Anchored]]:
         on_line = rule.pattern
         for space, on_one_line in ((rb"\s*", LINE_SPACE + b"*"), (rb"\s+", LINE_SPACE + b"+")):
             on_line = on_line.replace(space, on_one_line)
-        anchored = Anchored(rank, rule, re.compile(rule.pattern), re.compile(on_line))
+        weak = rule._replace(severity="LOW")
+        anchored = Anchored(rank, rule, re.compile(rule.pattern), re.compile(on_line), weak)
         by_find.setdefault(rule.find, []).append(anchored)
     return by_find
 
@@ -108,15 +120,23 @@ def at_literal(anchored: Anchored) -> Visitor:
 def accept(anchored: Anchored, block: bytes, match: Any, found: Found) -> None:
     """Append the match, unless it is of an added rule and its secret is a placeholder."""
     rule = anchored.rule
-    start, end = match.span(rule.group)
+    start, end = match.span(rule.group if rule.group >= 0 else match.lastindex)
     if rule.find in ADDED_FINDS and not rule.custom and not is_credible(rule, block[start:end]):
+        return
+    if rule.find in ORIGINAL_FINDS and ORIGINAL_FINDS[rule.find](block, match, start, end):
+        weak = Match(anchored.weak, match.start(), match.end(), start, end, True)
+        found.append((anchored.rank, weak))
         return
     found.append((anchored.rank, Match(rule, match.start(), match.end(), start, end)))
 
 
 def is_credible(rule: Rule, secret: bytes) -> bool:
     """Whether an added rule's secret is more than a placeholder of the right shape."""
-    if rule.find in ("url", "curl"):
+    if rule.id == "url-default-password":
+        return True
+    if rule.find == "url" and secret in EXAMPLE_PASSWORDS:
+        return False
+    if rule.find in CHOSEN_FINDS:
         return not is_placeholder(secret)
     if rule.find == "basic":
         return decodes_to_pair(secret)
@@ -125,8 +145,13 @@ def is_credible(rule: Rule, secret: bytes) -> bool:
     if rule.id == "json-web-token-base64":
         return is_jwt(decoded(secret))
     if rule.id == "google-api-key":
-        return not is_filled_in(secret) and hashlib.sha256(secret).hexdigest()[:12] not in PUBLISHED
+        return not is_filled_in(secret) and not is_published(secret)
     return not is_filled_in(secret)
+
+
+def is_published(key: bytes) -> bool:
+    """Whether the key's owner publishes it in software."""
+    return hashlib.sha256(key).hexdigest()[:12].encode() in PUBLISHED
 
 
 def without_overlaps(candidates: list[Candidate]) -> list[Match]:
@@ -160,5 +185,47 @@ def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
     return taken
 
 
+# ---- placeholders among the matches of the original rules ----
+
+WHOLE_VALUE = re.compile(rb"[^\s\"'`<>]*")
+#: what stands in a header's place of a key that is not shown
+NO_KEY_BODY = re.compile(rb"(?:\\+[nr]|\s|[\"'])*(?:\.\.\.|\*\*\*|<|\[|redacted|x{4}|-----END)", re.I)
+VALUE_LIMIT = 128  # bytes of a value that are looked at
+
+
+def is_no_value(block: bytes, match: Any, start: int, end: int) -> bool:
+    """Whether what stands behind `password=` or `api_key=` is plainly no secret."""
+    whole = WHOLE_VALUE.match(block, start, start + VALUE_LIMIT).group()  # type: ignore[union-attr]
+    value = block[start:end]
+    if is_placeholder(value) or is_placeholder(whole):
+        return True
+    return is_status(value) and block[start - 1 : start] not in b"=\"'"
+
+
+def is_no_bearer(block: bytes, match: Any, start: int, end: int) -> bool:
+    """Whether what stands behind `bearer` is no token."""
+    value = block[start:end].split(None, 1)[-1]
+    return is_placeholder(value) or value.replace(b"-", b"").replace(b"_", b"").isalpha() and (
+        value.islower() or value.isupper()
+    )
+
+
+def is_no_access_key(block: bytes, match: Any, start: int, end: int) -> bool:
+    """Whether an access key id is only its shape."""
+    return len(set(block[start + 4 : end])) < 4
+
+
+def is_no_key(block: bytes, match: Any, start: int, end: int) -> bool:
+    """Whether a private key's header has no key behind it."""
+    return NO_KEY_BODY.match(block, end, end + VALUE_LIMIT) is not None
+
+
+ORIGINAL_FINDS: dict[str, Callable[[bytes, Any, int, int], bool]] = {
+    "password": is_no_value,
+    "api": is_no_value,
+    "bearer": is_no_bearer,
+    "aws": is_no_access_key,
+    "pem": is_no_key,
+}
 SECRET_START: Callable[[Candidate], int] = lambda candidate: candidate[1].secret_start
 MATCH_START: Callable[[Match], int] = lambda match: match.start

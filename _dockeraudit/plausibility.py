@@ -1,79 +1,96 @@
-"""Whether a candidate is a secret: placeholders, code, identifiers, entropy, and names."""
+"""Whether a value is a secret: placeholders, code, words, and what generators and people make."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import re
-from typing import NamedTuple
 
+CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = CAPITALS + CAPITALS.lower()
 #: values, in lower case, that stand for a secret: whole
 PLACEHOLDER = re.compile(
-    rb"[*x.\-_#?0]{3,}|null|nil|none|true|false|empty|unset|unknown|undefined|default|n/a|void|string|str|text|bytes|bool|int|tests?|user|admin|"
-    rb"passw(?:or)?d?s?\d?|secrets?|tokens?|keys?|required|failed|failure|success|accepted|optional|auth|basic|bearer|digest|enabled|disabled|"
-    rb"%\(?[a-z_]*\)?[sdv]?|\$[a-z_]\w*|[\[<({@%#].*|(?:some|any|my|your|the|our|new|old|enter|super|top)[-_ ]?(?:secret)?[-_ ]?(?:secret|password|passwd|pass|token|api[-_ ]?key|key)s?\W*"
+    rb"[*x.\-_#?0]{3,}|null|nil|none|true|false|yes|no|on|off|empty|unset|unknown|undefined|default|n/a|void|"
+    rb"string|str|text|bytes|bool|int|varchar|tests?|user|admin|pass|passw(?:or)?d?s?\d?|secrets?|tokens?|keys?|"
+    rb"credentials?|cookies?|auth|basic|bearer|digest|sensitive|known|hunter2|"
+    rb"%\(?[a-z_]*\)?[sdv]?|%[\w.\-]+%|%2[27]%.*|\$[a-z_]\w*|[\[<({].*|[@#%][a-z_ ]*|![a-z:]+|:[a-z_]+|"
+    rb"(?:some|any|my|your|the|our|new|old|enter|super|top|other|confirm|current|repeat|user|db|hashed|plain|raw|given)[-_ ]?(?:secret)?[-_ ]?"
+    rb"(?:secret|password|passwd|pass|token|api[-_ ]?key|key)s?\W*"
+)
+#: signs that stand for characters that are not shown: bullets, blocks, dots, full-width stars
+MASK = re.compile(
+    rb"(?:\xe2\x80[\xa2\xa6]|\xe2\x97[\x8f\x8b\xa6]|\xe2\x88[\x97\x99]|\xe2\x96[\x80-\xaf]|"
+    rb"\xc2\xb7|\xef\xbc\x8a|[*.\-_]|[xX])+"
 )
 #: what inside a value, in lower case, tells that it stands for one
 FILLERS = tuple(
-    b"redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me example your- your_ dummy sample masked hidden removed "
-    b"secret_here secrethere insert- insert_ replace undefined required incorrect invalid expired missing fake not-set not_set not-found not_found".split()
-) + (b"your ", b"not set", b"not a ", b"not found", b"not valid", b"not shown")
+    b"redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me "
+    b"example your- your_ dummy sample masked hidden removed secret_here secrethere insert- insert_ "
+    b"replace undefined required incorrect invalid expired missing fake not-set not_set not-found "
+    b"not_found already-set unchanged hmac-sha256: op:// file:// projects/ 0123456789abcdef arn:aws vault:".split()
+) + (b"your ", b"not set", b"not a ", b"not found", b"not valid", b"not shown", b"can't ", b"must ")
+#: words, in lower case, that say how a password fared
+STATUS = re.compile(
+    rb"(?:[a-z]*(?:ed|ing|ly|able|ible|ory|less|ful)|ok|okay|correct|incorrect|wrong|valid|invalid|bad|good|weak|"
+    rb"strong|none|empty|null|nil|unset|unknown|missing|mismatch|match|matches|success|failure|error|"
+    rb"hidden|set|reset|sent|not|no|yes|too|already|is|was|still|never|now|please|must|should|cannot|"
+    rb"short|long|same|different|old|new|change|changeme|obligatoire|erforderlich|falsch|requerido|"
+    rb"incorrecto|obligatorio|inconnu|unbekannt|prompt|protected|plaintext|default|string|secret|"
+    rb"password|passwort|contrasena|ldap|kerberos|pam|md5|scram|ident|trust|interactive|login|"
+    rb"authentication|publickey|keyboard)(?:[-_ ](?=[a-z])[a-z]+)*[.!]?"
+)
 #: runs that people type to show a shape
 FILLED_IN = tuple(
-    b"xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted dummy fake_ fake- 000000000000".split()
+    b"xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted "
+    b"dummy fake_ fake- 000000000000".split()
 )
-SAME = re.compile(
-    rb"([^A])\1{5}"
-)  # generators hardly ever repeat one character so often (A is zero in base64)
-#: keys that their owners publish in widely used software (the Firebase samples, YouTube's own clients): first 12 hex of the SHA-256
+#: generators hardly ever repeat a character so often; A is zero in base64
+SAME = re.compile(rb"([^A])\1{5}")
+#: keys that their owners publish in widely used software (the Firebase samples, YouTube's own
+#: clients): the first 12 hex digits of their SHA-256
 PUBLISHED = frozenset(
-    [
-        "01b6940ca381",
-        "0b476bdf9acf",
-        "2037abcaffb2",
-        "27a9a42931df",
-        "31043aae8be2",
-        "37f8f09bdf12",
-        "3a8b61d0f636",
-        "3f370c9dd822",
-        "49f777db995e",
-        "4c98242dcadc",
-        "8731261cb72d",
-        "961991da3ab8",
-        "a19f89ab3555",
-        "a6c814bc555a",
-        "dc0fcf046c61",
-        "e4a5542bb7fd",
-        "ea9bb1082cf9",
-        "eb540d2b6ee2",
-        "f56e323494a6",
-    ]
+    b"01b6940ca381 0b476bdf9acf 2037abcaffb2 27a9a42931df 31043aae8be2 37f8f09bdf12 3a8b61d0f636 "
+    b"3f370c9dd822 49f777db995e 4c98242dcadc 8731261cb72d 961991da3ab8 a19f89ab3555 a6c814bc555a "
+    b"dc0fcf046c61 e4a5542bb7fd ea9bb1082cf9 eb540d2b6ee2 f56e323494a6".split()
 )
-#: code and references instead of values: a call, a member, a variable, an object's print, an encrypted value, a path
+#: code and references: a call, a member, a variable, an object's print, an encrypted value, a path
 CODE = re.compile(
-    rb"[A-Za-z_][\w.:]*[({\[]|(?:var|env|os|config|process|settings|secrets|self|this|data|local|module)\.|ENC\[|vault:|arn:|[./~]*/[\w.\-/]*$|"
-    rb"[a-z][A-Za-z_$]*(?:\.[A-Za-z_$]+)+$|[\w.$]+@[0-9a-f]{5,8}$|\$\w|[A-Za-z_]\w*\(|[a-z]+://[^:@]*$|--?[a-z]|#[\w\-]+$|\w+->|[A-Z][A-Z]+(?:_[A-Z]+)+$"
-)
-#: names of what is no secret, whatever word stands in them
-NO_SECRET_NAME = re.compile(
-    rb"public|pubkey|primary|foreign|sort|partition|cache|idempot|correlation|trace|span|etag|nonce|csrf|xsrf|keyboard|keyword|monkey|author(?!iz)|"
-    rb"cursor|next|page[_\-]|index|i18n|object|bucket|row|group|hash|unique|tokeniz|routing|composite|lookup|registry_key|ssh_host|[_.\-]map|mapp|sha\d|md5|"
-    rb"translation|issuekey|keyframe|hotkey|turkey|donkey|jockey|hockey|keynote|keyspace|keystore|key_?id|keyid|dedup|shard|pagination|continuation|"
-    rb"kms|thumb|finger|digest|algorithm|issuer|passive|passed|passing|passenger|compass|bypass|passthrough|passport"
+    rb"[A-Za-z_]+\d{0,3}(?:[.:]+\w+)*[({\[]|(?:var|env|os|config|process|settings|secrets|self|this|data|local|"
+    rb"module)\.|ENC\[|vault:|arn:|[./~]*/[\w.\-/]*$|[a-z][A-Za-z_$]*(?:\.[A-Za-z_$]+)+$|"
+    rb"[\w.$]+@[0-9a-f]{5,8}$|\$\w|[a-z]+://[^:@]*$|--?[a-z]|#[\w\-]+$|\w+->|[A-Z][A-Z]+(?:_[A-Z]+)+$"
 )
 
 
 def is_placeholder(value: bytes) -> bool:
     """Whether a value stands for a secret rather than being one."""
     value = value[:128].strip(b"\"'")
-    if len(set(value)) <= max(2, len(value) // 12) or CODE.match(value):
+    if len(set(value)) <= max(2, len(value) // 12) or CODE.match(value) or MASK.fullmatch(value):
         return True
     value = value.lower()
     for filler in FILLERS:
         if filler in value:
             return True
     return PLACEHOLDER.fullmatch(value) is not None
+
+
+def is_status(value: bytes) -> bool:
+    """Whether what stands behind `password:` says how it fared, or what is wanted."""
+    return STATUS.fullmatch(value.lower()) is not None
+
+
+def is_mixed_case(value: bytes) -> bool:
+    """Whether letters alone are of both cases as in no word: kXqvQmLz."""
+    return len(value) >= 8 and len(CASE_CHANGE.findall(value)) >= 2 and not is_words(value)
+
+
+def mixes_alphabets(value: bytes) -> bool:
+    """Whether a value has signs of both Base64 alphabets, which no generator mixes."""
+    return STANDARD_SIGN.search(value) is not None and URL_SAFE_SIGN.search(value) is not None
+
+
+def is_label(value: bytes) -> bool:
+    """Whether words stand for a field's label or a sentence: they begin with a capital, no digits."""
+    return value[:1].isupper() and not DIGIT.search(value)
 
 
 def is_filled_in(value: bytes) -> bool:
@@ -100,13 +117,18 @@ def is_random(value: bytes) -> bool:
 
 
 def is_mixed(value: bytes) -> bool:
-    """Whether a short value has digits or signs among letters, as passwords have and words do not."""
+    """Whether a short value has digits or signs among letters, as passwords have, words do not."""
     return (
-        not value.isalpha()
-        and not value.isdigit()
+        NO_WORD.search(value) is not None
         and b" " not in value
-        and any(48 <= byte <= 57 or byte in b"!@#$%^&*" for byte in value)
+        and not value.isalpha()
+        and not value.isdigit()
     )
+
+
+def is_cased(value: bytes) -> bool:
+    """Whether a value has capitals and small letters."""
+    return value.lower() != value != value.upper()
 
 
 def is_many_cased(value: bytes) -> bool:
@@ -124,8 +146,9 @@ def is_many_cased(value: bytes) -> bool:
 def is_typed(value: bytes) -> bool:
     """Whether hands typed a value to fill a shape: sequences, or a group again and again."""
     value = value[:64].lower()
+    letters = value.translate(None, b"0123456789")
     for sequence in SEQUENCES:
-        if sequence in value:
+        if sequence in value or sequence in letters:
             return True
     return value.count(value[4:8]) >= 3 or value.count(value[12:16]) >= 3
 
@@ -176,23 +199,9 @@ def is_jwt(text: bytes) -> bool:
     return raw.startswith(b"{") and (b'"alg"' in raw or b'"typ"' in raw or b'"enc"' in raw)
 
 
-CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LETTERS = CAPITALS + CAPITALS.lower()
 KEY_ALPHABET = re.compile(rb"[A-Za-z0-9_\-+/=.:~]+")
 LEAST_VARIETY = (
     9  # different characters in a random value: 12 random ones nearly always have as many
-)
-PASSWORD_NAME = re.compile(rb"pass(?:w|phrase|code|$|\d|[_.\-])|pwd|pswd")
-#: what may follow a secret word in a name that still names a secret
-NAME_REST = re.compile(
-    rb"(?:ord|d|wd|word|code|phrase|ential|entials|orization)?s?(?:[_.\-]?(?:key|token|secret|value|val|base64|base|b64|text|string|plain|data|prod|live|dev|test|"
-    rb"main|old|new|default|current|input|field|pass|phrase|[0-9]{1,4}))*(?:[_.\-][a-z])?[_.\-]?"
-)
-#: a bare "key" is a cache's, a map's, a row's; these make it a secret
-KEY_OWNER = re.compile(
-    rb"(?:api|access|secret|private|priv|auth|encrypt\w{0,4}|encryption|signing|sign|master|account|storage|service|client|session|ssh|licen[cs]e|app|application|"
-    rb"consumer|shared|subscription|write|admin|server|deploy|rsa|aes|hmac|jwt|cookie|webhook|developer|dev|user|team|project|integration|bot|security|activation|"
-    rb"hub|function|host|read|publish|instrumentation|push|send|rest|root|device|provision\w{0,7}|merchant|payment|sandbox|prod|production|live)[_.\- ]?$"
 )
 RANDOM_SIZE = 256  # bytes of a value in which a mixed piece is looked for
 #: eight letters and digits in a row that are both: what generated keys have and names, dates and paths do not
@@ -209,85 +218,106 @@ JOINED_WORDS = re.compile(
 )
 HEX_OR_UUID = re.compile(rb"[0-9a-fA-F]{24,}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 NO_WORD = re.compile(rb"[0-9!@#$%^&*]")
-NAMES_SECRET = re.compile(rb"secret|token")
+CASE_CHANGE = re.compile(rb"[a-z][A-Z]")
+STANDARD_SIGN, URL_SAFE_SIGN = re.compile(rb"[+/]"), re.compile(rb"[_-]")
 
 
-class Key(NamedTuple):
-    """What stands before a value: the line before, the name (before, in and behind the secret word), the operator.
-
-    `taken`: one of the originals has the value already, so that only a service's rule can have it instead.
-    """
-
-    context: bytes
-    prefix: bytes
-    word: bytes
-    rest: bytes
-    operator: bytes
-    quoted: bool
-    taken: bool
-
-    @property
-    def name(self) -> bytes:
-        """The whole name, in lower case."""
-        return self.prefix + self.word + self.rest
+#: values that stand in sentences and are no secrets: dates, addresses, paths, versions, files, digests
+NO_SECRET_VALUE = re.compile(
+    rb"\d{4}-\d\d-\d\d|(?:[0-9a-fA-F]{0,4}:){3}[0-9a-fA-F:]*|[0-9.:]+$|[A-Za-z][\w+.\-]{1,20}://|[./~]+[\w.\-]*/|v?\d+(?:\.\d+)+|0x[0-9a-f]{1,16}$|"
+    rb"[\w.\-]+\.(?:c|cc|cpp|cs|conf|css|go|h|html?|java|jsx?|json|kt|log|md|mjs|php|pl|pem|pdf|png|pyc?|"
+    rb"rb|rs|sh|sql|svg|toml|tsx?|txt|xml|ya?ml|zip|gz)\b|sha\d|md5|[\w\-]+\.[\w\-]+\.[a-z]{2,}$|\w+\(|"
+    rb"[\w.+\-]+@[\w\-]+\.|[A-Z]\w+:[\d.]+$|[A-Za-z_][\w.\-]*=[^=]|[\w\-]*[/\\][\w\-/\\.]*$|--?[a-z]"
+)
+#: a letter and a digit change places at least twice, or capitals, small letters and digits mix
+CHANGES = re.compile(rb"[0-9][A-Za-z].*[A-Za-z][0-9]|[A-Za-z][0-9].*[0-9][A-Za-z]")
+CAPITAL_INSIDE = re.compile(rb"[^A-Z\W_][A-Z]|[A-Z]{2}")
+SMALL = re.compile(rb"[a-z]")
+DIGIT = re.compile(rb"[0-9]")
+SIGN = re.compile(rb"[!@#$%^&*+=?~;|{}()<>\[\]]")
+UUID_VALUE = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
-def password_rule(key: Key, value: bytes) -> str:
-    """The id of the rule under which a password's value counts, or nothing."""
-    assigned = key.quoted or key.operator != b":" or not key.context.strip(b" \t-")
-    if (
-        key.word + key.rest == b"pass"
-        and key.operator == b":"
-        and not key.quoted
-        and not key.prefix
-    ):
-        return ""  # a test that passed
-    if value.isalpha() or value.isdigit():
-        return "keyed-secret-weak" if assigned and len(value) >= 6 and key.operator != b" " else ""
-    if b" " in value and not key.quoted:
-        return ""
-    return (
-        "keyed-password"
-        if assigned
-        and key.operator not in (b" ", b"value=")
-        and is_mixed(value)
-        and len(value) >= 6
-        else "keyed-secret-weak"
-    )
+def is_generated(value: bytes) -> bool:
+    """Whether a value looks like a password or token wherever it stands, in a sentence too."""
+    if not 8 <= len(value) <= 512 or not DIGIT.search(value):
+        return False
+    if NO_SECRET_VALUE.match(value) or is_placeholder(value) or is_words(value):
+        return False
+    if UUID_VALUE.search(value):
+        return False
+    kinds = bool(CAPITAL_INSIDE.search(value)) + bool(SMALL.search(value))
+    if kinds + bool(SIGN.search(value)) >= 2:
+        return True
+    return kinds >= 1 and CHANGES.search(value[:64]) is not None
 
 
-def secret_rule(kind: str, key: Key, value: bytes, random: bool) -> str:
-    """The id of the rule under which a generic secret's value counts, or nothing."""
-    if kind == "bare":
-        return (
-            "keyed-secret-weak"
-            if random and is_many_cased(value) and not HEX_OR_UUID.fullmatch(value)
-            else ""
-        )
-    if random:
-        return "keyed-secret" if is_strong(value) else "keyed-secret-weak"
-    return (
-        "keyed-secret-weak"
-        if (key.quoted or key.operator != b":") and is_mixed(value) and not is_words(value)
-        else ""
-    )
+# ---- what a place asks of its values ----
+
+#: both cases and a digit, and nothing of a path, a mapping or an assignment
+MIXED_CASES = re.compile(rb"(?=.*[a-z].*[A-Z]|.+[A-Z].*[a-z])(?=.*\d)[^/:=]+$")
 
 
-@functools.lru_cache(maxsize=4096)
-def name_kind(prefix: bytes, word: bytes, rest: bytes) -> str:
-    """What a name that holds a secret word is the name of: a password, a secret, a bare key, or none of these."""
-    if NAME_REST.fullmatch(rest) is None or NO_SECRET_NAME.search(prefix + word + rest):
-        return "none"
-    if PASSWORD_NAME.match(word + rest):
-        return "password"
-    if word == b"pass":
-        return "none"
-    if word == b"auth" and not rest or rest == b"s":
-        return "bare"
-    return (
-        "bare"
-        if word == b"key"
-        and not NAMES_SECRET.search(prefix + rest)
-        and not KEY_OWNER.search(prefix)
-        else "secret"
-    )
+def is_session(value: bytes) -> bool:
+    """Whether a session's value is one that a server made."""
+    if len(value) < 16 or is_placeholder(value) or is_words(value) or is_typed(value):
+        return False
+    return is_random(value) or len(value) >= 20 and is_mixed(value)
+
+
+def is_signature(value: bytes) -> bool:
+    """Whether a query's signature is one, not a version or a name."""
+    return len(value) >= 20 and not is_placeholder(value) and is_random(value.replace(b"%", b""))
+
+
+def is_code(value: bytes) -> bool:
+    """Whether a `code` in a URL is an authorization code (RFC 6749 §4.1.2)."""
+    value = value.replace(b"%2F", b"").replace(b"%2f", b"")
+    return len(value) >= 12 and is_random(value) and not UUID_VALUE.fullmatch(value)
+
+
+def is_password(value: bytes) -> bool:
+    """Whether a value that stands where a password must is one."""
+    return not is_placeholder(value) and not is_status(value)
+
+
+def is_option_password(value: bytes) -> bool:
+    """The same behind an option that other programs use for something else."""
+    return is_mixed(value) and not NO_SECRET_VALUE.match(value) and is_password(value)
+
+
+def is_mixed_password(value: bytes) -> bool:
+    """The same behind an option of an unknown program: of both cases, with digits."""
+    return is_login_password(value) and MIXED_CASES.match(value) is not None
+
+
+def is_login_password(value: bytes) -> bool:
+    """The same among words, where any word may stand."""
+    return len(value) >= 6 and is_mixed(value) and not is_words(value) and is_option_password(value)
+
+
+def is_sasl_plain(value: bytes) -> bool:
+    """Whether base64 text is SASL PLAIN's: identity, user and password, each behind a NUL (RFC 4616)."""
+    parts = decoded(value).split(b"\0")
+    return len(parts) == 3 and bool(parts[2]) and not is_placeholder(parts[2])
+
+
+def is_header_value(value: bytes) -> bool:
+    """Whether what stands behind a scheme in an Authorization header is a credential."""
+    return is_random(value) and not is_placeholder(value) and not is_typed(value)
+
+
+def is_inline_auth(value: bytes) -> bool:
+    """Whether what stands behind `AUTH` alone is a password."""
+    return is_generated(value) and is_cased(value)
+
+
+def is_any(value: bytes) -> bool:
+    """Whatever the pattern took."""
+    return True
+
+
+
+def is_filled(value: bytes) -> bool:
+    """Whether a token of the right shape is more than its shape."""
+    return not is_filled_in(value)

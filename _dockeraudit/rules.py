@@ -13,8 +13,8 @@ class Rule(NamedTuple):
     """What one kind of secret looks like.
 
     `keywords`: literals of which one must occur, lower-case where the pattern ignores case. `pattern`: a regex over
-    bytes, matched where an anchor was found. `group`: the group that is the secret. `examples` must match, `negatives`
-    must not. `multiline`: the match is a header, the secret follows on later lines. `find`: which finder anchors it.
+    bytes, matched where an anchor was found. `group`: the group that is the secret, -1 for the last one that took part.
+    `examples` must match, `negatives` must not. `multiline`: the match is a header, the secret follows on later lines. `find`: which finder anchors it.
     `custom`: a user's rule.
     """
 
@@ -35,7 +35,7 @@ class Rule(NamedTuple):
 class Match(NamedTuple):
     """Where a rule matched, in byte offsets of the block; the secret is a part of the match.
 
-    `placeholder`: the pattern matched, and the secret is plainly none.
+    `placeholder`: the match is plainly no secret; its rule then has the severity LOW.
     """
 
     rule: Rule

@@ -10,9 +10,9 @@ No pattern is ever searched for: a regex that begins with a class, or that ignor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from _dockeraudit.assignments import SECRET_WORDS, AssignmentFinder, word_ahead
 from _dockeraudit.candidates import (
     Anchored,
     Found,
@@ -23,20 +23,34 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
+from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule
+from _dockeraudit.secretwords import SECOND_PASS, SECRET_WORDS, secret_word_visits, word_ahead
+from _dockeraudit.sentences import undecided_from
 from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
-from _dockeraudit.urlfinder import UrlFinder, at_sign
-from _dockeraudit.wordfinder import WordFinder, at_curl, at_key
+from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
+from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign
+from _dockeraudit.wordfinder import (
+    NAME_ALPHABET,
+    PHRASE_ALPHABET,
+    WordFinder,
+    at_curl,
+    at_key,
+    translated,
+)
 
 #: the word at which a rule is matched, by its finder; words are visited in this order
 WORD_ANCHORS = {
     "pem": b"-----begin",
     "password": b"pass",
+    "bearer-value": b"bearer",
     "bearer": b"bearer",
     "basic": b"basic ",
     "curl": b"curl ",
     "api": b"key",
 }
+BELOW = ("next-line-secret", "protocol-login")  # rules that look a line on
+OPTION_SIGN = re.compile(rb" -(?:[pPaAwWuU](?=[ ][^\s-]|[^\s-]{4})|-user(?=[ =]))")
 AT_WORD = {"api": at_key, "curl": at_curl}
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, in endless lines
 
@@ -50,10 +64,14 @@ class Scanner:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         by_find = anchored_rules(self.rules)
-        self._words = word_finder(by_find)
+        phrases = PhraseFinder({each.rule.id: each for each in by_find.get("keyed", ())})
+        self._words = word_finders(by_find, phrases)
+        self._options = phrases.options()
+        self._foreign = phrases.foreign()
+        self._looks_below = any(anchored.rule.id in BELOW for anchored in by_find.get("keyed", ()))
         self._tokens = TokenFinder(*(by_find.get(find, ()) for find in ("token", "inside", "aws")))
-        self._has_urls = "url" in by_find or "hook" in by_find
-        self._urls = UrlFinder(by_find.get("url", ()), by_find.get("hook", ()))
+        urls = [by_find.get(find, ()) for find in ("url", "hook", "scheme")]
+        self._urls = UrlFinder(*urls) if any(urls) else None
         self._literals = literal_visitors(by_find)
         self._keywords = keyword_visitors(by_find.get("line", ()))
 
@@ -62,21 +80,31 @@ class Scanner:
         return self._scan(block, False)
 
     def scan_lines(self, block: bytes) -> list[Match]:
-        """What scanning each line of the block on its own would give, with offsets in the block."""
+        """What scanning each line on its own would give, with offsets in the block.
+
+        Added to that: secrets that stand one to three lines below their names.
+        """
         return self._scan(block, True)
 
     def undecided(self, block: bytes) -> int:
-        """Where in whole lines the last ones begin whose secret may stand on the next line."""
-        return len(block)
+        """Where the block's last lines begin whose secrets may stand on the next lines; else its end.
+
+        `block` is whole lines. Keep those lines, and scan them again in front of what comes.
+        """
+        return undecided_from(block) if self._looks_below else len(block)
 
     def _scan(self, block: bytes, lines: bool) -> list[Match]:
         found = Found()
         visit_literals(self._literals, block, block, lines, found)
-        if self._words:
-            self._words.find(block, lines, found)
+        if self._foreign and not block.isascii():
+            visit_literals(self._foreign, block, block, lines, found)
+        if self._options:
+            visit_options(self._options, block, lines, found)
+        for finder in self._words:
+            finder.find(block, lines, found)
         if self._keywords:
             visit_literals(self._keywords, found.lower or block.lower(), block, lines, found)
-        if self._has_urls:
+        if self._urls:
             self._urls.find(block, found)
         self._tokens.find(block, found)
         return without_overlaps(found) if found else []
@@ -92,30 +120,67 @@ def visit_literals(
             at = text.find(literal, visit(block, at, lines, found))
 
 
+def visit_options(
+    options: Mapping[bytes, Visitor], block: bytes, lines: bool, found: Found
+) -> None:
+    """Visit the options that take passwords; a regex that begins with two bytes is fast."""
+    go_on = 0
+    for option in OPTION_SIGN.finditer(block):
+        if option.start() >= go_on:
+            visit = options[option.group().lower()]
+            go_on = visit(block, option.start(), lines, found)
+
+
 def literal_visitors(by_find: Mapping[str, Sequence[Anchored]]) -> dict[bytes, Visitor]:
     """The bytes that are rare in logs and at which rules are matched, with their visitors."""
     visits: dict[bytes, Visitor] = {}
     if "mark" in by_find:
         marks = MarkFinder(by_find["mark"])
         visits.update({b"~": marks.at_mark(1, 1), b"$": marks.at_mark(0, 3)})
-    if "email" in by_find:
-        visits[b"@"] = together([at_sign(anchored) for anchored in by_find["email"]])
+    for anchored in by_find.get("keyed", ()):
+        if anchored.rule.id == "stack-trace-argument":
+            visits.update({b">": at_call(anchored), b"#": at_frame(anchored)})
+        elif anchored.rule.id == "protocol-login":
+            visits[ASKS_PASSWORD] = at_challenge(anchored)
+    for anchored in by_find.get("encoded", ()):
+        visits[b"%"] = at_percent(anchored)
+    at_signs = [at_sign(anchored) for anchored in by_find.get("email", ())]
+    at_signs += [at_host(anchored) for anchored in by_find.get("at", ())]
+    if at_signs:
+        visits[b"@"] = in_turn(at_signs)
     return visits
 
 
-def word_finder(by_find: Mapping[str, Sequence[Anchored]]) -> WordFinder:
-    """The finder of all words at which rules are matched."""
-    visits: dict[bytes, list[Visitor]] = {}
-    ahead: dict[bytes, bytes] = {}
+def in_turn(visits: Sequence[Visitor]) -> Visitor:
+    """One visitor for those that each look at all of the block from their first anchor on."""
+
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+        for each in visits:
+            each(block, at, lines, found)
+        return len(block)
+
+    return visit
+
+
+def word_finders(
+    by_find: Mapping[str, Sequence[Anchored]], phrases: PhraseFinder
+) -> list[WordFinder]:
+    """The finders of the words that name secrets, or behind which rules are matched: two passes."""
+    first = phrases.visits(NAME_PHRASES)
+    second = phrases.visits(PHRASES)
     for find, word in WORD_ANCHORS.items():
         for anchored in by_find.get(find, ()):
-            visits.setdefault(word, []).append(AT_WORD.get(find, at_literal)(anchored))
+            first[word] = [*first.get(word, ()), AT_WORD.get(find, at_literal)(anchored)]
     if "keyed" in by_find or "service" in by_find:
-        assignments = AssignmentFinder(by_find.get("keyed", ()), by_find.get("service", ()))
-        for word in SECRET_WORDS:
-            visits[word] = [assignments.at_word(word, visits.get(word, ()))]
-            ahead[word] = word_ahead(word)
-    return WordFinder(visits, ahead)
+        for word, visits in secret_word_visits(by_find, first).items():
+            (second if word in SECOND_PASS else first)[word] = visits
+    finders = []
+    for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
+        ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
+        for word, more in PHRASE_AHEAD.items():
+            ahead[word] = translated(more, alphabet)
+        finders.append(WordFinder(alphabet, words, ahead))
+    return [finder for finder in finders if finder]
 
 
 def keyword_visitors(rules: Sequence[Anchored]) -> dict[bytes, Visitor]:

@@ -1,7 +1,17 @@
-"""Names of services that hand out keys."""
+"""Names of services that hand out keys, and where they stand before a value."""
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Iterator, Set
+
+WORD = re.compile(rb"[a-z0-9]+")
+#: what stands beside a service's name in one word: hubspotapi, awssecretaccess
+NAME_AFFIX = re.compile(
+    rb"^(?:x|my)(?=[a-z]{4})|(?:api|app|client|access|secret|private|auth|oauth|prod|live|test|dev|"
+    rb"admin|user|server|account|service|refresh|personal|bot|sms|io|sdk|crm|write|read)+$"
+)
 #: names of services that hand out keys: one of them before `key`, `token` or `secret` makes a random value a secret
 SERVICES = frozenset(
     b"""
@@ -86,3 +96,22 @@ SERVICES = frozenset(
     zonkafeedback zoom zoominfo zulip zulipchat zuora zuplo
     """.split()
 )
+
+
+def services_backwards(before: bytes, known: Set[bytes]) -> Iterator[bytes]:
+    """What may be one of the known services in a text in lower case, from its last word on."""
+    words = WORD.findall(before)
+    joined = map(bytes.__add__, words, words[1:])
+    if known.isdisjoint([*words, *joined, *map(bare_name, words)]):
+        return  # as nearly always, at a third of the time
+    for number in range(len(words) - 1, -1, -1):
+        yield words[number]
+        if number:
+            yield words[number - 1] + words[number]
+        yield bare_name(words[number])
+
+
+@functools.lru_cache(maxsize=4096)
+def bare_name(word: bytes) -> bytes:
+    """A word without the api, key and the like that are written together with a service's name."""
+    return NAME_AFFIX.sub(b"", word)

@@ -3,62 +3,122 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from _dockeraudit.candidates import Anchored, Found, Visitor, at_literal, together
 from _dockeraudit.plausibility import CAPITALS
 
-#: The copy in which words are looked for has k for b, c, p, u and e for a, r, t, w. Each word then
-#: holds `ke` (pass → kess, token → eoken, secret → sekeee), which `re` finds by its first letter.
-#: That costs as much as finding three words one after the other.
-WORD_LETTERS = bytes.maketrans(
-    CAPITALS + b"bcpuBCPUartwARTW", CAPITALS.lower() + b"kkkkkkkkeeeeeeee"
-)
-WORD_PAIR = b"ke"
 CURL_WINDOW = 128  # bytes behind curl in which a URL begins
+OWN_GROUP = rb"\\N"
+PAIR = b"ke"  # what each word holds in its alphabet's copy; `re` finds it by its first letter
+
+
+def pair_alphabet(first: bytes, second: bytes) -> bytes:
+    """A table for `translate` that lowers letters, and makes `first` all k and `second` all e."""
+    both = first + first.upper() + second + second.upper()
+    size = len(first) * 2
+    plain = bytes(range(256)).translate(bytes.maketrans(CAPITALS, CAPITALS.lower()))
+    return bytes(
+        107 if char in both[:size] else 101 if char in both[size:] else plain[char]
+        for char in range(256)
+    )
+
+
+#: token → tokek… key → key, pass → kkee, auth → keth
+NAME_ALPHABET = pair_alphabet(b"kabcp", b"esuw")
+#: sess → keke, code → ckee, secret → kecret
+PHRASE_ALPHABET = pair_alphabet(b"ios", b"adegkm")
+LETTER_RUN = re.compile(rb"(?<!\\)[a-z]{2,}")
+
+
+def translated(pattern: bytes, alphabet: bytes) -> bytes:
+    """A regex whose words are as the alphabet's copy shows them; single letters stay as they are."""
+    return LETTER_RUN.sub(lambda word: word.group().translate(alphabet), pattern)
 
 
 class WordFinder:
-    """Visits each word where it stands, word by word: of several in a name, the first word decides."""
+    """Finds words, in any case, in one pass over a copy of the block in which each holds `ke`.
 
-    def __init__(self, visits: Mapping[bytes, Sequence[Visitor]], ahead: Mapping[bytes, bytes]):
-        """`ahead`: by word, what must follow it in the translated copy; %d is its group's number."""
-        words = list(visits)
+    That costs as much as to find three words one after the other.
+    """
+
+    def __init__(
+        self,
+        alphabet: bytes,
+        visits: Mapping[bytes, Sequence[Visitor]],
+        ahead: Mapping[bytes, bytes],
+    ) -> None:
+        """`ahead`: by word, what must follow it in the copy; OWN_GROUP refers to its only group."""
+        self._alphabet = alphabet
         self._words = [
-            (word, word.translate(WORD_LETTERS).index(WORD_PAIR), together(visits[word]))
-            for word in words
+            (word, word.translate(alphabet).index(PAIR), together(visits[word])) for word in visits
         ]
-        self._places = word_pattern((word, ahead.get(word, b"")) for word in words)
+        self._alikes = [self._later_alikes(number) for number in range(len(self._words))]
+        self._word_of: dict[int, int] = {}
+        self._places = self._pattern(ahead)
 
     def __bool__(self) -> bool:
         return bool(self._words)
 
+    def _pattern(self, ahead: Mapping[bytes, bytes]) -> Any:
+        """A regex that matches at each word's `ke`; its last group tells the word (`_word_of`)."""
+        parts, groups = [], 0
+        for number, (word, before, _) in enumerate(self._words):
+            text = word.translate(self._alphabet)
+            # a literal comes first: `re` tries it without a call
+            here = re.escape(text[before + len(PAIR) :])
+            here += b"(?<=" + re.escape(text) + b")" if before or here else b""
+            more = ahead.get(word, b"")
+            if OWN_GROUP in more:
+                groups += 1
+                more = more.replace(OWN_GROUP, b"\\%d" % groups)
+            groups += 1
+            self._word_of[groups] = number
+            parts.append(here + more + b"()")
+        return re.compile(PAIR + b"(?:" + b"|".join(parts) + b")")
+
     def find(self, block: bytes, lines: bool, found: Found) -> None:
-        """Visit the words of the block."""
+        """Visit the words, word by word: of several in a name, the word that comes first decides."""
         places: dict[int, list[int]] = {}
-        for match in self._places.finditer(block.translate(WORD_LETTERS)):
-            places.setdefault(match.lastindex, []).append(match.start())
-        for group in sorted(places):
-            word, before, visit = self._words[group // 2 - 1]
+        words, word_of = self._words, self._word_of
+        for match in self._places.finditer(block.translate(self._alphabet)):
+            start, number = match.start(), word_of[match.lastindex]
+            word, before, _ = words[number]
+            if block[start - before : start - before + len(word)].lower() != word:
+                number = self._alike(block, start, number)
+                if number < 0:
+                    continue
+            places.setdefault(number, []).append(start)
+        if places:
+            found.lower = found.lower or block.lower()
+        for number in sorted(places):
+            _, before, visit = words[number]
             go_on = 0
-            for start in places[group]:
-                at = start - before
-                if at >= go_on and block[at : at + len(word)].lower() == word:
-                    found.lower = found.lower or block.lower()
-                    go_on = visit(block, at, lines, found)
+            for start in places[number]:
+                if start - before >= go_on:
+                    go_on = visit(block, start - before, lines, found)
 
+    def _alike(self, block: bytes, start: int, shown: int) -> int:
+        """The number of the word whose pair is at `start`, where the copy shows another; else -1."""
+        for number in self._alikes[shown]:
+            word, before, _ = self._words[number]
+            if block[start - before : start - before + len(word)].lower() == word:
+                return number
+        return -1
 
-def word_pattern(words: Iterable[tuple[bytes, bytes]]) -> Any:
-    """A regex that matches at each word's `ke` in the copy; the last group is twice its number."""
-    parts = []
-    for number, (word, ahead) in enumerate(words):
-        text = word.translate(WORD_LETTERS)
-        at = text.index(WORD_PAIR) + len(WORD_PAIR)
-        # a literal comes first: `re` tries it without a call
-        here = re.escape(text[at:]) + b"(?<=" + re.escape(text) + b")"
-        parts.append(here + (ahead % (2 * number + 1) if ahead else b"()") + b"()")
-    return re.compile(WORD_PAIR + b"(?:" + b"|".join(parts) + b")")
+    def _later_alikes(self, shown: int) -> list[int]:
+        """The words behind this one in the regex that may stand where the copy shows it."""
+        word, before, _ = self._words[shown]
+        text = word.translate(self._alphabet)
+        later = []
+        for number, (other, other_before, _) in enumerate(self._words[shown + 1 :], shown + 1):
+            alike = other.translate(self._alphabet)
+            shift = before - other_before
+            pairs = [(text[i], alike[i - shift]) for i in range(len(text)) if 0 <= i - shift < len(alike)]
+            if all(a == b for a, b in pairs):
+                later.append(number)
+        return later
 
 
 def at_key(anchored: Anchored) -> Visitor:
