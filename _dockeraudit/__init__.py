@@ -10,6 +10,7 @@
     clients        who may connect
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
+    answertext     answers and bodies of the API to text, sans I/O
     rules          what a rule is, and the shorthand of the tables
     wallets        recovery phrases: a public list's words, and their checksum
     services       names of services that hand out keys
@@ -28,6 +29,7 @@
     records        what a line of the audit log looks like
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
+    answerrecords  the records of secrets in answers and bodies
     keyfile        the key of the fingerprints, and whom a file must belong to
     logfile        the log's file on disk, or standard output
     logsync        syncs that file
@@ -35,6 +37,7 @@
     verify         reads audit logs and names what is missing
     scanning       what a stream delivered to findings, beside the relay, bounded
     engine         the connection to the engine
+    answers        answers and bodies to findings, beside the relay, bounded
     diagnostics    lines for people on standard error
     settings       what the options say, as values
     sockets        system calls on sockets

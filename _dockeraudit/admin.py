@@ -64,7 +64,8 @@ def traffic_metrics(proxy: Proxy) -> Iterator[Metric]:
     """What clients ask for, and what is open now."""
     requests = sorted(proxy.request_counts().items())
     exchanges = proxy.connections.exchanges()
-    lag = sum(exchange.scanner.waiting for exchange in exchanges if exchange.scanner)
+    scans = (scan for each in exchanges for scan in (each.scanner, each.answers) if scan)
+    lag = sum(scan.waiting for scan in scans)
     yield Metric(
         "requests_total",
         "counter",
@@ -87,6 +88,12 @@ def log_metrics(counters: Mapping[str, Any]) -> Iterator[Metric]:
     yield counter("stream_frames_total", "Frames of audited streams.", counters["frames"])
     findings = finding_samples(counters["findings"])
     yield Metric("findings_total", "counter", "Findings, repeats included.", findings)
+    yield Metric(
+        "findings_by_endpoint_total",
+        "counter",
+        "Findings by where they were seen: logs, attach, inspect, list, build and so on.",
+        finding_samples(counters["endpoints"], "endpoint"),
+    )
     yield counter("scan_gap_bytes_total", "Bytes that passed unscanned.", counters["unscanned"])
     yield counter("audit_records_written_total", "Records in the audit log.", counters["written"])
     yield counter(
@@ -115,12 +122,12 @@ def gauge(name: str, text: str, value: float) -> Metric:
     return Metric(name, "gauge", text, [("", value)])
 
 
-def finding_samples(findings: Mapping[tuple[str, str], int]) -> Samples:
-    """Label sets and counts of the findings by pattern and severity."""
+def finding_samples(findings: Mapping[tuple[str, str], int], label: str = "pattern") -> Samples:
+    """Label sets and counts of the findings by pattern, or by another label, and severity."""
     quote = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
     return [
-        (f'pattern="{pattern.translate(quote)}",severity="{severity}"', count)
-        for (pattern, severity), count in sorted(findings.items())
+        (f'{label}="{value.translate(quote)}",severity="{severity}"', count)
+        for (value, severity), count in sorted(findings.items())
     ]
 
 

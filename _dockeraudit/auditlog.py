@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, NamedTuple
 
+from _dockeraudit.answerrecords import AnswerPlaces
 from _dockeraudit.budgets import ClientBudgets, FindingBudgets
 from _dockeraudit.errors import EXIT_LOST, AuditLogError
 from _dockeraudit.logfile import AuditFile, AuditPipe, FileEvent
@@ -117,6 +118,7 @@ class AuditLog:
         self.held = 0  # records in the queue, in the worker's hands, and waiting for names
         self.streams: set[StreamRecords] = set()
         self.known = KnownFindings()
+        self.answers = AnswerPlaces(self)
         self.totals: Counter[str] = Counter()
         self._syncer = Syncer(fsync, fdatasync, monotonic, self._say)
         self._file: AuditFile | AuditPipe = AuditPipe(write)
@@ -129,7 +131,8 @@ class AuditLog:
         self._budgeted = budgeted
         self._budgets = FindingBudgets(monotonic())
         self._clients = ClientBudgets()
-        self._findings: Counter[tuple[str, str]] = Counter()
+        self._findings: Counter[tuple[str, str]] = Counter()  # by pattern and severity
+        self._endpoints: Counter[tuple[str, str]] = Counter()  # by endpoint and severity
         self._numbers = 0
         self._forked = False
         self._make_worker()
@@ -265,7 +268,8 @@ class AuditLog:
         """Totals of this run, what is held now, whether it fails, and the findings by rule."""
         with self.lock:
             counts: dict[str, Any] = {name: self.totals[name] for name in COUNTERS}
-            counts.update(queued=self.held, degraded=self.failed(), findings=dict(self._findings))
+            counts.update(queued=self.held, degraded=self.failed())
+            counts.update(findings=dict(self._findings), endpoints=dict(self._endpoints))
         return counts
 
     def close(self, reason: str, timeout: float) -> int:
@@ -359,9 +363,10 @@ class AuditLog:
         ids = (stream.container_id, stream.container_name)
         return bool(self._allow & {fingerprint, *(f"{name}:{fingerprint}" for name in ids)})
 
-    def count_finding(self, rule: FoundRule, change: int) -> None:
-        """Count a match, or take one back (-1), for the metrics."""
+    def count_finding(self, stream: StreamRecords, rule: FoundRule, change: int) -> None:
+        """Count matches, or take one back (-1), for the metrics."""
         self._findings[rule.name, rule.severity] += change
+        self._endpoints[stream.endpoint, rule.severity] += change
         self.totals["findings"] += change
 
     def admits(self, stream: StreamRecords, severity: str, records: int) -> bool:
@@ -432,6 +437,7 @@ class AuditLog:
         for stream in list(self.streams):
             self.release(stream)
             stream.flush()
+        self.answers.flush()
         self._write_suppressed(self.monotonic())
 
     def _deliver(self) -> bool:
@@ -525,9 +531,8 @@ class AuditLog:
         for record, text in lines:
             if record.event in ("stats", "stop"):
                 name = f"{record.event} is seq {record.seq} of run {self.run}"
-                said = (
-                    f"audit log {self._file.path}: {name}, its line's hash {line_hash(text[:-1])}"
-                )
+                hashed = line_hash(text[:-1])
+                said = f"audit log {self._file.path}: {name}, its line's hash {hashed}"
                 self._diagnose("info", said)
         self._say_lost()
 
@@ -630,8 +635,7 @@ class AuditLog:
     def _write_suppressed(self, since: float) -> None:
         """Write what clients' budgets have left out since this moment or for longer."""
         for client, counts in self._clients.drain(since):
-            fields = {"client": client, "counts": counts}
-            self.enqueue(Record(self.clock(), "suppressed", fields))
+            self.enqueue(Record(self.clock(), "suppressed", {"client": client, "counts": counts}))
 
 
 OPEN_LOGS: weakref.WeakSet[AuditLog] = weakref.WeakSet()

@@ -3,7 +3,8 @@
     client ◀──▶ Exchange ◀──▶ engine         the Relay says what is to be sent, read and shut
                    │ copy of the payload, once the client has its bytes
                    ▼
-             StreamScanner ─▶ StreamRecords
+             StreamScanner ─▶ StreamRecords      a stream
+             AnswerScan ─▶ AnswerPlaces          an answer, or a body, that may hold secrets
 
 The loop runs in the thread of the client's connection and polls both sockets.
 """
@@ -16,10 +17,11 @@ import ssl
 import time
 from typing import Any
 
+from _dockeraudit.answers import AnswerScan
 from _dockeraudit.connections import Connection
 from _dockeraudit.engine import ContainerFacts
 from _dockeraudit.errors import HTTPError
-from _dockeraudit.http1 import BodyReader, Framing, RequestHead, body_reader
+from _dockeraudit.http1 import BodyReader, Framing, RequestHead, ResponseHead, body_reader
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.routes import Route, offered_protocols
@@ -60,6 +62,7 @@ class Exchange:
 
     audit: StreamRecords | None = None  # of a stream that is recorded
     scanner: StreamScanner | None = None  # of a stream that is scanned too
+    answers: AnswerScan | None = None  # of an answer or a body that is scanned
     output: Decoder = UNDECODED
     input: Decoder = UNDECODED
     tunnelled = 0  # bytes of a tunnel that nobody scans
@@ -84,6 +87,8 @@ class Exchange:
         self._client, self._engine = connection.sock, engine
         self._secure = isinstance(self._client, ssl.SSLSocket)  # may hold bytes poll does not see
         upgrade = offered_protocols(head, route, proxy.settings.http2 == "relay")
+        if route.answer and proxy.settings.answers == "on":
+            self.answers = proxy.answers.open(route, connection.identity, proxy.scanner)
         self.relay = Relay(head, route, upgrade, self._opened, reused=reused, unread=unread)
 
     @property
@@ -200,11 +205,15 @@ class Exchange:
             self._send_engine()
 
     def _from_client(self, data: bytes) -> None:
-        """Forward what the client sent, then scan what of it was typed into a tunnel."""
-        typed = self.relay.from_client(data)
+        """Forward what the client sent, then scan it: what was typed into a tunnel, or a body."""
+        payload = self.relay.from_client(data)
         self._send_engine()
-        if typed:
-            self._audit(self.input, typed)
+        if not payload:
+            return
+        if self.relay.state is RelayState.TUNNEL:
+            self._audit(self.input, payload)
+        elif self.answers and self.route.has_scanned_body and is_plain(self.head):
+            self.answers.sent(payload)
 
     def _send_engine(self) -> None:
         relay = self.relay
@@ -298,7 +307,7 @@ class Exchange:
             self._record_request()
         if framing.kind == "chunked" and self.scanner and isinstance(self.output, StreamDemuxer):
             return FrameReader(self.output)
-        return body_reader(framing, collect=self.scanner is not None)
+        return body_reader(framing, collect=bool(self.scanner or self.answers))
 
     def _open_audit(self) -> None:
         """A stream begins: write its `stream_open`; where it can be read, have it scanned."""
@@ -344,6 +353,8 @@ class Exchange:
             self.scanner.offer(decoder, payload)
         elif self.audit:
             self.tunnelled += len(payload)
+        elif self.answers and self.relay.response and is_plain(self.relay.response):
+            self.answers.answered(payload)
 
     def _abandoned(self) -> bool:
         """Whether waiting for room to scan has become pointless: the client is gone, or we stop."""
@@ -367,6 +378,8 @@ class Exchange:
         relay = self.relay
         if relay.state is not RelayState.STALE and not self._recorded:
             self._record_request()
+        if self.answers and relay.state is not RelayState.STALE:
+            self.answers.close(relay.reason)
         if self.audit is None:
             return
         if self.scanner:
@@ -388,3 +401,8 @@ class Exchange:
         self.proxy.record_request(
             self.head.method, self.route, self.relay.status, self.connection.identity, seconds
         )
+
+
+def is_plain(head: RequestHead | ResponseHead) -> bool:
+    """Whether a message's content is not compressed (RFC 9110 §8.4)."""
+    return all(coding.lower() == b"identity" for coding in head.members(b"content-encoding"))

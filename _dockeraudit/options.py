@@ -109,6 +109,8 @@ OPTIONS = (
     Option("disable-rule", None, read_text, "ID", "not this rule; repeatable", many=True,
            reloads=True),
     Option("allow-secret", None, read_text, "FINGERPRINT", SECRET_HELP, many=True, reloads=True),
+    Option("answers", "on", read_choice("on", "off"), "WHAT",
+           "look for secrets in inspect, lists, builds and the like too: on, off", reloads=True),
     Option("workers", "2", THREADS, "N", "scanning threads"),
     # who may do what
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),

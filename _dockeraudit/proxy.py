@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from _dockeraudit.admission import Denial, DenialCounts
+from _dockeraudit.answers import AnswerAudit
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
@@ -45,6 +46,7 @@ class Proxy:
         self.diagnostics = diagnostics
         self.budget = ScanBudget()
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
+        self.answers = AnswerAudit(log, self.budget, self.scanning, self.masked)
         self.lookups = Lookups(settings.upstream)
         self.engine_kind = EngineKind(settings.upstream)
         self.connections = Connections(settings.max_connections)

@@ -111,7 +111,7 @@ class Relay:
         self.state = RelayState.REQUEST
         self.client, self.engine = Side(), Side()
         self.unread = unread  # bytes from the client that are not this exchange's, or not yet
-        self.upload = body_reader(head.framing)
+        self.upload = body_reader(head.framing, collect=route.has_scanned_body)
         self.keep_client = head.keeps_alive  # the client's connection can carry another request
         self.asks_log = route.endpoint == "logs" and not upgrade
         self._head, self._route, self._upgrade, self._opened = head, route, upgrade, opened
@@ -179,17 +179,17 @@ class Relay:
     def from_client(self, data: bytes) -> bytes:
         """Bytes from the client: those of this exchange wait for the engine, the rest is unread.
 
-        Returns what the client typed into a tunnel, for the audit. Raises HTTPError (400) where the
-        request's body is not what its head says.
+        Returns the payload for the audit: of the request's body, or what the client typed into a
+        tunnel. Raises HTTPError (400) where the request's body is not what its head says.
         """
         buffer = self.unread + data if self.unread else data
-        tunnel = self.state is RelayState.TUNNEL
-        if tunnel:
-            mine = buffer
+        if self.state is RelayState.TUNNEL:
+            mine = payload = buffer
         elif self.upload.done or self.engine.deaf:
-            mine = b""
+            mine = payload = b""
         else:
-            mine = buffer[: self.upload.feed(buffer)[0]]
+            used, payload = self.upload.feed(buffer)
+            mine = buffer[:used]
             if self.upload.broken:
                 raise self.upload.broken
         self.unread = buffer[len(mine) :]
@@ -198,7 +198,7 @@ class Relay:
             self.unread = self.unread[empty_lines(self.unread) :]
         if mine:
             self.engine.add(mine)
-        return mine if tunnel else b""
+        return payload
 
     @property
     def engine_shut_due(self) -> bool:

@@ -11,10 +11,9 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Union
+from typing import Any, Callable, Protocol, Union
 
 from _dockeraudit.scanner import Scanner
-from _dockeraudit.streamrecords import StreamRecords
 from _dockeraudit.streams import (
     DETAILS,
     Decoded,
@@ -38,6 +37,24 @@ ENTER = re.compile(rb"\r(?!\n)")  # what the Enter key of a terminal sends
 # stream's lock, so never two at once: the relaying thread itself, once it has delivered, or a
 # worker. `inspected` comes from a thread of the look-ups. Locks are held for bookkeeping only.
 # Nothing here touches the log's file or the engine: `StreamRecords` never blocks.
+
+
+class ScanRecords(FindingRecords, Protocol):
+    """Where a scan reports to: a stream's records."""
+
+    def progress(self, nbytes: int, frames: int) -> None:
+        """So much has flowed."""
+
+    def gap(self, nbytes: int, since: float) -> None:
+        """So many bytes passed unscanned."""
+
+    def error(self, text: str) -> None:
+        """A scan raised."""
+
+    def close(
+        self, *, framing: str, nbytes: int, frames: int, lines: int, unscanned: int, reason: str
+    ) -> None:
+        """All has been scanned."""
 
 
 class ScanBudget:
@@ -90,6 +107,8 @@ class StreamScanner:
     Where only the container's inspect can tell how its output is framed, the decoder keeps the
     bytes until `inspected` was called, at most OWN_SHARE of them and for INSPECT_WAIT. Then they
     are read both ways, until the answer comes after all.
+
+    `share`: bytes that may be queued.
     """
 
     def __init__(
@@ -97,10 +116,11 @@ class StreamScanner:
         executor: ThreadPoolExecutor,
         budget: ScanBudget,
         scanner: Scanner,
-        records: StreamRecords,
+        records: ScanRecords,
         abandoned: Callable[[], bool],
         on_error: Callable[[], None],
         patient: bool = False,
+        share: int = STREAM_SHARE,
     ) -> None:
         self.records = records
         self.restless = False  # an unfinished line has not been looked at
@@ -112,6 +132,7 @@ class StreamScanner:
         self._abandoned = abandoned
         self._on_error = on_error
         self._patient = patient
+        self._share = share
         self._changed = threading.Condition()  # its lock guards what two threads change
         self._queue: deque[Item] = deque()
         self._queued = 0  # bytes in the queue
@@ -242,7 +263,7 @@ class StreamScanner:
     def _admitted(self, size: int) -> bool:
         """Whether there is room for so many bytes, after a wait if need be."""
         with self._changed:
-            if self._skipping and self._queued > STREAM_SHARE // 2:
+            if self._skipping and self._queued > self._share // 2:
                 return False
             if not self._charge(size):
                 deadline = time.monotonic() + ROOM_WAIT
@@ -256,7 +277,7 @@ class StreamScanner:
     def _charge(self, size: int) -> bool:
         """Account for `size` more bytes (under the lock): the own share first, then the budget."""
         total = self._queued + self._held + size
-        if size and total > STREAM_SHARE:
+        if size and total > self._share:
             return False
         due = max(0, total - OWN_SHARE) - self._charged
         if due == 0 or self._budget.take(due):

@@ -49,6 +49,7 @@ class StreamLog(Protocol):
     lock: threading.Lock
     known: KnownFindings
     totals: Counter[str]
+    streams: set[StreamRecords]  # whose `tick` is called
 
     def enqueue(self, record: Record) -> None:
         """Queue a record, or count it as lost where there is no room."""
@@ -74,8 +75,8 @@ class StreamLog(Protocol):
     def move_charges(self, stream: StreamRecords, container_id: str) -> None:
         """Charge a container with what was charged to the name that it was asked for by."""
 
-    def count_finding(self, rule: FoundRule, change: int) -> None:
-        """Count a match, or take one back (-1), for the metrics."""
+    def count_finding(self, stream: StreamRecords, rule: FoundRule, change: int) -> None:
+        """Count matches, or take one back (-1), for the metrics."""
 
 
 class Known:
@@ -83,11 +84,17 @@ class Known:
 
     __slots__ = ("stream", "fields", "where", "rule", "pending", "lines")
 
-    def __init__(self, stream: StreamRecords, handle: FindingHandle) -> None:
+    def __init__(
+        self,
+        stream: StreamRecords,
+        fields: Mapping[str, Any],
+        where: Mapping[str, Any],
+        rule: FoundRule,
+    ) -> None:
         self.stream = stream
-        self.fields = handle.fields()
-        self.where = handle.where
-        self.rule = handle.rule
+        self.fields = fields
+        self.where = where
+        self.rule = rule
         self.pending = 0
         self.lines: list[int] = []  # of the pending repeats, the first REPEAT_LINES
 
@@ -96,7 +103,7 @@ class KnownFindings:
     """The written findings of all streams; the one longest without a sighting goes first."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[int, FindingKey], Known] = OrderedDict()
+        self._known: OrderedDict[tuple[StreamRecords, FindingKey], Known] = OrderedDict()
         self._due: deque[tuple[float, Known]] = deque()
 
     def __len__(self) -> int:
@@ -104,21 +111,21 @@ class KnownFindings:
 
     def remember(self, key: FindingKey, known: Known) -> None:
         """A finding has been written."""
-        self._known[known.stream.number, key] = known
+        self._known[known.stream, key] = known
         if len(self._known) > KNOWN_FINDINGS:
             (_, oldest_key), oldest = self._known.popitem(last=False)
             oldest.stream.forget(oldest_key)
 
-    def repeat(self, key: FindingKey, known: Known, now: float) -> None:
+    def repeat(self, key: FindingKey, known: Known, now: float, count: int = 1) -> None:
         """A finding has been seen again: it is counted now, and written when that is due."""
         if not known.pending:
             self._due.append((now + REPEAT_PERIOD, known))
-        known.pending += 1
-        self._known.move_to_end((known.stream.number, key))
+        known.pending += count
+        self._known.move_to_end((known.stream, key))
 
     def forget(self, stream: StreamRecords, key: FindingKey) -> None:
         """A finding is not to be met again."""
-        del self._known[stream.number, key]
+        del self._known[stream, key]
 
     def due(self, now: float, most: int) -> Iterator[Known]:
         """The findings whose repeats are to be written now, `most` of them."""
@@ -202,8 +209,11 @@ class StreamRecords:
     said what the container is called, or NAME_WAIT has passed.
     """
 
-    def __init__(self, log: StreamLog, number: int, fields: Mapping[str, Any]) -> None:
+    repeat_lines = REPEAT_LINES
+
+    def __init__(self, log: StreamLog, number: int | None, fields: Mapping[str, Any]) -> None:
         self.number = number
+        self.endpoint: str = fields["endpoint"]
         self.container_id: str | None = fields["container_id"]
         self.container_name: str | None = None
         self.opened = log.monotonic()
@@ -285,7 +295,7 @@ class StreamRecords:
         """So many bytes passed unscanned."""
         with self._log.lock:
             self._log.totals["unscanned"] += nbytes
-            self._add("scan_gap", {"stream": self.number, "bytes": nbytes, "since": rfc3339(since)})
+            self._add("scan_gap", {**self._source(), "bytes": nbytes, "since": rfc3339(since)})
 
     def error(self, text: str) -> None:
         """A scan raised."""
@@ -375,7 +385,8 @@ class StreamRecords:
         if not self._log.admits(self, known.rule.severity, 1):
             self._suppress(known.rule, count)
             return
-        self._add_finding(known.rule, known.fields, count, {**known.where, "lines": lines})
+        where = {**known.where, "lines": lines} if self.repeat_lines else known.where
+        self._add_finding(known.rule, known.fields, count, where)
 
     def _sight(self, handle: FindingHandle) -> None:
         """Record a match: as a repeat, as a finding of its own, or among the suppressed ones."""
@@ -386,7 +397,7 @@ class StreamRecords:
         known = self._known.get(key) if key else None
         if key and known:
             log.known.repeat(key, known, log.monotonic())
-            if len(known.lines) < REPEAT_LINES:
+            if len(known.lines) < self.repeat_lines:
                 known.lines.append(handle.where["line"])
             handle.known = known
             return
@@ -413,8 +424,8 @@ class StreamRecords:
         handle.prepaid = False
         before = handle.key
         if (rule.name, rule.severity) != (handle.rule.name, handle.rule.severity):
-            self._log.count_finding(handle.rule, -1)
-            self._log.count_finding(rule, 1)
+            self._log.count_finding(self, handle.rule, -1)
+            self._log.count_finding(self, rule, 1)
         handle.become(rule, fingerprint, tail["redacted_match"], partial=not tail["complete"])
         self._rename(before, handle)
         said = {
@@ -460,10 +471,10 @@ class StreamRecords:
 
     def _count(self, rule: FoundRule, change: int) -> None:
         self._findings += change
-        self._log.count_finding(rule, change)
+        self._log.count_finding(self, rule, change)
 
     def _remember(self, key: FindingKey, handle: FindingHandle) -> None:
-        known = self._known[key] = Known(self, handle)
+        known = self._known[key] = Known(self, handle.fields(), handle.where, handle.rule)
         self._log.known.remember(key, known)
 
     def _suppress(self, rule: FoundRule, count: int) -> None:
@@ -475,7 +486,7 @@ class StreamRecords:
 
     def _write_suppressed(self) -> None:
         for counts, severities in split_counts(self._suppressed.items()):
-            fields = {"stream": self.number, "counts": counts, "severities": severities}
+            fields = {**self._source(), "counts": counts, "severities": severities}
             self._add("suppressed", fields, sum(counts.values()))
         self._suppressed.clear()
 
@@ -517,6 +528,10 @@ class StreamRecords:
         kind = self._fields.get("kind")
         fields = {"container_id": self.container_id, "container_name": self.container_name}
         return {**fields, "kind": kind} if kind else fields
+
+    def _source(self) -> dict[str, Any]:
+        """What a record about unscanned bytes or suppressed findings says of its stream."""
+        return {"stream": self.number}
 
     def _stream_fields(self) -> dict[str, Any]:
         fields = {

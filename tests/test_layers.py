@@ -25,6 +25,7 @@ SANS_IO = (
     "routes",
     "admission",
     "streams",
+    "answertext",
     "rules",
     "services",
     "plausibility",

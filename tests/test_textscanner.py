@@ -276,13 +276,21 @@ def test_a_secret_in_an_endless_line_is_found_once_at_any_offset(offset: int, se
         assert found["match"] == AWS.encode() and found.get("complete", True)
 
 
-def test_a_token_longer_than_what_a_window_keeps_is_not_found_a_second_time_in_its_middle() -> None:
-    run = shape_sample("{a5500}")
-    token = ("ey" + "J" + run[:1500] + ".ey" + "J" + run[1500:3500] + "." + run[3500:]).encode()
-    line = b"x " * ((CARRY_LIMIT - 4400) // 2) + token + b" " + b". " * 40_000 + b"\n"
-    whole = [found[:3] for found in scan_says(line)]
-    records, _ = scanned([line[at : at + 9000] for at in range(0, len(line), 9000)])
-    assert [found[0] for found in known(records)] == [found[0] for found in whole]
+def test_a_token_that_a_window_cuts_is_not_found_a_second_time_in_its_middle() -> None:
+    head = "LS0tLS1" + "CRUdJTi"  # a PEM header in base64; the token holds another one
+    token = f"{head}{shape_sample('{a300}')}/{head}{shape_sample('{a90}')}".encode()
+    before = CARRY_LIMIT - CARRY_KEPT - 50
+    line = b"x " * (before // 2) + token + b" " + b". " * 40_000 + b"\n"
+    assert [found[2] for found in scan_says(line)] == [token]
+    for settle in (False, True):
+        parts = [line[at : at + 9000] for at in range(0, len(line), 9000)]
+        assert known(scanned(parts, settle)[0]) == scan_says(line)
+
+
+def test_a_token_that_reaches_a_windows_end_is_said_to_have_no_end() -> None:
+    head = "LS0tLS1" + "CRUdJTi"
+    records, _ = scanned([head.encode() + b"A" * 2 * CARRY_LIMIT])
+    assert [(f["partial"], f["complete"]) for f in records.findings] == [(True, False)]
 
 
 def test_memory_stays_flat_without_a_newline() -> None:

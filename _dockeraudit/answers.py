@@ -1,0 +1,423 @@
+"""Answers and bodies to findings, beside the relay: each is looked at once its client has it.
+
+    payload ─▶ AnswerScan: kept until its end ─▶ seen before, byte for byte? ─▶ what was found then
+                      │ endless, or too long            └▶ else TextScanner ─▶ Sightings
+                      └▶ StreamScanner, as it comes                                │
+                                                   AnswerPlaces (answerrecords.py) ◀┘
+
+What waits to be scanned counts against the budget that all streams share. What finds no room is
+counted as unscanned; nothing here ever holds the relay up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, NamedTuple
+
+from _dockeraudit.answerrecords import Place, Sighting
+from _dockeraudit.answertext import (
+    AnswerDecoder,
+    answer_decoder,
+    body_decoder,
+    query_text,
+    subject_of,
+)
+from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.records import redact_bytes
+from _dockeraudit.routes import Route
+from _dockeraudit.rules import Rule
+from _dockeraudit.scanner import Scanner
+from _dockeraudit.scanning import OWN_SHARE, TOTAL_SHARE, ScanBudget, StreamScanner
+from _dockeraudit.streams import UNDECODED, Decoded, stream_type_of
+from _dockeraudit.textscanner import TextScanner
+
+MAX_KEPT = 8 << 20  # bytes of an answer that is kept until its end; 4,000 containers in a list
+QUICK_ANSWER = 8 << 10  # bytes; a longer answer is left to a worker
+SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
+NAMES_KEPT = 1_024  # containers whose names are remembered
+SHORT_ID = 12  # digits of a container's id, as docker shows it
+NAME_AGE = 60.0  # seconds for which a name is believed: a container can get another one
+FLOWING = ("events", "build")  # endless answers, and those that people watch
+LEAST_SEVERITIES = ("HIGH", "MEDIUM")  # answers are full of addresses that are no leak
+
+# Threads. The relaying thread offers payloads and closes a scan. A worker, or for a short answer
+# that thread itself, does the rest. The tables that scans share have locks of their own, held for
+# bookkeeping only.
+
+
+class SeenAnswers:
+    """What was found in answers, by their digest; the longest unseen goes first."""
+
+    def __init__(self, most: int = SEEN_ANSWERS) -> None:
+        self._most = most
+        self._found: OrderedDict[bytes, tuple[Sighting, ...]] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def get(self, digest: bytes) -> tuple[Sighting, ...] | None:
+        """What such an answer holds; None if none has been scanned."""
+        with self._lock:
+            found = self._found.get(digest)
+            if found is not None:
+                self._found.move_to_end(digest)
+            return found
+
+    def put(self, digest: bytes, found: tuple[Sighting, ...]) -> None:
+        """An answer has been scanned."""
+        with self._lock:
+            if digest in self._found or len(found) > self._most // 4:
+                return
+            self._found[digest] = found
+            self._size += 1 + len(found)
+            while self._size > self._most:
+                self._size -= 1 + len(self._found.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        """Other rules are in force."""
+        with self._lock:
+            self._found.clear()
+            self._size = 0
+
+
+class KnownNames:
+    """Ids and names of containers as answers and look-ups have told them of late."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[float, str, str | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def note(self, full_id: str | None, name: str | None) -> None:
+        """A container is called so."""
+        if full_id is None or name is None:
+            return
+        told = (self._clock(), full_id, name)
+        with self._lock:
+            for key in (full_id, full_id[:SHORT_ID], name):
+                self._known[key] = told
+                self._known.move_to_end(key)
+            while len(self._known) > 3 * NAMES_KEPT:
+                self._known.popitem(last=False)
+
+    def find(self, asked: str) -> tuple[str | None, str | None]:
+        """Id and name of what is asked for by either; (None, None) if that is not known."""
+        with self._lock:
+            told, full_id, name = self._known.get(asked, (0.0, None, None))
+        fresh = full_id is not None and self._clock() - told < NAME_AGE
+        return (full_id, name) if fresh else (None, None)
+
+
+class AnswerFindings:
+    """What scanners find in one answer, as sightings, once each finding is final.
+
+    Left out are LOW findings and placeholders: an answer has dozens of either.
+    """
+
+    def __init__(self, log: AuditLog, place: Place, report: Callable[[Sighting], Any]) -> None:
+        self._log = log
+        self._place = place
+        self._report = report
+        self._skipped = 0
+
+    def finding(
+        self,
+        stream_type: str,
+        rule: Rule,
+        match: bytes,
+        secret: bytes | None,
+        line: int,
+        partial: bool = False,
+        placeholder: bool = False,
+    ) -> OpenFinding | None:
+        """A match; what is partial waits for its update."""
+        found = OpenFinding(stream_type, rule, match, line, placeholder)
+        if partial:
+            return found
+        self._final(found, match, secret, True)
+        return None
+
+    def update(
+        self,
+        handle: OpenFinding,
+        rule: Rule | None,
+        match: bytes,
+        secret: bytes | None,
+        lines: int,
+        complete: bool,
+    ) -> None:
+        """What a partial match is now that all of it is known, or that its end never comes."""
+        found = handle._replace(rule=rule or handle.rule)
+        self._final(found, match or handle.match, secret, complete)
+
+    def _final(self, found: OpenFinding, match: bytes, secret: bytes | None, whole: bool) -> None:
+        if found.placeholder or found.rule.severity not in LEAST_SEVERITIES:
+            return
+        fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
+        redacted = redact_bytes(match, partial=not whole)
+        self._report(
+            Sighting(found.rule, found.stream_type, redacted, fingerprint, found.line, not whole)
+        )
+
+    # -- for StreamScanner
+
+    def progress(self, nbytes: int, frames: int) -> None:
+        """Answers are no streams, and not counted as such."""
+
+    def gap(self, nbytes: int, since: float) -> None:
+        """So many bytes passed unscanned."""
+        self._skipped += nbytes
+        self._log.answers.unscanned(self._place, nbytes)
+
+    def error(self, text: str) -> None:
+        """A scan raised."""
+        fields = {"stream": None, "endpoint": self._place.endpoint, "error": text}
+        client = self._place.client
+        self._log.accept_for(client, "scan_error", {**fields, "client": client})
+
+    def close(
+        self, *, framing: str, nbytes: int, frames: int, lines: int, unscanned: int, reason: str
+    ) -> None:
+        """The answer has ended: count what a failed scan left out."""
+        if unscanned > self._skipped:
+            self.gap(unscanned - self._skipped, 0.0)
+
+
+class OpenFinding(NamedTuple):
+    """A match as it was found first."""
+
+    stream_type: str
+    rule: Rule
+    match: bytes
+    line: int
+    placeholder: bool
+
+
+class AnswerAudit:
+    """What the scans of all answers share.
+
+    `masked` makes a name fit for a record. `scanner_of` is the door for secrets that only one
+    container has: it may return a scanner that knows more than the rules, by the place.
+    """
+
+    def __init__(
+        self,
+        log: AuditLog,
+        budget: ScanBudget,
+        executor: ThreadPoolExecutor,
+        masked: Callable[[str], str],
+    ) -> None:
+        self.log, self.budget, self.executor, self.masked = log, budget, executor, masked
+        self.seen = SeenAnswers()
+        self.names = KnownNames()
+        self.scanner_of: Callable[[Scanner, Place], Scanner] = lambda scanner, place: scanner
+        self._scanner: Scanner | None = None
+
+    def open(self, route: Route, client: Mapping[str, Any], scanner: Scanner) -> AnswerScan:
+        """A request begins whose answer, or body, may hold secrets."""
+        if scanner is not self._scanner:
+            self._scanner = scanner
+            self.seen.clear()
+        return AnswerScan(self, route, client, scanner)
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have a worker do it; while we stop it is done here."""
+        try:
+            self.executor.submit(job)
+        except RuntimeError:
+            job()
+
+    def place(self, route: Route, client: Mapping[str, Any], answer: bytes) -> Place:
+        """Where secrets in the answer to a request, or in its body, are seen."""
+        full_id, name = self._subject(route, answer)
+        if route.kind == "exec" and full_id:  # the container's id, which an exec's inspect tells
+            kind, name = None, self.names.find(full_id)[1]
+        elif route.kind == "container":
+            kind = None
+            self.names.note(full_id, name)
+            if full_id is None:
+                full_id, name = self.names.find(route.name)
+        else:
+            kind = route.kind
+        if full_id is None:
+            full_id, name = route.name or None, None
+        return Place(route.answer, kind, full_id, name, client)
+
+    def _subject(self, route: Route, answer: bytes) -> tuple[str | None, str | None]:
+        """Id and name of what a request is about, where its answer tells the id."""
+        if route.answer != "inspect" and not route.path.endswith("/create"):
+            return None, None
+        full_id, name = subject_of(route.kind, answer)
+        return full_id, name or (route.name if full_id else None) or None
+
+    def recorded(self, place: Place) -> Place:
+        """A place as records name it: what the client asked for could hold a secret itself."""
+        names = (name and self.masked(name) for name in (place.subject_id, place.subject_name))
+        subject_id, subject_name = names
+        return place._replace(subject_id=subject_id, subject_name=subject_name)
+
+
+class AnswerPart:
+    """The answer or the body of one request, as far as it waits to be scanned.
+
+    It is kept until its end, at most MAX_KEPT, or flows through a StreamScanner from the start.
+    """
+
+    def __init__(self, decoder: AnswerDecoder) -> None:
+        self.decoder = decoder
+        self.blocks: list[bytes] = []
+        self.size = 0
+        self.charged = 0  # bytes taken from the budget
+        self.flow: StreamScanner | None = None
+
+    def keep(self, payload: bytes, budget: ScanBudget) -> bool:
+        """Keep some more of it, as far as there is room: the own share first, then the budget."""
+        size = self.size + len(payload)
+        due = max(0, size - OWN_SHARE) - self.charged
+        if size > MAX_KEPT or (due and not budget.take(due)):
+            return False
+        self.charged += due
+        self.size = size
+        self.blocks.append(payload)
+        return True
+
+    def take(self, budget: ScanBudget) -> list[bytes]:
+        """What was kept, which then waits no longer."""
+        blocks, self.blocks = self.blocks, []
+        if self.charged:
+            budget.take(-self.charged)
+        self.size = self.charged = 0
+        return blocks
+
+
+class AnswerScan:
+    """One request's answer and body. All methods are for the relaying thread, and never block."""
+
+    def __init__(
+        self, audit: AnswerAudit, route: Route, client: Mapping[str, Any], scanner: Scanner
+    ) -> None:
+        self._audit, self._route, self._client, self._scanner = audit, route, client, scanner
+        self._answer = AnswerPart(answer_decoder(route))
+        self._body = AnswerPart(body_decoder(route))
+        if route.answer == "build":
+            self._body.keep(query_text(route), audit.budget)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have been delivered and not scanned yet."""
+        parts = (self._answer, self._body)
+        return sum(part.flow.waiting if part.flow else part.size for part in parts)
+
+    def sent(self, payload: bytes) -> None:
+        """The client has sent this, and it has been forwarded."""
+        self._offer(self._body, payload)
+
+    def answered(self, payload: bytes) -> None:
+        """The engine has answered this, and it has been delivered."""
+        if self._answer.flow is None and self._route.answer in FLOWING:
+            self._answer.flow = self._flow(b"")
+        self._offer(self._answer, payload)
+
+    def close(self, reason: str) -> None:
+        """The exchange is over: scan what was kept."""
+        for part in (self._answer, self._body):
+            if part.flow:
+                part.flow.offer(UNDECODED, Decoded(0, 0, part.decoder.end()))
+                part.flow.close((UNDECODED,), reason)
+        size = self._answer.size + self._body.size
+        if size > QUICK_ANSWER:
+            self._audit.submit(self._scan_kept)
+        elif size:
+            self._scan_kept()
+
+    def _offer(self, part: AnswerPart, payload: bytes) -> None:
+        if part.flow is None and part.keep(payload, self._audit.budget):
+            return
+        blocks = [payload]
+        if part.flow is None:
+            blocks = [*part.take(self._audit.budget), payload]
+            part.flow = self._flow(b"".join(blocks))
+        for block in blocks:
+            part.flow.offer(UNDECODED, Decoded(len(block), 0, part.decoder.feed(block)))
+
+    def _flow(self, begun: bytes) -> StreamScanner:
+        """A scanner for what cannot be kept; it skips what finds no room, and waits for none."""
+        audit = self._audit
+        place = audit.recorded(audit.place(self._route, self._client, begun))
+        findings = AnswerFindings(
+            audit.log, place, lambda sighting: audit.log.answers.sighted(place, [sighting])
+        )
+        scanner = audit.scanner_of(self._scanner, place)
+        return StreamScanner(
+            audit.executor,
+            audit.budget,
+            scanner,
+            findings,
+            abandoned=lambda: True,
+            on_error=lambda: None,
+            share=TOTAL_SHARE,
+        )
+
+    # -- once for each exchange, in a worker or in the relaying thread
+
+    def _scan_kept(self) -> None:
+        """Look at what was kept, record what it holds, and give its room back."""
+        answer = b"".join(self._answer.blocks)
+        place = self._audit.place(self._route, self._client, answer)
+        for part, payload in ((self._body, b"".join(self._body.blocks)), (self._answer, answer)):
+            if payload:
+                self._look(place, part, payload)
+            part.take(self._audit.budget)
+
+    def _look(self, place: Place, part: AnswerPart, payload: bytes) -> None:
+        """Record what a whole answer or body holds; scan it unless it has been seen before."""
+        audit = self._audit
+        digest = digest_of(place, part.decoder.stream_type, payload)
+        found = audit.seen.get(digest)
+        if found is None:
+            sightings: list[Sighting] = []
+            findings = AnswerFindings(audit.log, place, sightings.append)
+            try:
+                scan_text(audit.scanner_of(self._scanner, place), findings, part.decoder, payload)
+            except Exception as error:  # by its kind alone: its text may hold what it choked on
+                findings.error(type(error).__name__)
+                findings.gap(len(payload), 0.0)
+            else:
+                found = counted_once(sightings)
+                audit.seen.put(digest, found)
+        if found:
+            audit.log.answers.sighted(audit.recorded(place), found)
+
+
+def digest_of(place: Place, stream_type: str, payload: bytes) -> bytes:
+    """What a payload is met again by: its bytes, and all that decides how they are read."""
+    digest = hashlib.blake2b(digest_size=16)
+    said = (place.endpoint, place.kind, place.subject_id, stream_type)
+    digest.update(repr(said).encode("utf-8", "surrogatepass") + b"\0")
+    digest.update(payload)
+    return digest.digest()
+
+
+def scan_text(
+    scanner: Scanner, findings: AnswerFindings, decoder: AnswerDecoder, payload: bytes
+) -> None:
+    """Report what a whole payload holds."""
+    texts: dict[str, TextScanner] = {}
+    for name, data in (*decoder.feed(payload), *decoder.end()):
+        text = texts.get(name)
+        if text is None:
+            text = texts[name] = TextScanner(scanner, findings, stream_type_of(name))
+        text.feed(data)
+    for text in texts.values():
+        text.end()
+
+
+def counted_once(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
+    """Each secret once, as it was seen first, with how often it stands there."""
+    counts = Counter(sighting.key for sighting in sightings)
+    first = {sighting.key: sighting for sighting in reversed(list(sightings))}
+    return tuple(first[key]._replace(times=count) for key, count in counts.items())
