@@ -34,13 +34,14 @@ from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import OWN_SHARE, TOTAL_SHARE, ScanBudget, StreamScanner
 from _dockeraudit.streams import UNDECODED, Decoded, stream_type_of
+from _dockeraudit.text import SHORT_ID
 from _dockeraudit.textscanner import TextScanner
 
 MAX_KEPT = 8 << 20  # bytes of an answer that is kept until its end; 4,000 containers in a list
 QUICK_ANSWER = 8 << 10  # bytes; a longer answer is left to a worker
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
-SHORT_ID = 12  # digits of a container's id, as docker shows it
+
 NAME_AGE = 60.0  # seconds for which a name is believed: a container can get another one
 FLOWING = ("events", "build")  # endless answers, and those that people watch
 LEAST_SEVERITIES = ("HIGH", "MEDIUM")  # answers are full of addresses that are no leak

@@ -32,7 +32,9 @@ ADDED_FINDS = frozenset(
 #: finders whose secrets people chose, so that placeholders are words
 CHOSEN_FINDS = frozenset(("url", "curl", "encoded", "bearer-value"))
 #: what documents show where a URL's password stands
-EXAMPLE_PASSWORDS = frozenset(b"foo bar baz pass pwd pw abc xyz hello password secret user token".split())
+EXAMPLE_PASSWORDS = frozenset(
+    b"foo bar baz pass pwd pw abc xyz hello password secret user token".split()
+)
 LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
 
 
@@ -189,7 +191,9 @@ def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
 
 WHOLE_VALUE = re.compile(rb"[^\s\"'`<>]*")
 #: what stands in a header's place of a key that is not shown
-NO_KEY_BODY = re.compile(rb"(?:\\+[nr]|\s|[\"'])*(?:\.\.\.|\*\*\*|<|\[|redacted|x{4}|-----END)", re.I)
+NO_KEY_BODY = re.compile(
+    rb"(?:\\+[nr]|\s|[\"'])*(?:\.\.\.|\*\*\*|<|\[|redacted|x{4}|-----END)", re.I
+)
 VALUE_LIMIT = 128  # bytes of a value that are looked at
 
 
@@ -205,8 +209,10 @@ def is_no_value(block: bytes, match: Any, start: int, end: int) -> bool:
 def is_no_bearer(block: bytes, match: Any, start: int, end: int) -> bool:
     """Whether what stands behind `bearer` is no token."""
     value = block[start:end].split(None, 1)[-1]
-    return is_placeholder(value) or value.replace(b"-", b"").replace(b"_", b"").isalpha() and (
-        value.islower() or value.isupper()
+    return (
+        is_placeholder(value)
+        or value.replace(b"-", b"").replace(b"_", b"").isalpha()
+        and (value.islower() or value.isupper())
     )
 
 

@@ -133,7 +133,9 @@ class Judge:
             return shaped
         if random and key.kind == Kind.SECRET:
             return self.rules.get("keyed-secret" if sure else "keyed-secret-weak")
-        return self.rules.get(bare_rule(key, value) if key.kind == Kind.BARE else weak_rule(key, value))
+        return self.rules.get(
+            bare_rule(key, value) if key.kind == Kind.BARE else weak_rule(key, value)
+        )
 
     def _is_sure(self, key: Key, value: bytes) -> bool:
         """Whether a random value behind a secret's name is one beyond doubt.

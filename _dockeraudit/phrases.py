@@ -84,7 +84,9 @@ def is_cookie(before: bytes) -> bool:
     return BEFORE_COOKIE.search(before) is not None
 
 
-SESSION = rb"(?:%5b|[\w.\-])*(?:" + VALUE_QUOTE + rb")?[ ]?(?:=|:|%3d|=>)[ ]?(?:" + VALUE_QUOTE + rb")?"
+SESSION = (
+    rb"(?:%5b|[\w.\-])*(?:" + VALUE_QUOTE + rb")?[ ]?(?:=|:|%3d|=>)[ ]?(?:" + VALUE_QUOTE + rb")?"
+)
 URL_VALUE = rb"([A-Za-z0-9%_.~+/\-]{12,2048}={0,2})"
 QUERY = rb"(?:[?&;]|&amp;|\\u0026|%26)"
 #: MySQL's clients take a password right behind -p
@@ -93,7 +95,10 @@ MYSQL = runs(
     b"mariadb mariadb-dump mariadb-admin mariadb-import mariadb-check mydumper myloader xtrabackup mariabackup "
     b"7z 7za 7zz rar unrar"
 )
-LOGIN = runs(b"docker podman nerdctl buildah skopeo crane oras helm oc cf az faas-cli ibmcloud heroku", word=b"login")
+LOGIN = runs(
+    b"docker podman nerdctl buildah skopeo crane oras helm oc cf az faas-cli ibmcloud heroku",
+    word=b"login",
+)
 #: programs that take a password behind -p
 WITH_P = runs(
     b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop cypher-shell sqlcmd bcp "
@@ -101,8 +106,16 @@ WITH_P = runs(
     b"pgcli smbmap crackmapexec evil-winrm mydumper myloader htpasswd vncdo"
 )
 WITH_A = runs(b"redis-cli valkey-cli keydb-cli redis-benchmark redis-dump iredis http https xh")
-WITH_W = runs(b"ldapsearch ldapadd ldapmodify ldapdelete ldapwhoami ldappasswd ldapmodrdn ldapcompare")
-ARGUMENT = rb"(?:" + VALUE_QUOTE + rb"([^\r\n\"'`\\]{3,256})" + VALUE_QUOTE + rb"|([^\s\"'`|;<>\\,\]]{3,256}))"
+WITH_W = runs(
+    b"ldapsearch ldapadd ldapmodify ldapdelete ldapwhoami ldappasswd ldapmodrdn ldapcompare"
+)
+ARGUMENT = (
+    rb"(?:"
+    + VALUE_QUOTE
+    + rb"([^\r\n\"'`\\]{3,256})"
+    + VALUE_QUOTE
+    + rb"|([^\s\"'`|;<>\\,\]]{3,256}))"
+)
 #: name:password, name,password, name%password
 USER_PAIR = rb"[\"']?[^\s:\"',%]{1,64}[:,%]([^\s\"'$<{]{3,128})"
 ONE_TIME = (
@@ -174,7 +187,13 @@ PHRASES: dict[bytes, tuple[Phrase, ...]] = {
 }  # fmt: skip
 
 
-AUTHORIZATION = rb"authorization(?:" + VALUE_QUOTE + rb"|\])?[ ]?(?:[:=,]|=>)[ ]?\[?(?:" + VALUE_QUOTE + rb")?\[?"
+AUTHORIZATION = (
+    rb"authorization(?:"
+    + VALUE_QUOTE
+    + rb"|\])?[ ]?(?:[:=,]|=>)[ ]?\[?(?:"
+    + VALUE_QUOTE
+    + rb")?\[?"
+)
 #: logins at words that name secrets too: looked at where no assignment was found
 LOGIN_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"auth": (
@@ -196,11 +215,25 @@ LOGIN_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
 }  # fmt: skip
 #: names of passwords in scripts that have no capitals, found only in blocks that are not ASCII
 FOREIGN_NAMES = tuple(
-    name.encode() for name in ("密码", "密碼", "口令", "パスワード", "пароль", "Пароль", "비밀번호", "hasło", "şifre", "mật khẩu")
+    name.encode()
+    for name in (
+        "密码",
+        "密碼",
+        "口令",
+        "パスワード",
+        "пароль",
+        "Пароль",
+        "비밀번호",
+        "hasło",
+        "şifre",
+        "mật khẩu",
+    )
 )
 FOREIGN = Phrase(
     "keyed-password",
-    re.compile(rb"(?:[^\x00-\x7f]{2,4}){1,4}[^\n:=\xef]{0,40}?[ ]?(?:[:=]|\xef\xbc\x9a|\xe6\x98\xaf|\xe4\xb8\xba|\xe3\x81\xaf|-)[ ]{0,3}[\"'`]?([!-~]{6,128})"),
+    re.compile(
+        rb"(?:[^\x00-\x7f]{2,4}){1,4}[^\n:=\xef]{0,40}?[ ]?(?:[:=]|\xef\xbc\x9a|\xe6\x98\xaf|\xe4\xb8\xba|\xe3\x81\xaf|-)[ ]{0,3}[\"'`]?([!-~]{6,128})"
+    ),
     is_any,
     is_login_password,
 )
@@ -209,7 +242,7 @@ NAME_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"debugger pin": (phrase("one-time-code", rb"debugger pin:[ ](\d{3}-\d{3}-\d{3})", is_any),),
 }
 #: options of programs, found by ` -p`, ` -a`, ` -w`
-OPTIONS: dict[bytes, tuple[Phrase, ...]] = {
+PHRASE_OPTIONS: dict[bytes, tuple[Phrase, ...]] = {
     b" -p": (
         phrase("command-line-secret", rb" -p" + ARGUMENT, is_password, MYSQL),
         phrase("command-line-secret", rb" -p[ ]" + ARGUMENT, is_option_password, WITH_P),
@@ -265,7 +298,9 @@ class PhraseFinder:
         """By option, its visitor, where the rule is there."""
         if "command-line-secret" not in self._rules:
             return {}
-        return {option: self._at(len(option), phrases) for option, phrases in OPTIONS.items()}
+        return {
+            option: self._at(len(option), phrases) for option, phrases in PHRASE_OPTIONS.items()
+        }
 
     def _at(self, size: int, phrases: Sequence[Phrase]) -> Visitor:
         """A visitor that reports the first of the phrases whose secret is one."""

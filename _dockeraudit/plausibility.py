@@ -317,7 +317,6 @@ def is_any(value: bytes) -> bool:
     return True
 
 
-
 def is_filled(value: bytes) -> bool:
     """Whether a token of the right shape is more than its shape."""
     return not is_filled_in(value)

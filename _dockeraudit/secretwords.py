@@ -53,7 +53,10 @@ DIGIT_AHEAD = rb"[^\s\w]{0,4}[^\s\d]{0,24}[0-9]"
 #: a sentence: it states, or a colon or = stands further on, before a word with a digit
 STATES_AHEAD = (
     rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|updated)[ ]"
-    rb"|[^\n:=]{1,100}(?:[:=]|=>|->)[ \t]{1,3}" + DIGIT_AHEAD + rb"|[ \t]{1,4}(?!for[ ])(?:[^\s]{1,24}[ ])?" + DIGIT_AHEAD
+    rb"|[^\n:=]{1,100}(?:[:=]|=>|->)[ \t]{1,3}"
+    + DIGIT_AHEAD
+    + rb"|[ \t]{1,4}(?!for[ ])(?:[^\s]{1,24}[ ])?"
+    + DIGIT_AHEAD
     + rb"|[ ]for[ ][^\n]{1,60}[ ]is[ ]"
 )
 #: the value may stand one line below
@@ -85,14 +88,28 @@ def word_ahead(word: bytes, alphabet: bytes) -> bytes:
     if word == b"pw":
         return PW_AHEAD
     more = SECRET_WORDS[word].translate(alphabet).split()
-    goes_on = b"(?=" + b"|".join((b"s".translate(alphabet) + b"?[" + re.escape(GOES_ON) + b"]", *more)) + b")"
+    goes_on = (
+        b"(?="
+        + b"|".join((b"s".translate(alphabet) + b"?[" + re.escape(GOES_ON) + b"]", *more))
+        + b")"
+    )
     ahead = ORIGINAL_AHEAD + OPERATORS_AHEAD + b"|" + STATES_AHEAD + b"|" + BELOW_AHEAD
     spaced = b"|" + translated(SPACED_AHEAD, alphabet) if word in SPACED_WORDS else b""
     if word in BRIEF:
         ahead = BRIEF_AHEAD
     if word == b"auth":
         ahead = BRIEF_AHEAD.replace(b"{6}", b"{3}")
-        return b"(?=" + AUTH_AHEAD + b"|" + goes_on + b"(?=" + NAME_REST_AHEAD + b"(?:" + ahead + b")))"
+        return (
+            b"(?="
+            + AUTH_AHEAD
+            + b"|"
+            + goes_on
+            + b"(?="
+            + NAME_REST_AHEAD
+            + b"(?:"
+            + ahead
+            + b")))"
+        )
     ahead = NAME_REST_AHEAD + b"(?:" + translated(ahead, alphabet) + b")"
     return goes_on + b"(?=" + ahead + spaced + b")"
 

@@ -40,7 +40,14 @@ OPEN = rb"[\"'`(\[<*]{0,3}"
 STATED = (
     # password is X, password has been set to X
     re.compile(
-        REST + rb"[ \t]{1,3}(?:" + DOES + rb"[ ])?" + STATES + rb"(?:[ ](?:" + DOES + rb"|to|as|auf))"
+        REST
+        + rb"[ \t]{1,3}(?:"
+        + DOES
+        + rb"[ ])?"
+        + STATES
+        + rb"(?:[ ](?:"
+        + DOES
+        + rb"|to|as|auf))"
         rb"{0,3}[ \t]?:?[ \t]{1,3}" + OPEN
     ),
     # password for user admin: X, PASSWORD elastic = X
@@ -54,7 +61,7 @@ STATED = (
 )
 STATED_VALUE = re.compile(rb"[^\s\"'`<>\x1b]{8,256}")
 #: --token X, -storepass X
-OPTION = re.compile(rb"(" + REST + rb")[ \t]{1,4}(?P<quote>\\?[\"']|)")
+OPTION_VALUE = re.compile(rb"(" + REST + rb")[ \t]{1,4}(?P<quote>\\?[\"']|)")
 OPTION_VALUE = {
     b"": re.compile(rb"[^\s\"'`<>;|&\x1b]{4,256}"),
     b'"': re.compile(rb"[^\r\n\"\\]{4,256}(?=\\?\")"),
@@ -87,8 +94,20 @@ NAMES_BELOW = re.compile(
 BOUND_BEFORE = re.compile(rb"\[([^\]\s]{4,128})\] \($")
 #: {"Data":"X","Name":"my_secret"}
 DATA_BEFORE = re.compile(
-    rb"\"data" + ESCAPED + rb"\":" + ESCAPED + rb"\"([A-Za-z0-9+/=]{8,512})" + ESCAPED + rb"\"," + ESCAPED
-    + rb"\"name" + ESCAPED + rb"\":" + ESCAPED + rb"\"$", re.I
+    rb"\"data"
+    + ESCAPED
+    + rb"\":"
+    + ESCAPED
+    + rb"\"([A-Za-z0-9+/=]{8,512})"
+    + ESCAPED
+    + rb"\","
+    + ESCAPED
+    + rb"\"name"
+    + ESCAPED
+    + rb"\":"
+    + ESCAPED
+    + rb"\"$",
+    re.I,
 )
 
 
@@ -110,7 +129,7 @@ class SentenceFinder:
         looks: tuple[Callable[..., int], ...] = (self._below,)
         if following in b" \t-":
             looks = (self._option, self._stated, self._random, self._below)
-        elif following in b")\"\\":
+        elif following in b')"\\':
             looks = (self._before, self._below)
         for look in looks:
             go_on = look(block, name, found)
@@ -146,7 +165,7 @@ class SentenceFinder:
 
     def _option(self, block: bytes, name: Name, found: Found) -> int:
         """--token X; help texts show a word there."""
-        option = OPTION.match(found.lower, name.behind)
+        option = OPTION_VALUE.match(found.lower, name.behind)
         if option is None or block[name.start : name.start + 1] != b"-":
             return -1
         if name.context[-1:] not in (b"", b" ", b"\t", b'"', b"'", b"["):

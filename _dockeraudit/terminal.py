@@ -391,7 +391,7 @@ def table_by(kind: str, summary: AuditSummary, look: Look = PLAIN) -> str:
     rows: dict[str, Row] = {}
     for secret in summary.secrets.values():
         for seen, tally in secret.sightings.items():
-            name = key_of(kind, secret, summary.label_of(seen.container), seen.client)
+            name = row_key(kind, secret, summary.label_of(seen.container), seen.client)
             row = rows.setdefault(name, Row(set(), set(), set(), Counter()))
             row.secrets.add(id(secret))
             row.containers.add(seen.container)
@@ -411,7 +411,7 @@ def table_by(kind: str, summary: AuditSummary, look: Look = PLAIN) -> str:
     return "\n".join([*lines, *loss_lines(summary, look)]) + "\n"
 
 
-def key_of(kind: str, secret: Secret, container: str, client: str) -> str:
+def row_key(kind: str, secret: Secret, container: str, client: str) -> str:
     """What a secret is counted under in a table of this kind."""
     return {"rule": secret.pattern, "container": container, "reader": client}[kind]
 

@@ -18,11 +18,15 @@ from _dockeraudit.rules import Match
 CALL = re.compile(rb">(\w{2,40})\(([^\r\n()]{6,600})\)")
 ARGUMENTS = re.compile(rb"(?:^|, ?)(?:\"([^\"]*)\"|'([^']*)'|[^,'\"]*)")
 #: methods whose arguments are as a rule no secrets, though they look so
-NO_LOGIN = re.compile(rb"(?i)(?:get|find|load|has|is|fetch|render|handle|log(?!in|on)|debug|info|dispatch|include|require)")
+NO_LOGIN = re.compile(
+    rb"(?i)(?:get|find|load|has|is|fetch|render|handle|log(?!in|on)|debug|info|dispatch|include|require)"
+)
 MINUS = 45
 #: the Base64 of `Password:`, by which SMTP servers ask for it (AUTH LOGIN)
 ASKS_PASSWORD = b"UGFzc3dvcmQ6"
-ANSWER = re.compile(rb"[^\r\n]{0,24}\r?\n[^\n]{0,80}?([A-Za-z0-9+/]{6,128}={0,2})['\"\\rn]{0,6}\r?(?:\n|$)")
+PROMPT_ANSWER = re.compile(
+    rb"[^\r\n]{0,24}\r?\n[^\n]{0,80}?([A-Za-z0-9+/]{6,128}={0,2})['\"\\rn]{0,6}\r?(?:\n|$)"
+)
 PRINTABLE = re.compile(rb"[ -~]{4,128}")
 
 
@@ -84,7 +88,7 @@ def at_challenge(anchored: Anchored) -> Visitor:
     """A visitor at a server's request for the password, whose answer is on the next line."""
 
     def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
-        answer = ANSWER.match(block, at + len(ASKS_PASSWORD))
+        answer = PROMPT_ANSWER.match(block, at + len(ASKS_PASSWORD))
         if answer:
             password = decoded(answer.group(1))
             if PRINTABLE.fullmatch(password) and not is_placeholder(password):

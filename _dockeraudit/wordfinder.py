@@ -115,7 +115,9 @@ class WordFinder:
         for number, (other, other_before, _) in enumerate(self._words[shown + 1 :], shown + 1):
             alike = other.translate(self._alphabet)
             shift = before - other_before
-            pairs = [(text[i], alike[i - shift]) for i in range(len(text)) if 0 <= i - shift < len(alike)]
+            pairs = [
+                (text[i], alike[i - shift]) for i in range(len(text)) if 0 <= i - shift < len(alike)
+            ]
             if all(a == b for a, b in pairs):
                 later.append(number)
         return later
