@@ -61,7 +61,7 @@ STATED = (
 )
 STATED_VALUE = re.compile(rb"[^\s\"'`<>\x1b]{8,256}")
 #: --token X, -storepass X
-OPTION_VALUE = re.compile(rb"(" + REST + rb")[ \t]{1,4}(?P<quote>\\?[\"']|)")
+OPTION_AHEAD = re.compile(rb"(" + REST + rb")[ \t]{1,4}(?P<quote>\\?[\"']|)")
 OPTION_VALUE = {
     b"": re.compile(rb"[^\s\"'`<>;|&\x1b]{4,256}"),
     b'"': re.compile(rb"[^\r\n\"\\]{4,256}(?=\\?\")"),
@@ -165,7 +165,7 @@ class SentenceFinder:
 
     def _option(self, block: bytes, name: Name, found: Found) -> int:
         """--token X; help texts show a word there."""
-        option = OPTION_VALUE.match(found.lower, name.behind)
+        option = OPTION_AHEAD.match(found.lower, name.behind)
         if option is None or block[name.start : name.start + 1] != b"-":
             return -1
         if name.context[-1:] not in (b"", b" ", b"\t", b'"', b"'", b"["):
