@@ -223,7 +223,7 @@ def test_without_free_descriptors_the_proxy_waits_idle_and_recovers_at_once(
     assert all(answer in (b"HTTP/1.1 502 ", b"HTTP/1.1 200 ") for answer in answers), answers
     assert share < 0.05
     assert back < 1.0
-    assert ["cannot accept" in line for line in said].count(True) == 1 and len(said) <= 3, said
+    assert ["cannot accept" in line for line in said].count(True) == 1 and len(said) < 10, said
     with capsys.disabled():
         print(
             f"\nno descriptors left (limit 64): {100 * share:.1f} % of a core, one line, "

@@ -42,7 +42,7 @@ SECRETS = {
     "key": letters(64 * 12),
     "typed": letters(20),
     "exception": letters(40),
-    "illegal": letters(30),
+    "illegal": "AK" + "IA" + letters(16, UPPER),  # a refused path is recorded, masked
     "comment": letters(30),
 }
 REGISTRY_AUTH = base64.urlsafe_b64encode(
