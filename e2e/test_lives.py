@@ -119,7 +119,7 @@ def polls_without_limit(pid):
 
 
 def test_nothing_ends_a_stream_in_which_nothing_flows(folder, start_proxy):
-    """Every kind of stream is silent for two virtual hours; its relaying thread has no time limit."""
+    """Every kind of stream is silent for two virtual hours; its thread has no time limit."""
     flag = folder / "later"
     program = folder / "later.py"
     program.write_text(LATER.format(flag=str(flag), program=PROGRAM))
