@@ -30,6 +30,7 @@ from _dockeraudit.sentences import undecided_from
 from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
 from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
 from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign
+from _dockeraudit.wallets import GAP, recovery_phrase
 from _dockeraudit.wordfinder import (
     NAME_ALPHABET,
     PHRASE_ALPHABET,
@@ -52,6 +53,8 @@ WORD_ANCHORS = {
 BELOW = ("next-line-secret", "protocol-login")  # rules that look a line on
 OPTION_SIGN = re.compile(rb" -(?:[pPaAwWuU](?=[ ][^\s-]|[^\s-]{4})|-user(?=[ =]))")
 AT_WORD = {"api": at_key, "curl": at_curl}
+PHRASE_WORDS = frozenset((b"pass", b"secret"))  # words before `phrase` that are found anyway
+PHRASE_NEAR = 24  # bytes from such a word on in which `phrase` ends
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, in endless lines
 
 
@@ -74,6 +77,8 @@ class Scanner:
         self._urls = UrlFinder(*urls) if any(urls) else None
         self._literals = literal_visitors(by_find)
         self._keywords = keyword_visitors(by_find.get("line", ()))
+        if "phrase" in by_find:
+            self._keywords[b"mnemonic"] = at_announcement(by_find["phrase"])
 
     def scan(self, block: bytes) -> list[Match]:
         """All matches in the block, sorted by start, no two secrets overlapping."""
@@ -174,6 +179,9 @@ def word_finders(
     if "keyed" in by_find or "service" in by_find:
         for word, visits in secret_word_visits(by_find, first).items():
             (second if word in SECOND_PASS else first)[word] = visits
+    for words in (first, second):
+        for word in PHRASE_WORDS.intersection(words) if "phrase" in by_find else ():
+            words[word] = [before_phrase(at_announcement(by_find["phrase"]), words[word])]
     finders = []
     for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
@@ -181,6 +189,39 @@ def word_finders(
             ahead[word] = translated(more, alphabet)
         finders.append(WordFinder(alphabet, words, ahead))
     return [finder for finder in finders if finder]
+
+
+def at_announcement(rules: Sequence[Anchored]) -> Visitor:
+    """A visitor at a word behind which a wallet prints its recovery phrase."""
+    by_severity = {anchored.rule.severity: anchored for anchored in rules}
+
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+        phrase = recovery_phrase(block, at)
+        if phrase is None:
+            return at + GAP  # looked at
+        anchored = by_severity.get("HIGH" if phrase.fits else "MEDIUM")
+        if anchored:
+            match = Match(anchored.rule, at, phrase.end, phrase.start, phrase.end)
+            found.append((anchored.rank, match))
+        return phrase.end
+
+    return visit
+
+
+def before_phrase(announced: Visitor, visits: Sequence[Visitor]) -> Visitor:
+    """A visitor at a word of `passphrase` or `secret recovery phrase`, and its other visitors."""
+    other = together(visits)
+
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+        phrase = found.lower.find(b"phrase", at, at + PHRASE_NEAR)
+        if phrase >= 0:
+            count = len(found)
+            end = announced(block, phrase, lines, found)
+            if len(found) > count:
+                return end
+        return other(block, at, lines, found)
+
+    return visit
 
 
 def keyword_visitors(rules: Sequence[Anchored]) -> dict[bytes, Visitor]:
