@@ -53,8 +53,6 @@ WORD_ANCHORS = {
 BELOW = ("next-line-secret", "protocol-login")  # rules that look a line on
 OPTION_SIGN = re.compile(rb" -(?:[pPaAwWuU](?=[ ][^\s-]|[^\s-]{4})|-user(?=[ =]))")
 AT_WORD = {"api": at_key, "curl": at_curl}
-PHRASE_WORDS = frozenset((b"pass", b"secret"))  # words before `phrase` that are found anyway
-PHRASE_NEAR = 24  # bytes from such a word on in which `phrase` ends
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, in endless lines
 
 
@@ -179,9 +177,9 @@ def word_finders(
     if "keyed" in by_find or "service" in by_find:
         for word, visits in secret_word_visits(by_find, first).items():
             (second if word in SECOND_PASS else first)[word] = visits
-    for words in (first, second):
-        for word in PHRASE_WORDS.intersection(words) if "phrase" in by_find else ():
-            words[word] = [before_phrase(at_announcement(by_find["phrase"]), words[word])]
+    if "phrase" in by_find:
+        announced = at_announcement(by_find["phrase"])
+        first[b"pass"] = [at_passphrase(announced, first.get(b"pass", ()))]
     finders = []
     for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
@@ -208,15 +206,13 @@ def at_announcement(rules: Sequence[Anchored]) -> Visitor:
     return visit
 
 
-def before_phrase(announced: Visitor, visits: Sequence[Visitor]) -> Visitor:
-    """A visitor at a word of `passphrase` or `secret recovery phrase`, and its other visitors."""
-    other = together(visits)
+def at_passphrase(announced: Visitor, others: Sequence[Visitor]) -> Visitor:
+    """A visitor at `pass` for a wallet's passphrase; all else is for the others."""
+    other = together(others)
 
     def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
-        phrase = found.lower.find(b"phrase", at, at + PHRASE_NEAR)
-        if phrase >= 0:
-            count = len(found)
-            end = announced(block, phrase, lines, found)
+        if found.lower.startswith(b"passphrase", at):
+            count, end = len(found), announced(block, at, lines, found)
             if len(found) > count:
                 return end
         return other(block, at, lines, found)

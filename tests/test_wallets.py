@@ -143,7 +143,6 @@ def test_prose_of_which_a_third_is_listed_is_no_phrase():
         ("write this mnemonic phrase in a safe place.\n\n{}\n", "recovery-phrase"),
         ('{{:passphrase "{}"}}', "recovery-phrase"),
         ("MNEMONIC={}", "recovery-phrase"),
-        ("Your Secret Recovery Phrase is: {}", "recovery-phrase"),
         ("mnemonic: zoo {}", "recovery-phrase"),
     ],
 )
