@@ -31,6 +31,7 @@ from _dockeraudit.rules import (
     token,
 )
 from _dockeraudit.scanner import Scanner, rule_problems
+from _dockeraudit.wallets import WORD_NUMBERS
 
 AWS_EXAMPLE = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 KEY_HEADER = "-----BEGIN {}PRIVATE " + "KEY-----"
@@ -925,11 +926,21 @@ WEAK_SECRET = Rule(
     ("api_secret: 'open-sesame-7Now'", "weatherstack_key=" + shape_sample("{l32}"), "todoist SECRET " + shape_sample("{h40}"), "clockify-token-" + shape_sample(UUID)),
     ("secret_name=my-database-secret", "unheard_of_key=" + shape_sample("{l32}"), "todoist tokens " + shape_sample("{d40}")), "assignments in logs, JSON and YAML", find="keyed",
 )  # fmt: skip
+PHRASE_EXAMPLE = " ".join(word.decode() for word in [*WORD_NUMBERS][7::186])
+RECOVERY_PHRASE = Rule(
+    "recovery-phrase", "Recovery phrase of a wallet", "HIGH", (b"mnemonic", b"phrase"), rb"(?:[a-z]{3,8}\W+){12}", 0,
+    (f"Mnemonic: {PHRASE_EXAMPLE} about", f"write this mnemonic phrase:\n\n{PHRASE_EXAMPLE} about\n"),
+    (f"Mnemonic: {PHRASE_EXAMPLE}", "a passphrase is needed to go on"), "BIP-39", find="phrase",
+)  # fmt: skip
+UNCHECKED_PHRASE = RECOVERY_PHRASE._replace(
+    id="recovery-phrase-unchecked", name="Recovery phrase of a wallet, without BIP-39's checksum", severity="MEDIUM",
+    examples=(f"Mnemonic: {PHRASE_EXAMPLE} able",),
+)
 #: The table. Where two matches overlap in their secrets, the earlier rule reports.
 RULES: tuple[Rule, ...] = (
     *HOOKS, NOTIFICATION_URL, AWS_ACCESS_KEY, PEM_BASE64, JWT_BASE64, INLINE_KEY, PRIVATE_KEY, OTHER_PRIVATE_KEY,
     *PUBLISHABLE, *CLOUDS, *FORGES, *REGISTRIES, *CHAT, *PAYMENT, *MONITORING, *AI,
-    MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION,
+    MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION, RECOVERY_PHRASE, UNCHECKED_PHRASE,
     *KEYED, URL_CREDENTIALS, ENCODED_URL_CREDENTIALS, HOST_CREDENTIALS, URL_DEFAULT_PASSWORD,
     PASSWORD_HASH, BASIC_AUTH, CURL_USER, WHOLE_API_KEY, WHOLE_BEARER, WHOLE_PASSWORD,
     GENERIC_API_KEY, BEARER_TOKEN, PASSWORD, KEYED_PASSWORD, KEYED_SECRET, *PHRASED, WEAK_SECRET, EMAIL_ADDRESS,

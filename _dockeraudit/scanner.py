@@ -30,6 +30,7 @@ from _dockeraudit.sentences import undecided_from
 from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
 from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
 from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign
+from _dockeraudit.wallets import GAP, recovery_phrase
 from _dockeraudit.wordfinder import (
     NAME_ALPHABET,
     PHRASE_ALPHABET,
@@ -74,6 +75,8 @@ class Scanner:
         self._urls = UrlFinder(*urls) if any(urls) else None
         self._literals = literal_visitors(by_find)
         self._keywords = keyword_visitors(by_find.get("line", ()))
+        if "phrase" in by_find:
+            self._keywords[b"mnemonic"] = at_announcement(by_find["phrase"])
 
     def scan(self, block: bytes) -> list[Match]:
         """All matches in the block, sorted by start, no two secrets overlapping."""
@@ -174,6 +177,9 @@ def word_finders(
     if "keyed" in by_find or "service" in by_find:
         for word, visits in secret_word_visits(by_find, first).items():
             (second if word in SECOND_PASS else first)[word] = visits
+    if "phrase" in by_find:
+        announced = at_announcement(by_find["phrase"])
+        first[b"pass"] = [at_passphrase(announced, first.get(b"pass", ()))]
     finders = []
     for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
@@ -181,6 +187,37 @@ def word_finders(
             ahead[word] = translated(more, alphabet)
         finders.append(WordFinder(alphabet, words, ahead))
     return [finder for finder in finders if finder]
+
+
+def at_announcement(rules: Sequence[Anchored]) -> Visitor:
+    """A visitor at a word behind which a wallet prints its recovery phrase."""
+    by_severity = {anchored.rule.severity: anchored for anchored in rules}
+
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+        phrase = recovery_phrase(block, at)
+        if phrase is None:
+            return at + GAP  # looked at
+        anchored = by_severity.get("HIGH" if phrase.fits else "MEDIUM")
+        if anchored:
+            match = Match(anchored.rule, at, phrase.end, phrase.start, phrase.end)
+            found.append((anchored.rank, match))
+        return phrase.end
+
+    return visit
+
+
+def at_passphrase(announced: Visitor, others: Sequence[Visitor]) -> Visitor:
+    """A visitor at `pass` for a wallet's passphrase; all else is for the others."""
+    other = together(others)
+
+    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
+        if found.lower.startswith(b"passphrase", at):
+            count, end = len(found), announced(block, at, lines, found)
+            if len(found) > count:
+                return end
+        return other(block, at, lines, found)
+
+    return visit
 
 
 def keyword_visitors(rules: Sequence[Anchored]) -> dict[bytes, Visitor]:

@@ -277,7 +277,7 @@ def test_a_secret_in_an_endless_line_is_found_once_at_any_offset(offset: int, se
 
 
 def test_a_token_that_a_window_cuts_is_not_found_a_second_time_in_its_middle() -> None:
-    head = "LS0tLS1" + "CRUdJTi"  # a PEM header in base64; the token holds another one
+    head = "LS0tLS1" + "CRUdJTiBSU0EgUFJJVkFURSBLRVkt"  # a PEM header in base64
     token = f"{head}{shape_sample('{a300}')}/{head}{shape_sample('{a90}')}".encode()
     before = CARRY_LIMIT - CARRY_KEPT - 50
     line = b"x " * (before // 2) + token + b" " + b". " * 40_000 + b"\n"
@@ -288,7 +288,7 @@ def test_a_token_that_a_window_cuts_is_not_found_a_second_time_in_its_middle() -
 
 
 def test_a_token_that_reaches_a_windows_end_is_said_to_have_no_end() -> None:
-    head = "LS0tLS1" + "CRUdJTi"
+    head = "LS0tLS1" + "CRUdJTiBSU0EgUFJJVkFURSBLRVkt"
     records, _ = scanned([head.encode() + b"A" * 2 * CARRY_LIMIT])
     assert [(f["partial"], f["complete"]) for f in records.findings] == [(True, False)]
 

@@ -232,4 +232,4 @@ def test_a_pattern_with_a_misleading_comment_is_refused_whole():
 def test_our_own_tables_are_read_to_the_end():
     for rule in RULES:
         found = ambiguity(rule.pattern)
-        assert found is None or found.kind == "unanchored", rule.id
+        assert found is None or found.kind in ("unanchored", "overlapping"), rule.id

@@ -13,6 +13,7 @@ from _dockeraudit.wallets import (
     checksum_fits,
     recovery_phrase,
 )
+from patterns import scan
 
 WORDS = [word.decode() for word in WORD_NUMBERS]
 
@@ -133,3 +134,26 @@ def test_prose_of_which_a_third_is_listed_is_no_phrase():
     for _ in range(500):
         text = " ".join(rng.choice(WORDS if rng.random() < 0.33 else prose) for _ in range(150))
         assert found(text) is None
+
+
+@pytest.mark.parametrize(
+    "text, rule",
+    [
+        ("Mnemonic: {}", "recovery-phrase"),
+        ("write this mnemonic phrase in a safe place.\n\n{}\n", "recovery-phrase"),
+        ('{{:passphrase "{}"}}', "recovery-phrase"),
+        ("MNEMONIC={}", "recovery-phrase"),
+        ("mnemonic: zoo {}", "recovery-phrase"),
+    ],
+)
+def test_a_phrase_is_reported_whole_behind_its_announcement(text, rule):
+    words = " ".join(phrase(24, 3))
+    block = text.format(words).encode()
+    found = [(match.rule.id, block[match.secret_start : match.secret_end]) for match in scan(block)]
+    assert found == [(rule, words.encode())]
+
+
+def test_a_phrase_with_another_checksum_is_medium():
+    words = phrase(12)
+    text = "mnemonic=" + " ".join(reversed(words))
+    assert [match.rule.severity for match in scan(text.encode())] == ["MEDIUM"]
