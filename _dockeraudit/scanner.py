@@ -23,6 +23,7 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
+from _dockeraudit.phrasefinder import PHRASE_LITERALS, PHRASE_WORDS, at_announcement
 from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule
 from _dockeraudit.secretwords import SECOND_PASS, SECRET_WORDS, secret_word_visits, word_ahead
@@ -49,7 +50,7 @@ WORD_ANCHORS = {
     "curl": b"curl ",
     "api": b"key",
 }
-BELOW = ("next-line-secret", "protocol-login")  # rules that look a line on
+BELOW = frozenset(("next-line-secret", "protocol-login", "recovery-phrase"))  # rules that look a line on
 OPTION_SIGN = re.compile(rb" -(?:[pPaAwWuU](?=[ ][^\s-]|[^\s-]{4})|-user(?=[ =]))")
 AT_WORD = {"api": at_key, "curl": at_curl}
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, in endless lines
@@ -68,7 +69,7 @@ class Scanner:
         self._words = word_finders(by_find, phrases)
         self._options = phrases.options()
         self._foreign = phrases.foreign()
-        self._looks_below = any(anchored.rule.id in BELOW for anchored in by_find.get("keyed", ()))
+        self._looks_below = any(rule.id in BELOW for rule in self.rules)
         self._tokens = TokenFinder(*(by_find.get(find, ()) for find in ("token", "inside", "aws")))
         urls = [by_find.get(find, ()) for find in ("url", "hook", "scheme")]
         self._urls = UrlFinder(*urls) if any(urls) else None
@@ -142,6 +143,8 @@ def literal_visitors(by_find: Mapping[str, Sequence[Anchored]]) -> dict[bytes, V
             visits.update({b">": at_call(anchored), b"#": at_frame(anchored)})
         elif anchored.rule.id == "protocol-login":
             visits[ASKS_PASSWORD] = at_challenge(anchored)
+    for literal in PHRASE_LITERALS if "phrase" in by_find else ():
+        visits[literal] = at_announcement(literal, by_find["phrase"])
     for anchored in by_find.get("encoded", ()):
         visits[b"%"] = at_percent(anchored)
     at_signs = [at_sign(anchored) for anchored in by_find.get("email", ())]
@@ -174,6 +177,8 @@ def word_finders(
     if "keyed" in by_find or "service" in by_find:
         for word, visits in secret_word_visits(by_find, first).items():
             (second if word in SECOND_PASS else first)[word] = visits
+    for word in PHRASE_WORDS if "phrase" in by_find else ():
+        second[word] = [at_announcement(word, by_find["phrase"])]
     finders = []
     for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}

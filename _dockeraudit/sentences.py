@@ -81,7 +81,7 @@ VALUE_ALONE = re.compile(rb"([^\s\"'`\x1b]{6,1024})[\"'`]?,?[*|\s]*$")
 LINES_BELOW, BELOW_SIZE = 3, 1024
 #: a line that names a secret and ends so that its value may stand below
 NAMES_BELOW = re.compile(
-    rb"(?i)(?:pass|pwd|token|secret|key|cred|ugfzc3dvcmq6)[^\n]{0,160}\n(?:[^\S\n]*\n)?\Z"
+    rb"(?i)(?:pass|pwd|token|secret|key|cred|phrase|nemonic|seed|ugfzc3dvcmq6)[^\n]{0,160}\n(?:[^\S\n]*\n)?\Z"
 )
 #: a value in brackets before its name: - [X] (password)
 BOUND_BEFORE = re.compile(rb"\[([^\]\s]{4,128})\] \($")
