@@ -1,6 +1,6 @@
 """Finds NAME = VALUE in all its forms, where the name is a secret's.
 
-    name ─▶ ASSIGNMENT (what closes the name, the operator, what opens the value) ─▶ value ─▶ judging
+name ─▶ ASSIGNMENT (what closes the name, the operator, what opens the value) ─▶ value ─▶ judging
 """
 
 from __future__ import annotations
@@ -20,17 +20,29 @@ COLOUR = rb"\x1b\[[\d;]{0,12}m"
 CLOSING = rb"(?:" + ESCAPED + rb"[\"'`]|\\{1,3}u002[27]|&(?:quot|#34|#39);|%22|" + COLOUR + rb"|>>)"
 #: what stands between an operator and its value: some("x"), <<"x">>, b'x', ["x"], string(12) "x"
 OPENING = (
-    rb"(?:" + COLOUR + rb"|some\(|just |optional\[|<<|[bun](?=" + ESCAPED + rb"[\"'])|@(?=\")|string\(\d{1,4}\) "
-    rb"|[ \t]{1,4}|secretstr\((?=[\"'])|[\[({](?=" + ESCAPED + rb"[\"'])|\[(?=[\w])|\.{3,80}|&(?=\")|\*\*(?=[^*\s]))"
+    rb"(?:"
+    + COLOUR
+    + rb"|some\(|just |optional\[|<<|[bun](?="
+    + ESCAPED
+    + rb"[\"'])|@(?=\")|string\(\d{1,4}\) "
+    rb"|[ \t]{1,4}|secretstr\((?=[\"'])|[\[({](?="
+    + ESCAPED
+    + rb"[\"'])|\[(?=[\w])|\.{3,80}|&(?=\")|\*\*(?=[^*\s]))"
 )
 #: from behind the name: what closes it, the operator, what opens the value
 ASSIGNMENT = re.compile(
     rb"(?:"
     # name = value
-    + CLOSING + rb"{0,3}(?::protected|:" + ESCAPED + rb"\"?\w{1,40}" + ESCAPED + rb"\"?:private)?"
+    + CLOSING
+    + rb"{0,3}(?::protected|:"
+    + ESCAPED
+    + rb"\"?\w{1,40}"
+    + ESCAPED
+    + rb"\"?:private)?"
     rb"\]?[ \t]{0,16}" + CLOSING + rb"{0,2}"
     rb"(?P<assigned>=>|->|:=|===?|!=|==?|:(?![:/])|\|\||%3[ad]|\.{3,80}[=:]?)[ \t]{0,64}"
-    + OPENING + rb"{0,6}"
+    + OPENING
+    + rb"{0,6}"
     # "name", "value": "value"
     rb"|" + ESCAPED + rb"[\"'][ \t]{0,4},?[ \t]{0,4}(?:" + ESCAPED + rb"[\"'])?value"
     rb"(?:" + ESCAPED + rb"[\"'])?[ \t]{0,4}(?P<member>[:=])[ \t]{0,4}(?=" + ESCAPED + rb"[\"'])"
@@ -41,7 +53,13 @@ ASSIGNMENT = re.compile(
     # | name | value |
     rb"|[\"'`]?[ \t]{0,40}(?P<cell>\|)[ \t]{0,40}[`]?(?=[^\s|])"
     # name 'value', name - 'value', "name" "value", name('value')
-    rb"|" + ESCAPED + rb"[\"']?[ \t]{1,3}-?[ \t]{0,3}(?=" + ESCAPED + rb"[\"'])|\((?=" + ESCAPED + rb"[\"'])"
+    rb"|"
+    + ESCAPED
+    + rb"[\"']?[ \t]{1,3}-?[ \t]{0,3}(?="
+    + ESCAPED
+    + rb"[\"'])|\((?="
+    + ESCAPED
+    + rb"[\"'])"
     rb")(?P<quote>" + ESCAPED + rb"(?:\"{3}|'{3}|[\"'`])|\\{1,3}u002[27]|&(?:quot|#34|#39);|%22|)"
 )
 BARE_SECRET = re.compile(rb"[^\s\"'`,;<>&)}\]\\\x1b|]{4,512}")
@@ -83,9 +101,7 @@ class AssignmentFinder:
             if rule_id in judge.rules
         }
 
-    def find(
-        self, block: bytes, name: Name, word: bytes, taken: Match | None, found: Found
-    ) -> int:
+    def find(self, block: bytes, name: Name, word: bytes, taken: Match | None, found: Found) -> int:
         """Report what is assigned to the name; its end, or -1 for no secret.
 
         `taken`: what an original rule matched at the name.

@@ -1,7 +1,8 @@
 """Candidates: what the finders report, and which of them stay where their secrets overlap.
 
-A finder looks for anchors (a word, a run of token characters, `://`, `@`) and matches a rule's pattern there.
-It appends each match, with its rule's place in the table, to a `Found`. `without_overlaps` then decides.
+A finder looks for anchors (a word, a run of token characters, `://`, `@`) and matches a rule's
+pattern there. It appends each match, with its rule's place in the table, to a `Found`. Then
+`without_overlaps` decides.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ ADDED_FINDS = frozenset(
 #: finders whose secrets people chose, so that placeholders are words
 CHOSEN_FINDS = frozenset(("url", "curl", "encoded", "bearer-value"))
 #: what documents show where a URL's password stands
-EXAMPLE_PASSWORDS = frozenset(b"foo bar baz pass pwd pw abc xyz hello password secret user token".split())
+EXAMPLE_PASSWORDS = frozenset(
+    b"foo bar baz pass pwd pw abc xyz hello password secret user token".split()
+)
 LINE_SPACE = rb"[^\S\n]"  # white space that keeps a match on its line
 
 
@@ -84,7 +87,7 @@ class Found(list):  # type: ignore[type-arg]
         self.judged: dict[Any, Anchored | None] = {}
 
 
-#: (block, the anchor's offset, whether each line stands for itself, candidates) → offset to go on from
+#: (block, the anchor's offset, whether lines stand for themselves, candidates) → where to go on
 Visitor = Callable[[bytes, int, bool, Found], int]
 
 
@@ -170,7 +173,8 @@ def without_overlaps(candidates: list[Candidate]) -> list[Match]:
 
 
 def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
-    """Of candidates that overlap, those of earlier rules; of the same rule, those that begin first."""
+    """Of candidates that overlap, those of earlier rules; of the same rule, those that begin "
+    "first."""
     taken: list[Candidate] = []
     starts: list[int] = []
     for candidate in sorted(crowd, key=lambda candidate: (candidate[0], candidate[1].start)):
@@ -189,7 +193,9 @@ def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
 
 WHOLE_VALUE = re.compile(rb"[^\s\"'`<>]*")
 #: what stands in a header's place of a key that is not shown
-NO_KEY_BODY = re.compile(rb"(?:\\+[nr]|\s|[\"'])*(?:\.\.\.|\*\*\*|<|\[|redacted|x{4}|-----END)", re.I)
+NO_KEY_BODY = re.compile(
+    rb"(?:\\+[nr]|\s|[\"'])*(?:\.\.\.|\*\*\*|<|\[|redacted|x{4}|-----END)", re.I
+)
 VALUE_LIMIT = 128  # bytes of a value that are looked at
 
 
@@ -205,8 +211,10 @@ def is_no_value(block: bytes, match: Any, start: int, end: int) -> bool:
 def is_no_bearer(block: bytes, match: Any, start: int, end: int) -> bool:
     """Whether what stands behind `bearer` is no token."""
     value = block[start:end].split(None, 1)[-1]
-    return is_placeholder(value) or value.replace(b"-", b"").replace(b"_", b"").isalpha() and (
-        value.islower() or value.isupper()
+    return (
+        is_placeholder(value)
+        or value.replace(b"-", b"").replace(b"_", b"").isalpha()
+        and (value.islower() or value.isupper())
     )
 
 

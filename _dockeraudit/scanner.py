@@ -1,7 +1,7 @@
 """How many rules are applied to one block of bytes at little more than the cost of one.
 
-    block ─▶ finders: anchors (words, literals, runs of token characters, ://) in a few passes at C speed,
-             the rules' patterns matched there ─▶ candidates
+    block ─▶ finders: anchors (words, literals, runs of token characters, ://) in a few passes at C
+             speed, and the rules' patterns matched there ─▶ candidates
           ─▶ where secrets overlap, the earlier rule of the table wins ─▶ Match
 
 No pattern is ever searched for: a regex that begins with a class, or that ignores case, walks at
@@ -50,7 +50,9 @@ WORD_ANCHORS = {
     "curl": b"curl ",
     "api": b"key",
 }
-BELOW = frozenset(("next-line-secret", "protocol-login", "recovery-phrase"))  # rules that look a line on
+BELOW = frozenset(
+    ("next-line-secret", "protocol-login", "recovery-phrase")
+)  # rules that look a line on
 OPTION_SIGN = re.compile(rb" -(?:[pPaAwWuU](?=[ ][^\s-]|[^\s-]{4})|-user(?=[ =]))")
 AT_WORD = {"api": at_key, "curl": at_curl}
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, in endless lines
@@ -88,7 +90,7 @@ class Scanner:
         return self._scan(block, True)
 
     def undecided(self, block: bytes) -> int:
-        """Where the block's last lines begin whose secrets may stand on the next lines; else its end.
+        """Where the last lines begin whose secrets may stand on the next lines; else the end.
 
         `block` is whole lines. Keep those lines, and scan them again in front of what comes.
         """

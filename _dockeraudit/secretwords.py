@@ -47,13 +47,18 @@ ORIGINAL_AHEAD = (
 #: an operator, or what closes a quoted name; behind a colon, no word alone: that is prose
 OPERATORS_AHEAD = (
     rb"[=\"'`\\|!%\x1b&]|:[ \t=>]{0,64}(?:[\"'`\\\x1b&<\[({%]|[a-z._\-]{0,64}[^a-z._\-\s)\],;:>])"
-    rb"|[,(][ ]?[\"'\\]|>[^\s]|\)(?!\w)|\][ \t]{0,16}[=:|!%]|[ \t]{1,40}(?:[=|!%\-\"'>\xe2\xc3]|:[ \t=][^\s]{4}|:=[ \t])"
+    rb"|[,(][ ]?[\"'\\]|>[^\s]|\)(?!\w)|\][ \t]{0,16}[=:|!%]|[ \t]{1,40}(?:[=|!%\-\"'>\xe2\xc3]|"
+    rb":[ \t=][^\s]{4}|:=[ \t])"
 )
 DIGIT_AHEAD = rb"[^\s\w]{0,4}[^\s\d]{0,24}[0-9]"
 #: a sentence: it states, or a colon or = stands further on, before a word with a digit
 STATES_AHEAD = (
-    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|updated)[ ]"
-    rb"|[^\n:=]{1,100}(?:[:=]|=>|->)[ \t]{1,3}" + DIGIT_AHEAD + rb"|[ \t]{1,4}(?!for[ ])(?:[^\s]{1,24}[ ])?" + DIGIT_AHEAD
+    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|"
+    rb"updated)[ ]"
+    rb"|[^\n:=]{1,100}(?:[:=]|=>|->)[ \t]{1,3}"
+    + DIGIT_AHEAD
+    + rb"|[ \t]{1,4}(?!for[ ])(?:[^\s]{1,24}[ ])?"
+    + DIGIT_AHEAD
     + rb"|[ ]for[ ][^\n]{1,60}[ ]is[ ]"
 )
 #: the value may stand one line below
@@ -85,14 +90,28 @@ def word_ahead(word: bytes, alphabet: bytes) -> bytes:
     if word == b"pw":
         return PW_AHEAD
     more = SECRET_WORDS[word].translate(alphabet).split()
-    goes_on = b"(?=" + b"|".join((b"s".translate(alphabet) + b"?[" + re.escape(GOES_ON) + b"]", *more)) + b")"
+    goes_on = (
+        b"(?="
+        + b"|".join((b"s".translate(alphabet) + b"?[" + re.escape(GOES_ON) + b"]", *more))
+        + b")"
+    )
     ahead = ORIGINAL_AHEAD + OPERATORS_AHEAD + b"|" + STATES_AHEAD + b"|" + BELOW_AHEAD
     spaced = b"|" + translated(SPACED_AHEAD, alphabet) if word in SPACED_WORDS else b""
     if word in BRIEF:
         ahead = BRIEF_AHEAD
     if word == b"auth":
         ahead = BRIEF_AHEAD.replace(b"{6}", b"{3}")
-        return b"(?=" + AUTH_AHEAD + b"|" + goes_on + b"(?=" + NAME_REST_AHEAD + b"(?:" + ahead + b")))"
+        return (
+            b"(?="
+            + AUTH_AHEAD
+            + b"|"
+            + goes_on
+            + b"(?="
+            + NAME_REST_AHEAD
+            + b"(?:"
+            + ahead
+            + b")))"
+        )
     ahead = NAME_REST_AHEAD + b"(?:" + translated(ahead, alphabet) + b")"
     return goes_on + b"(?=" + ahead + spaced + b")"
 
@@ -116,7 +135,8 @@ def at_secret_word(
     originals: Sequence[Visitor],
     logins: Sequence[Visitor],
 ) -> Visitor:
-    """A visitor at a secret word: the originals, then assignments, logins, sentences, till one finds."""
+    """A visitor at a secret word: the originals, then assignments, logins, sentences, till one "
+    "finds."""
     assignments, sentences = finders
     size = len(word)
 
