@@ -14,6 +14,7 @@ Run as a program, it checks every rule against its own examples.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import sys
 from collections import Counter
@@ -323,8 +324,9 @@ CHAT = (
           "learning.postman.com/docs/developer/postman-api/authentication"),
     token("readme-key", "ReadMe API key", "rdme_{l70}", "docs.readme.com/main/reference/authentication"),
     token("beamer-token", "Beamer API key", "b_{g44}", "www.getbeamer.com/api", "MEDIUM"),
-    behind(":", token("telegram-bot-token", "Telegram bot token", "AA{w33}",
-                      "core.telegram.org/bots/api#authorizing-your-bot")),
+    token("telegram-bot-token", "Telegram bot token", "{d8,10}:AA{w33}", "core.telegram.org/bots/api#authorizing-your-bot")._replace(
+        keywords=tuple(b"%03d" % number for number in range(1000))
+    ),
     token("contentful-token", "Contentful token", "CFPAT-{w43}",
           "www.contentful.com/developers/docs/references/authentication"),
     token("duffel-token", "Duffel access token", "[duffel_test_|duffel_live_]{g43}",
@@ -910,6 +912,24 @@ PHRASED = (
     phrased("wallet-private-key", "Private key of a wallet", "HIGH", "key", ("Private Key: 0x" + shape_sample("{h64}"),), ("Transaction: 0x" + shape_sample("{h64}"),), "ethereum.org: accounts"),
     phrased("one-time-code", "One-time code", "LOW", "code pass pin", ("Your verification code is " + "767421", "Debugger PIN: " + "123-456-789"), ("exit code: 137", "status code is 404"), "RFC 6238; Werkzeug"),
 )  # fmt: skip
+
+
+def sample_phrase() -> str:
+    """A made-up recovery phrase whose checksum holds, always the same one."""
+    secret = hashlib.sha256(b"made up").digest()[:16]
+    number = int.from_bytes(secret, "big") << 4 | hashlib.sha256(secret).digest()[0] >> 4
+    words = list(WORD_NUMBERS)
+    return b" ".join(words[number >> 11 * place & 2047] for place in range(11, -1, -1)).decode()
+
+
+RECOVERY_PHRASE = Rule(
+    "recovery-phrase", "Recovery phrase of a wallet", "HIGH", (b"nemonic", b"phrase", b"seed"), rb"\S+", 0,
+    ("Mnemonic: " + sample_phrase(), "your seed phrase\n" + sample_phrase()), ("mnemonic of the day", "phrase: " + "legal " * 12), "BIP-39", find="phrase",
+)  # fmt: skip
+UNCHECKED_PHRASE = RECOVERY_PHRASE._replace(
+    id="recovery-phrase-unchecked", name="Recovery phrase of a wallet, checksum not of BIP-39", severity="MEDIUM",
+    examples=("Mnemonic: " + " ".join(reversed(sample_phrase().split())),),
+)
 KEYED_PASSWORD = Rule(
     "keyed-password", "Password in a key-value pair", "MEDIUM", (b"passw", b"pwd", b"passphrase"), rb"[^\s\"']{4,256}", 0,
     ('{"password": "' + "tr0ub4dor&3" + '"}', "DB_PASSWORD=" + "kX9vQ2mL"), ('{"password": "__REDACTED__"}', "password_file=/run/secrets/x"),
@@ -940,8 +960,8 @@ UNCHECKED_PHRASE = RECOVERY_PHRASE._replace(
 RULES: tuple[Rule, ...] = (
     *HOOKS, NOTIFICATION_URL, AWS_ACCESS_KEY, PEM_BASE64, JWT_BASE64, INLINE_KEY, PRIVATE_KEY, OTHER_PRIVATE_KEY,
     *PUBLISHABLE, *CLOUDS, *FORGES, *REGISTRIES, *CHAT, *PAYMENT, *MONITORING, *AI,
-    MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION, RECOVERY_PHRASE, UNCHECKED_PHRASE,
-    *KEYED, URL_CREDENTIALS, ENCODED_URL_CREDENTIALS, HOST_CREDENTIALS, URL_DEFAULT_PASSWORD,
+    MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION,
+    RECOVERY_PHRASE, UNCHECKED_PHRASE, *KEYED, URL_CREDENTIALS, ENCODED_URL_CREDENTIALS, HOST_CREDENTIALS, URL_DEFAULT_PASSWORD,
     PASSWORD_HASH, BASIC_AUTH, CURL_USER, WHOLE_API_KEY, WHOLE_BEARER, WHOLE_PASSWORD,
     GENERIC_API_KEY, BEARER_TOKEN, PASSWORD, KEYED_PASSWORD, KEYED_SECRET, *PHRASED, WEAK_SECRET, EMAIL_ADDRESS,
 )  # fmt: skip

@@ -15,12 +15,19 @@
     wallets        recovery phrases: a public list's words, and their checksum
     services       names of services that hand out keys
     plausibility   whether a value is a secret or a placeholder
+    names          whether a name that holds a secret word names a secret
     needles        values of a container's own secret variables, and their forms
     candidates     what finders report; which of them stay where secrets overlap
     tokenfinder    tokens that their own shape gives away
     urlfinder      credentials in URLs, and e-mail addresses
     wordfinder     the words that rules are anchored at, in one pass
+    phrasefinder   recovery phrases behind the words that announce them
+    phrases        secrets behind words that name none: sessions, SQL, logins, options
+    traces         passwords among a call's arguments, and in protocols' dialogues
+    judging        values that are assigned to a name, judged
     assignments    NAME = VALUE in all its forms
+    sentences      secrets in sentences, behind options, below their names
+    secretwords    the words that make a name a secret's
     scanner        all rules applied to one block of bytes
     (patterns)     the table of rules, at the top of the tree
     backtracking   whether a regular expression may take far longer than its text is long

@@ -1,7 +1,8 @@
 """Candidates: what the finders report, and which of them stay where their secrets overlap.
 
-A finder looks for anchors (a word, a run of token characters, `://`, `@`) and matches a rule's pattern there.
-It appends each match, with its rule's place in the table, to a `Found`. `without_overlaps` then decides.
+A finder looks for anchors (a word, a run of token characters, `://`, `@`) and matches a rule's
+pattern there. It appends each match, with its rule's place in the table, to a `Found`. Then
+`without_overlaps` decides.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Found(list):  # type: ignore[type-arg]
         self.judged: dict[Any, Anchored | None] = {}
 
 
-#: (block, the anchor's offset, whether each line stands for itself, candidates) → offset to go on from
+#: (block, the anchor's offset, whether lines stand for themselves, candidates) → where to go on
 Visitor = Callable[[bytes, int, bool, Found], int]
 
 
@@ -172,7 +173,8 @@ def without_overlaps(candidates: list[Candidate]) -> list[Match]:
 
 
 def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
-    """Of candidates that overlap, those of earlier rules; of the same rule, those that begin first."""
+    """Of candidates that overlap, those of earlier rules; of the same rule, those that begin "
+    "first."""
     taken: list[Candidate] = []
     starts: list[int] = []
     for candidate in sorted(crowd, key=lambda candidate: (candidate[0], candidate[1].start)):

@@ -38,7 +38,8 @@ BARE_IN_QUERY = 24  # the same of a bare name in a URL: ?key=, ?auth=
 FEW_HEADS = 16  # of a token that begins with a prefix of its own
 #: an SQL statement that gives a password
 SQL_BEFORE = re.compile(
-    rb"(?:create|alter)[ ]+(?:role|user|login|database)\b|\bset[ ]+$|\bencrypted[ ]+$|\bidentified[ ]"
+    rb"(?:create|alter)[ ]+(?:role|user|login|database)\b|\bset[ ]+$|\bencrypted[ ]+$|"
+    rb"\bidentified[ ]"
 )
 #: a private key of Ethereum and its kin
 WALLET_KEY = re.compile(rb"(?:0x)?[0-9a-fA-F]{64}")
@@ -190,7 +191,8 @@ def is_erlang_cookie(key: Key, value: bytes) -> bool:
 
 
 def pair_rule(value: bytes) -> str | None:
-    """The id of the rule for a value of `auth` that is user:password, plain or Base64; None: neither."""
+    """The id of the rule for a value of `auth` that is user:password, plain or Base64; None: "
+    "neither."""
     if b":" in decoded(value)[:64]:  # Docker's config.json, .npmrc
         return "keyed-secret" if decodes_to_pair(value) else ""
     pair = USER_AND_PASSWORD.fullmatch(value)

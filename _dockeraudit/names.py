@@ -39,11 +39,14 @@ NO_KEY_OWNER = frozenset(
 )
 #: what owns keys that are secrets
 KEY_OWNER_WORD = re.compile(
-    rb"(?:\w*(?:api|secret|private|encryption|auth|signing|hmac|webhook|access|account|shared|master)|"
+    rb"(?:\w*(?:api|secret|private|encryption|auth|signing|hmac|webhook|access|account|shared|"
+    rb"master)|"
     rb"priv|encrypt\w{0,4}|decrypt\w{0,4}|sign|storage|service|client|session|ssh|licen[cs]e|app|"
     rb"application|consumer|pre|subscription|write|admin|server|deploy|rsa|aes|jwt|"
-    rb"jwk|cookie|developer|dev|user|team|project|integration|bot|security|activation|hub|function|read|"
-    rb"publish|instrumentation|push|send|rest|root|device|provision\w{0,7}|merchant|payment|sandbox|"
+    rb"jwk|cookie|developer|dev|user|team|project|integration|bot|security|activation|hub|"
+    rb"function|read|"
+    rb"publish|instrumentation|push|send|rest|root|device|provision\w{0,7}|merchant|payment|"
+    rb"sandbox|"
     rb"prod|production|live|unseal|recovery|wallet|wg|wireguard|transport|ingest|ingestion|agent|"
     rb"join|enrollment|bootstrap|cluster|gossip|fernet|rails|laravel|base)"
 )
@@ -77,8 +80,10 @@ NO_SECRET_AFTER = frozenset(
 )
 #: words behind the secret word that change nothing
 NEUTRAL_AFTER = re.compile(
-    rb"key|keys|token|secret|secrets|value|values|val|base64|base|b64|text|string|str|plain|plaintext|data|"
-    rb"prod|live|dev|test|staging|main|primary|secondary|old|new|default|current|input|field|pass|phrase|"
+    rb"key|keys|token|secret|secrets|value|values|val|base64|base|b64|text|string|str|plain|"
+    rb"plaintext|data|"
+    rb"prod|live|dev|test|staging|main|primary|secondary|old|new|default|current|input|field|pass|"
+    rb"phrase|"
     rb"word|code|raw|hex|encoded|env|[a-z]|\d{1,4}"
 )
 #: a word before `key` in a name of its own: `public key: …`
@@ -113,7 +118,8 @@ class Name(NamedTuple):
 
 
 def name_at(block: bytes, lower: bytes, at: int, size: int) -> Name:
-    """The name around the secret word of `size` bytes at `at`; `lower` is the block in lower case."""
+    """The name around the secret word of `size` bytes at `at`; `lower` is the block in lower "
+    "case."""
     behind = at + size
     end = NAME_REST.match(lower, behind).end()  # type: ignore[union-attr]
     word = lower[at:behind]
@@ -130,7 +136,7 @@ def name_at(block: bytes, lower: bytes, at: int, size: int) -> Name:
 
 @functools.lru_cache(maxsize=8192)
 def name_kind(name: bytes, at: int, before: bytes = b"") -> str:
-    """The kind of a name whose secret word begins at `at`; `before`: the word that stands before it.
+    """The kind of a name whose secret word begins at `at`; `before`: the word before the name.
 
     `name` keeps its case, for its words may be told apart by capitals alone.
     """
@@ -180,7 +186,8 @@ def word_kind(word: bytes, owner: bytes, *, has_owner: bool) -> str:
 
 
 def key_kind(word: bytes, owner: bytes, *, has_owner: bool) -> str:
-    """The kind of a word that ends in `key`: a key is a cache's or a map's unless its owner tells."""
+    """The kind of a word that ends in `key`: a key is a cache's or a map's unless its owner "
+    "tells."""
     glued = word.rstrip(b"s")[:-3]
     owner = glued or owner
     if owner in NO_KEY_OWNER:

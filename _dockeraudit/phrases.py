@@ -1,4 +1,4 @@
-"""Finds secrets behind words that name none by themselves: sessions, signatures, SQL, logins, options.
+"""Finds secrets behind words that name none themselves: sessions, signatures, SQL, options.
 
 Each visitor stands at one word (`PHRASES`), looks at its line, and reports under its own rule.
 """
@@ -35,7 +35,8 @@ VALUE_QUOTE = rb"\\{0,15}[\"'`]"
 
 
 class Phrase(NamedTuple):
-    """Where a word's secret stands: a regex from the word on, a test of the line before, of the value."""
+    """Where a word's secret stands: a regex from the word on, a test of the line before, of the "
+    "value."""
 
     rule_id: str
     pattern: Any
@@ -64,7 +65,8 @@ def ends(pattern: bytes) -> Callable[[bytes], bool]:
 
 
 def runs(programs: bytes, *, word: bytes = b"") -> Callable[[bytes], bool]:
-    """A test whether the command before an option runs one of the programs, with this word behind it."""
+    """A test whether the command before an option runs one of the programs, with this word "
+    "behind it."""
     names = frozenset(programs.split())
 
     def test(before: bytes) -> bool:
@@ -91,8 +93,10 @@ URL_VALUE = rb"([A-Za-z0-9%_.~+/\-]{12,2048}={0,2})"
 QUERY = rb"(?:[?&;]|&amp;|\\u0026|%26)"
 #: MySQL's clients take a password right behind -p
 MYSQL = runs(
-    b"mysql mysqldump mysqladmin mysqlimport mysqlcheck mysqlshow mysqlslap mysqlpump mysqlbinlog mysqlsh "
-    b"mariadb mariadb-dump mariadb-admin mariadb-import mariadb-check mydumper myloader xtrabackup mariabackup "
+    b"mysql mysqldump mysqladmin mysqlimport mysqlcheck mysqlshow mysqlslap mysqlpump mysqlbinlog "
+    b"mysqlsh "
+    b"mariadb mariadb-dump mariadb-admin mariadb-import mariadb-check mydumper myloader "
+    b"xtrabackup mariabackup "
     b"7z 7za 7zz rar unrar"
 )
 LOGIN = runs(
@@ -101,8 +105,10 @@ LOGIN = runs(
 )
 #: programs that take a password behind -p
 WITH_P = runs(
-    b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop cypher-shell sqlcmd bcp "
-    b"isql mosquitto_pub mosquitto_sub ipmitool zip unzip rar unrar influx kadmin useradd rdesktop bmcdiscover mycli "
+    b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop "
+    b"cypher-shell sqlcmd bcp "
+    b"isql mosquitto_pub mosquitto_sub ipmitool zip unzip rar unrar influx kadmin useradd "
+    b"rdesktop bmcdiscover mycli "
     b"pgcli smbmap crackmapexec evil-winrm mydumper myloader htpasswd vncdo"
 )
 WITH_A = runs(b"redis-cli valkey-cli keydb-cli redis-benchmark redis-dump iredis http https xh")
@@ -119,72 +125,172 @@ ARGUMENT = (
 #: name:password, name,password, name%password
 USER_PAIR = rb"[\"']?[^\s:\"',%]{1,64}[:,%]([^\s\"'$<{]{3,128})"
 ONE_TIME = (
-    rb"(?:verification|security|confirmation|confirm|login|log-in|sign-?in|auth\w*|one[- ]?time|2fa|mfa|"
+    rb"(?:verification|security|confirmation|confirm|login|log-in|sign-?in|auth\w*|one[- ]?time|"
+    rb"2fa|mfa|"
     rb"pass|access|sms|activation|reset|recovery|validation|otp|two-factor)[ _\-]"
 )
 PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"sess": (
         # JSESSIONID=X, PHPSESSID, ASP.NET_SessionId, laravel_session
-        phrase("session-cookie", rb"sess(?:ion)?[_\-]?(?:id)?\w{0,12}" + SESSION + URL_VALUE, is_session,
-               ends(rb"(?:j|php|asp|asp\.net_|laravel_|ci_|cake_|_[a-z\d]{2,24}_)")),
+        phrase(
+            "session-cookie",
+            rb"sess(?:ion)?[_\-]?(?:id)?\w{0,12}" + SESSION + URL_VALUE,
+            is_session,
+            ends(rb"(?:j|php|asp|asp\.net_|laravel_|ci_|cake_|_[a-z\d]{2,24}_)"),
+        ),
         # Cookie: a=b; sessionid=X
-        phrase("session-cookie", rb"sess(?:ion)?[_\-]?(?:id|token)?=" + URL_VALUE, is_session, is_cookie),
+        phrase(
+            "session-cookie",
+            rb"sess(?:ion)?[_\-]?(?:id|token)?=" + URL_VALUE,
+            is_session,
+            is_cookie,
+        ),
         # Session = X of Tomcat, Session created: X
-        phrase("session-cookie", rb"session(?:[ _]?id)?(?:" + VALUE_QUOTE + rb")?[ ]?(?:created|started|destroyed|opened)?[ ]?"
-               rb"[=:][ ]?(?:" + VALUE_QUOTE + rb")?([0-9A-F]{32})(?![0-9A-Za-z])", is_filled, ends(rb"(?:^|[^\w])")),
+        phrase(
+            "session-cookie",
+            rb"session(?:[ _]?id)?(?:" + VALUE_QUOTE + rb")?[ ]?(?:created|"
+            rb"started|destroyed|opened)?[ ]?"
+            rb"[=:][ ]?(?:" + VALUE_QUOTE + rb")?([0-9A-F]{32})(?![0-9A-Za-z])",
+            is_filled,
+            ends(rb"(?:^|[^\w])"),
+        ),
     ),
     b"sid=": (
         phrase("session-cookie", rb"sid=" + URL_VALUE, is_session, ends(rb"connect\.")),
         phrase("session-cookie", rb"sid=" + URL_VALUE, is_session, is_cookie),
     ),
-    b"sig=": (phrase("signed-url", rb"sig=" + URL_VALUE, is_signature, ends(QUERY + rb"[\w\-]{0,24}")),),
+    b"sig=": (
+        phrase("signed-url", rb"sig=" + URL_VALUE, is_signature, ends(QUERY + rb"[\w\-]{0,24}")),
+    ),
     b"signature=": (
-        phrase("signed-url", rb"signature=" + URL_VALUE, is_signature, ends(QUERY + rb"[\w\-]{0,24}")),
+        phrase(
+            "signed-url", rb"signature=" + URL_VALUE, is_signature, ends(QUERY + rb"[\w\-]{0,24}")
+        ),
     ),
     b"code": (
         phrase("oauth-code", rb"code=" + URL_VALUE, is_code, ends(QUERY)),
-        phrase("oauth-code", rb"code(?:" + VALUE_QUOTE + rb")?[=:][ ]?(?:" + VALUE_QUOTE + rb")?" + URL_VALUE, is_code,
-               ends(rb"(?:authorization|auth|oauth|grant)[ _\-]")),
-        phrase("one-time-code", rb"codes?(?: (?:is|was|for [^\n:]{1,60}))?[ ]?[:=]?[ ]{0,2}[\"'`*]{0,2}"
-               rb"(\d{3}[ \-]?\d{3}|\d{4,8})(?![\w.\-]|,\d)", is_any, ends(ONE_TIME)),
-        phrase("one-time-code", rb"code[ ]([A-Z0-9]{4}-[A-Z0-9]{4})(?![\w\-])", is_any, ends(rb"enter (?:the )?")),
+        phrase(
+            "oauth-code",
+            rb"code(?:" + VALUE_QUOTE + rb")?[=:][ ]?(?:" + VALUE_QUOTE + rb")?" + URL_VALUE,
+            is_code,
+            ends(rb"(?:authorization|auth|oauth|grant)[ _\-]"),
+        ),
+        phrase(
+            "one-time-code",
+            rb"codes?(?: (?:is|was|for [^\n:]{1,60}))?[ ]?[:=]?[ "
+            rb"]{0,2}[\"'`*]{0,2}"
+            rb"(\d{3}[ \-]?\d{3}|\d{4,8})(?![\w.\-]|,\d)",
+            is_any,
+            ends(ONE_TIME),
+        ),
+        phrase(
+            "one-time-code",
+            rb"code[ ]([A-Z0-9]{4}-[A-Z0-"
+            rb"9]{4})(?![\w\-])",
+            is_any,
+            ends(rb"enter (?:the )?"),
+        ),
     ),
     b"hook": (
-        phrase("webhook-path", rb"hooks\.slack\.com[^\n]{0,200}?/(?:services|workflows|triggers)/(T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0-9]{20,32})", is_filled),
+        phrase(
+            "webhook-path",
+            rb"hooks\.slack\.com[^\n]{0,200}?/(?:services|workflows|"
+            rb"triggers)/(T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0"
+            rb"-9]{20,32})",
+            is_filled,
+        ),
         phrase("webhook-path", rb"hooks/\d{15,20}/([\w\-]{60,80})", is_filled),
-        phrase("webhook-path", rb"hooks/([a-z0-9]{26}|[A-Za-z0-9]{17,24}/[A-Za-z0-9]{40,64})(?![\w\-])", is_filled, ends(rb"(?<!example\.com)(?<!example\.org)/")),
-        phrase("webhook-path", rb"hooks?(?:-test|b2)?/(?:send\?key=)?([\w\-]{20,128})(?![\w\-./@])", is_random, ends(rb"/(?:api/)?web")),
+        phrase(
+            "webhook-path",
+            rb"hooks/([a-z0-9]{26}|[A-Za-z0-9]{17,24}/[A-Za-z0-9]{40,64})"
+            rb"(?![\w\-])",
+            is_filled,
+            ends(rb"(?<!example\.com)(?<!example\.org)/"),
+        ),
+        phrase(
+            "webhook-path",
+            rb"hooks?(?:-test|"
+            rb"b2)?/(?:send\?key=)"
+            rb"?([\w\-]{20,128})(?![\w\-./@])",
+            is_random,
+            ends(rb"/(?:api/)?web"),
+        ),
         phrase("webhook-path", rb"hook/([\w\-]{20,128})(?![\w\-./])", is_random, ends(rb"bot/v2/")),
     ),
-    b"setuser": (phrase("protocol-login", rb"setuser[ ][^\n]{0,80}?[ ]>([^\s\"']{4,128})", is_password),),
-    b"securestring": (
-        phrase("command-line-secret", rb"securestring[ ]+(?:-string[ ]+)?[\"']([^\"'$\r\n]{3,128})[\"']", is_password),
+    b"setuser": (
+        phrase(
+            "protocol-login",
+            rb"setuser[ ][^\n]{0,80}?[ "
+            rb"]>([^\s\"']{4,128})",
+            is_password,
+        ),
     ),
-    b"add_user": (phrase("command-line-secret", rb"add_user[ ][\w.\-]{1,64}[ ]" + ARGUMENT, is_login_password),),
+    b"securestring": (
+        phrase(
+            "command-line-secret",
+            rb"securestring[ ]+(?:-string[ "
+            rb"]+)?[\"']([^\"'$\r\n]{3,128})[\"']",
+            is_password,
+        ),
+    ),
+    b"add_user": (
+        phrase(
+            "command-line-secret", rb"add_user[ ][\w.\-]{1,64}[ ]" + ARGUMENT, is_login_password
+        ),
+    ),
     b"contrase": (
-        phrase("keyed-password", rb"contrase(?:\xc3\xb1|n)as?(?:[ ](?:es|(?:de|del|para|of)[ ][^\n:=]{1,60}))?[ ]?[:=]?[ ]{0,3}[\"'`]?([^\s\"'`<>]{6,128})", is_login_password),
+        phrase(
+            "keyed-password",
+            rb"contrase(?:\xc3\xb1|n)as?(?:[ ](?:es|(?:de|del|para|of)[ "
+            rb"][^\n:=]{1,60}))?[ ]?[:=]?[ ]{0,3}[\"'`]?([^\s\"'`<>]{6,128})",
+            is_login_password,
+        ),
     ),
     b"appid=": (
         phrase("keyed-secret", rb"appid=([0-9a-f]{32})(?![0-9a-z])", is_random, ends(rb"[?&]")),
     ),
     b"identified": (
-        phrase("sql-password", rb"identified[ ]+(?:(?:with|via)[ ]+" + rb"[`'\"]?[\w\-]+[`'\"]?[ ]+)?(?:by|as|using)[ ]+"
-               rb"(?:password[ ]*\(?[ ]*)?\\{0,7}['\"]([^'\"\\\r\n]{3,256})\\{0,7}['\"]", is_password),
+        phrase(
+            "sql-password",
+            rb"identified[ ]+(?:(?:with|via)[ ]+" + rb"[`'\"]?[\w\-]+[`'\"]?[ "
+            rb"]+)?(?:by|as|using)[ ]+"
+            rb"(?:password[ ]*\(?[ ]*)?\\{0,7}['\"]([^'\"\\\r\n]{3,256})"
+            rb"\\{0,7}['\"]",
+            is_password,
+        ),
         phrase("sql-password", rb"identified[ ]+by[ ]+([\w#$]{6,30})", is_login_password),
     ),
     b"login": (
         # login attempt for bob / X, login attempt [root/X]
-        phrase("protocol-login", rb"login attempts?[ ](?:for |with |\[)?(?:b')?[^\s/\]']{1,64}'?[ ]?/[ ]?(?:b')?([^\s\]'\"]{4,128})",
-               is_login_password),
+        phrase(
+            "protocol-login",
+            rb"login attempts?[ ](?:for |with |\[)?(?:b')?[^\s/\]']{1,64}'?[ "
+            rb"]?/[ ]?(?:b')?([^\s\]'\"]{4,128})",
+            is_login_password,
+        ),
         # IMAP: A001 LOGIN user password
-        phrase("protocol-login", rb"LOGIN[ ](?:\"[^\"\r\n]{1,64}\"|[^\s\"'\\]{1,64})[ ]\\?\"?([^\s\"'\\]{4,128})\\?\"?"
-               rb"(?=$|['\"\\\r\n])", is_login_password, ends(rb"(?:^|[\s'\">:])[A-Za-z]{0,8}\d{1,8}[ ]")),
+        phrase(
+            "protocol-login",
+            rb"LOGIN[ ](?:\"[^\"\r\n]{1,64}\"|[^\s\"'\\]{1,64})[ "
+            rb"]\\?\"?([^\s\"'\\]{4,128})\\?\"?"
+            rb"(?=$|['\"\\\r\n])",
+            is_login_password,
+            ends(
+                rb"(?:^|[\s'\">:])"
+                rb"[A-Za-z]{0,8}\d{1,8}[ ]"
+            ),
+        ),
     ),
     b"communit": (
-        phrase("snmp-community", rb"community(?:[ ]?[=:][ ]?|[ ]+)\\?[\"']?([\w!@#$%^&*.\-]{6,32})\\?[\"']?(?=$|[\s,;)\]}\"'])",
-               is_login_password, ends(rb"(?:^|[\s\"',(\[{:])(?:snmp[\w\-]*[ ]?|r[ow])?[_\-]?")),
+        phrase(
+            "snmp-community",
+            rb"community(?:[ ]?[=:][ ]?|[ "
+            rb"]+)\\?[\"']?([\w!@#$%^&*.\-]{6,32})\\?[\"']?(?=$|[\s,;)\]}\"'])",
+            is_login_password,
+            ends(rb"(?:^|[\s\"',(\[{:])(?:snmp[\w\-]*[ ]?|r[ow])?[_\-]?"),
+        ),
     ),
-}  # fmt: skip
+}
 
 
 AUTHORIZATION = (
@@ -197,22 +303,70 @@ AUTHORIZATION = (
 #: logins at words that name secrets too: looked at where no assignment was found
 LOGIN_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"auth": (
-        phrase("protocol-login", rb"auth\\{0,7}\"[ ]\\{0,7}\"(?:[^\"\\\r\n]{1,64}\\{0,7}\"[ ]\\{0,7}\")?([^\"\\\r\n]{4,256})\\{0,7}\"",
-               is_password, ends(rb"\"")),
-        phrase("protocol-login", rb"auth(?:enticate)?[ ]plain[ ]\W{0,4}([A-Za-z0-9+/]{8,512}={0,2})", is_sasl_plain),
-        phrase("protocol-login", rb"auth[ ]([^\s\"'\\<>]{6,128})(?=\s|$|[\"'\\])", is_inline_auth, ends(rb"(?:^|[\s>\"']|master)")),
-        phrase("authorization-header", AUTHORIZATION + rb"digest[ ][^\r\n]{0,600}?response=\\{0,7}\"?([0-9a-f]{32,64})", is_any),
-        phrase("authorization-header", AUTHORIZATION + rb"(?!basic|bearer|digest|aws4)[A-Za-z][\w\-]{1,24}[ ]+"
-               rb"(?:(?:token|key|api_?key)[=:][ ]?)?\\{0,7}\"?([\w+/=.~:\-]{12,2048})", is_header_value),
+        phrase(
+            "protocol-login",
+            rb"auth\\{0,7}\"[ ]\\{0,7}\"(?:[^\"\\\r\n]{1,64}\\{0,7}\"[ "
+            rb"]\\{0,7}\")?([^\"\\\r\n]{4,256})\\{0,7}\"",
+            is_password,
+            ends(rb"\""),
+        ),
+        phrase(
+            "protocol-login",
+            rb"auth(?:enticate)?[ ]plain[ "
+            rb"]\W{0,4}([A-Za-z0-9+/]{8,512}={0,2})",
+            is_sasl_plain,
+        ),
+        phrase(
+            "protocol-login",
+            rb"auth[ "
+            rb"]([^\s\"'\\<>]{6,128})(?=\s|$|"
+            rb"[\"'\\])",
+            is_inline_auth,
+            ends(rb"(?:^|[\s>\"']|master)"),
+        ),
+        phrase(
+            "authorization-header",
+            AUTHORIZATION + rb"digest[ ][^\r\n]{0,600}?response=\\{0,7}"
+            rb"\"?([0-9a-f]{32,64})",
+            is_any,
+        ),
+        phrase(
+            "authorization-header",
+            AUTHORIZATION + rb"(?!basic|bearer|digest|"
+            rb"aws4)[A-Za-z][\w\-]{1,24}[ ]+"
+            rb"(?:(?:token|key|api_?key)[=:][ "
+            rb"]?)?\\{0,7}\"?([\w+/=.~:\-]{12,2048})",
+            is_header_value,
+        ),
     ),
     b"pass": (
-        phrase("command-line-secret", rb"passwd[ ]+-[a-z]*b[a-z]*[ ]+(?:-C[ ]?)?(?:\d{1,2}[ ]+)?(?:[^\s'\";|]+[ ]+){1,2}" + ARGUMENT,
-               is_option_password, ends(rb"ht")),
-        phrase("command-line-secret", rb"password[ ][\w.\-]{1,64}[ ]" + ARGUMENT, is_login_password, ends(rb"(?:change_|authenticate_)")),
-        phrase("one-time-code", rb"passw(?:ord|d)s?[ ](?:otp|code|pin)(?: is)?[:= ]{1,3}(\d{4,8})(?!\d)", is_any),
-        phrase("protocol-login", rb"PASS[ ]([^\s'\"\\<>]{4,128})", is_login_password, ends(rb"(?:[>:-][ ]?|['\"])")),
+        phrase(
+            "command-line-secret",
+            rb"passwd[ ]+-[a-z]*b[a-z]*[ ]+(?:-C[ ]?)?(?:\d{1,2}[ "
+            rb"]+)?(?:[^\s'\";|]+[ ]+){1,2}" + ARGUMENT,
+            is_option_password,
+            ends(rb"ht"),
+        ),
+        phrase(
+            "command-line-secret",
+            rb"password[ ][\w.\-]{1,64}[ ]" + ARGUMENT,
+            is_login_password,
+            ends(rb"(?:change_|authenticate_)"),
+        ),
+        phrase(
+            "one-time-code",
+            rb"passw(?:ord|d)s?[ ](?:otp|code|pin)(?: is)?[:= "
+            rb"]{1,3}(\d{4,8})(?!\d)",
+            is_any,
+        ),
+        phrase(
+            "protocol-login",
+            rb"PASS[ ]([^\s'\"\\<>]{4,128})",
+            is_login_password,
+            ends(rb"(?:[>:-][ ]?|['\"])"),
+        ),
     ),
-}  # fmt: skip
+}
 #: names of passwords in scripts that have no capitals, found only in blocks that are not ASCII
 FOREIGN_NAMES = tuple(
     name.encode()
@@ -232,7 +386,8 @@ FOREIGN_NAMES = tuple(
 FOREIGN = Phrase(
     "keyed-password",
     re.compile(
-        rb"(?:[^\x00-\x7f]{2,4}){1,4}[^\n:=\xef]{0,40}?[ ]?(?:[:=]|\xef\xbc\x9a|\xe6\x98\xaf|\xe4\xb8\xba|\xe3\x81\xaf|-)[ ]{0,3}[\"'`]?([!-~]{6,128})"
+        rb"(?:[^\x00-\x7f]{2,4}){1,4}[^\n:=\xef]{0,40}?[ ]?(?:[:=]|\xef\xbc\x9a|\xe6\x98\xaf|"
+        rb"\xe4\xb8\xba|\xe3\x81\xaf|-)[ ]{0,3}[\"'`]?([!-~]{6,128})"
     ),
     is_any,
     is_login_password,
@@ -247,14 +402,19 @@ PHRASE_OPTIONS: dict[bytes, tuple[Phrase, ...]] = {
         phrase("command-line-secret", rb" -p" + ARGUMENT, is_password, MYSQL),
         phrase("command-line-secret", rb" -p[ ]" + ARGUMENT, is_option_password, WITH_P),
         phrase("command-line-secret", rb" -p[ ]" + ARGUMENT, is_option_password, LOGIN),
-        phrase("command-line-secret", rb" -pw[ ]" + ARGUMENT, is_password, runs(b"plink pscp psftp putty kitty")),
+        phrase(
+            "command-line-secret",
+            rb" -pw[ ]" + ARGUMENT,
+            is_password,
+            runs(b"plink pscp psftp putty kitty"),
+        ),
         phrase("command-line-secret", rb" -p[ ]" + ARGUMENT, is_mixed_password),
     ),
     b" -u": (phrase("command-line-secret", rb" -u[ ]?" + USER_PAIR, is_login_password),),
     b" --user": (phrase("command-line-secret", rb" --user[ =]" + USER_PAIR, is_login_password),),
     b" -a": (phrase("command-line-secret", rb" -a[ ]" + ARGUMENT, is_option_password, WITH_A),),
     b" -w": (phrase("command-line-secret", rb" -w[ ]" + ARGUMENT, is_password, WITH_W),),
-}  # fmt: skip
+}
 #: by word, what must follow it in the translated copy
 PHRASE_AHEAD = {
     b"sess": rb"(?=[^\n:=%]{0,40}[=:%][\w\\\"'` ]{0,24}[\w%.~+/\-]{20})",

@@ -10,11 +10,15 @@ CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTERS = CAPITALS + CAPITALS.lower()
 #: values, in lower case, that stand for a secret: whole
 PLACEHOLDER = re.compile(
-    rb"[*x.\-_#?0]{3,}|null|nil|none|true|false|yes|no|on|off|empty|unset|unknown|undefined|default|n/a|void|"
-    rb"string|str|text|bytes|bool|int|varchar|tests?|user|admin|pass|passw(?:or)?d?s?\d?|secrets?|tokens?|keys?|"
+    rb"[*x.\-_#?0]{3,}|null|nil|none|true|false|yes|no|on|off|empty|unset|unknown|undefined|"
+    rb"default|n/a|void|"
+    rb"string|str|text|bytes|bool|int|varchar|tests?|user|admin|pass|passw(?:or)?d?s?\d?|secrets?|"
+    rb"tokens?|keys?|"
     rb"credentials?|cookies?|auth|basic|bearer|digest|sensitive|known|hunter2|"
-    rb"%\(?[a-z_]*\)?[sdv]?|%[\w.\-]+%|%2[27]%.*|\$[a-z_]\w*|[\[<({].*|[@#%][a-z_ ]*|![a-z:]+|:[a-z_]+|"
-    rb"(?:some|any|my|your|the|our|new|old|enter|super|top|other|confirm|current|repeat|user|db|hashed|plain|raw|given)[-_ ]?(?:secret)?[-_ ]?"
+    rb"%\(?[a-z_]*\)?[sdv]?|%[\w.\-]+%|%2[27]%.*|0123456789(?:abcdef)?|1234567890(?:abcdef)?|"
+    rb"abcdef0123456789|\$[a-z_]\w*|[\[<({].*|[@#%][a-z_ ]*|![a-z:]+|:[a-z_]+|"
+    rb"(?:some|any|my|your|the|our|new|old|enter|super|top|other|confirm|current|repeat|user|db|"
+    rb"hashed|plain|raw|given)[-_ ]?(?:secret)?[-_ ]?"
     rb"(?:secret|password|passwd|pass|token|api[-_ ]?key|key)s?\W*"
 )
 #: signs that stand for characters that are not shown: bullets, blocks, dots, full-width stars
@@ -25,15 +29,19 @@ MASK = re.compile(
 #: what inside a value, in lower case, tells that it stands for one
 FILLERS = tuple(
     b"redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me "
-    b"example your- your_ dummy sample masked hidden removed secret_here secrethere insert- insert_ "
+    b"example your- your_ dummy sample masked hidden removed secret_here secrethere insert- "
+    b"insert_ "
     b"replace undefined required incorrect invalid expired missing fake not-set not_set not-found "
-    b"not_found already-set unchanged hmac-sha256: op:// file:// projects/ 0123456789abcdef arn:aws vault:".split()
+    b"not_found already-set unchanged hmac-sha256: op:// file:// projects/ arn:aws vault:".split()
 ) + (b"your ", b"not set", b"not a ", b"not found", b"not valid", b"not shown", b"can't ", b"must ")
 #: words, in lower case, that say how a password fared
 STATUS = re.compile(
-    rb"(?:[a-z]*(?:ed|ing|ly|able|ible|ory|less|ful)|ok|okay|correct|incorrect|wrong|valid|invalid|bad|good|weak|"
-    rb"strong|none|empty|null|nil|unset|unknown|missing|mismatch|match|matches|success|failure|error|"
-    rb"hidden|set|reset|sent|not|no|yes|too|already|is|was|still|never|now|please|must|should|cannot|"
+    rb"(?:[a-z]*(?:ed|ing|ly|able|ible|ory|less|ful)|ok|okay|correct|incorrect|wrong|valid|"
+    rb"invalid|bad|good|weak|"
+    rb"strong|none|empty|null|nil|unset|unknown|missing|mismatch|match|matches|success|failure|"
+    rb"error|"
+    rb"hidden|set|reset|sent|not|no|yes|too|already|is|was|still|never|now|please|must|should|"
+    rb"cannot|"
     rb"short|long|same|different|old|new|change|changeme|obligatoire|erforderlich|falsch|requerido|"
     rb"incorrecto|obligatorio|inconnu|unbekannt|prompt|protected|plaintext|default|string|secret|"
     rb"password|passwort|contrasena|ldap|kerberos|pam|md5|scram|ident|trust|interactive|login|"
@@ -55,9 +63,11 @@ PUBLISHED = frozenset(
 )
 #: code and references: a call, a member, a variable, an object's print, an encrypted value, a path
 CODE = re.compile(
-    rb"[A-Za-z_]+\d{0,3}(?:[.:]+\w+)*[({\[]|(?:var|env|os|config|process|settings|secrets|self|this|data|local|"
+    rb"[A-Za-z_]+\d{0,3}(?:[.:]+\w+)*[({\[]|(?:var|env|os|config|process|settings|secrets|self|"
+    rb"this|data|local|"
     rb"module)\.|ENC\[|vault:|arn:|[./~]*/[\w.\-/]*$|[a-z][A-Za-z_$]*(?:\.[A-Za-z_$]+)+$|"
-    rb"[\w.$]+@[0-9a-f]{5,8}$|\$\w|[a-z]+://[^:@]*$|--?[a-z]|#[\w\-]+$|\w+->|[A-Z][A-Z]+(?:_[A-Z]+)+$"
+    rb"[\w.$]+@[0-9a-f]{5,8}$|\$\w|[a-z]+://[^:@]*$|--?[a-z]|#[\w\-]+$|\w+->|"
+    rb"[A-Z][A-Z]+(?:_[A-Z]+)+$"
 )
 
 
@@ -89,7 +99,8 @@ def mixes_alphabets(value: bytes) -> bool:
 
 
 def is_label(value: bytes) -> bool:
-    """Whether words stand for a field's label or a sentence: they begin with a capital, no digits."""
+    """Whether words stand for a field's label or a sentence: they begin with a capital, no "
+    "digits."""
     return value[:1].isupper() and not DIGIT.search(value)
 
 
@@ -105,7 +116,8 @@ def is_filled_in(value: bytes) -> bool:
 
 
 def is_random(value: bytes) -> bool:
-    """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word, path or number."""
+    """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word, "
+    "path or number."""
     if len(value) < 12 or len(set(value[:64])) < LEAST_VARIETY or not KEY_ALPHABET.fullmatch(value):
         return False
     return (
@@ -132,7 +144,8 @@ def is_cased(value: bytes) -> bool:
 
 
 def is_many_cased(value: bytes) -> bool:
-    """Whether a value mixes capitals, small letters and digits as generators do, and people's names for things do not."""
+    """Whether a value mixes capitals, small letters and digits as generators do, and people's "
+    "names for things do not."""
     capitals = len(value) - len(value.translate(None, CAPITALS))
     small = len(value) - len(value.translate(None, CAPITALS.lower()))
     return (
@@ -173,7 +186,8 @@ URL_SAFE = bytes.maketrans(b"-_", b"+/")  # RFC 4648 §5
 
 
 def decoded(text: bytes) -> bytes:
-    """What base64 text holds, of either alphabet and without its padding too; nothing if it is none."""
+    """What base64 text holds, of either alphabet and without its padding too; nothing if it is "
+    "none."""
     text = text.rstrip(b"=").translate(URL_SAFE)
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
@@ -194,7 +208,8 @@ def decodes_to_pair(text: bytes) -> bool:
 
 
 def is_jwt(text: bytes) -> bool:
-    """Whether the first part of a JSON Web Token decodes to a header with an algorithm (RFC 7515 §4.1)."""
+    """Whether the first part of a JSON Web Token decodes to a header with an algorithm (RFC 7515 "
+    "§4.1)."""
     raw = decoded(text.partition(b".")[0])
     return raw.startswith(b"{") and (b'"alg"' in raw or b'"typ"' in raw or b'"enc"' in raw)
 
@@ -204,7 +219,7 @@ LEAST_VARIETY = (
     9  # different characters in a random value: 12 random ones nearly always have as many
 )
 RANDOM_SIZE = 256  # bytes of a value in which a mixed piece is looked for
-#: eight letters and digits in a row that are both: what generated keys have and names, dates and paths do not
+#: eight letters and digits in a row, of both kinds: generated keys have them, names and dates do not
 MIXED_PIECE = re.compile(
     rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}"
 )
@@ -222,12 +237,16 @@ CASE_CHANGE = re.compile(rb"[a-z][A-Z]")
 STANDARD_SIGN, URL_SAFE_SIGN = re.compile(rb"[+/]"), re.compile(rb"[_-]")
 
 
-#: values that stand in sentences and are no secrets: dates, addresses, paths, versions, files, digests
+#: what stands in sentences and is no secret: dates, addresses, paths, versions, files, digests
 NO_SECRET_VALUE = re.compile(
-    rb"\d{4}-\d\d-\d\d|(?:[0-9a-fA-F]{0,4}:){3}[0-9a-fA-F:]*|[0-9.:]+$|[A-Za-z][\w+.\-]{1,20}://|[./~]+[\w.\-]*/|v?\d+(?:\.\d+)+|0x[0-9a-f]{1,16}$|"
-    rb"[\w.\-]+\.(?:c|cc|cpp|cs|conf|css|go|h|html?|java|jsx?|json|kt|log|md|mjs|php|pl|pem|pdf|png|pyc?|"
-    rb"rb|rs|sh|sql|svg|toml|tsx?|txt|xml|ya?ml|zip|gz)\b|sha\d|md5|[\w\-]+\.[\w\-]+\.[a-z]{2,}$|\w+\(|"
-    rb"[\w.+\-]+@[\w\-]+\.|[A-Z]\w+:[\d.]+$|[A-Za-z_][\w.\-]*=[^=]|[\w\-]*[/\\][\w\-/\\.]*$|--?[a-z]"
+    rb"\d{4}-\d\d-\d\d|(?:[0-9a-fA-F]{0,4}:){3}[0-9a-fA-F:]*|[0-9.:]+$|[A-Za-z][\w+.\-]{1,20}://|"
+    rb"[./~]+[\w.\-]*/|v?\d+(?:\.\d+)+|0x[0-9a-f]{1,16}$|"
+    rb"[\w.\-]+\.(?:c|cc|cpp|cs|conf|css|go|h|html?|java|jsx?|json|kt|log|md|mjs|php|pl|pem|pdf|"
+    rb"png|pyc?|"
+    rb"rb|rs|sh|sql|svg|toml|tsx?|txt|xml|ya?ml|zip|gz)\b|sha\d|md5|[\w\-]+\.[\w\-]+\.[a-z]{2,}$|"
+    rb"\w+\(|"
+    rb"[\w.+\-]+@[\w\-]+\.|[A-Z]\w+:[\d.]+$|[A-Za-z_][\w.\-]*=[^=]|[\w\-]*[/\\][\w\-/\\.]*$|"
+    rb"--?[a-z]"
 )
 #: a letter and a digit change places at least twice, or capitals, small letters and digits mix
 CHANGES = re.compile(rb"[0-9][A-Za-z].*[A-Za-z][0-9]|[A-Za-z][0-9].*[0-9][A-Za-z]")
@@ -297,7 +316,8 @@ def is_login_password(value: bytes) -> bool:
 
 
 def is_sasl_plain(value: bytes) -> bool:
-    """Whether base64 text is SASL PLAIN's: identity, user and password, each behind a NUL (RFC 4616)."""
+    """Whether base64 text is SASL PLAIN's: identity, user and password, each behind a NUL (RFC "
+    "4616)."""
     parts = decoded(value).split(b"\0")
     return len(parts) == 3 and bool(parts[2]) and not is_placeholder(parts[2])
 

@@ -12,10 +12,11 @@ from typing import NamedTuple
 class Rule(NamedTuple):
     """What one kind of secret looks like.
 
-    `keywords`: literals of which one must occur, lower-case where the pattern ignores case. `pattern`: a regex over
-    bytes, matched where an anchor was found. `group`: the group that is the secret, -1 for the last one that took part.
-    `examples` must match, `negatives` must not. `multiline`: the match is a header, the secret follows on later lines. `find`: which finder anchors it.
-    `custom`: a user's rule.
+    `keywords`: literals of which one must occur, lower-case where the pattern ignores case.
+    `pattern`: a regex over bytes, matched where an anchor was found. `group`: the group that is the
+    secret, -1 for the last one that took part. `examples` must match, `negatives` must not.
+    `multiline`: the match is a header, the secret follows on later lines. `find`: which finder
+    anchors the rule. `custom`: a user's rule.
     """
 
     id: str
@@ -70,7 +71,10 @@ UUID = "{h8}-{h4}-{h4}-{h4}-{h12}"
 
 
 def shape_regex(shape: str) -> str:
-    """A shape as a regex: `{a36}` is 36 of alphabet a, `{a20,}` 20 or more, `[x|y]` a choice, all else is literal."""
+    """A shape as a regex.
+
+    `{a36}` is 36 of alphabet a, `{a20,}` 20 or more, `[x|y]` a choice; all else is literal.
+    """
     parts = []
     for letter, least, comma, most, choice, literal in SHAPE_PART.findall(shape):
         if letter:
@@ -109,7 +113,10 @@ def plain_letters(letter: str) -> str:
 
 
 def shape_sample(shape: str, seed: int = 1) -> str:
-    """A made-up text of this shape, always the same one; nothing token-shaped needs to stand in a file."""
+    """A made-up text of this shape, always the same one.
+
+    So nothing token-shaped needs to stand in a file.
+    """
     rng = random.Random(f"{shape} {seed}")
     text = ""
     for letter, least, _, _, choice, literal in SHAPE_PART.findall(shape):
@@ -177,7 +184,10 @@ def behind(before: str, rule: Rule) -> Rule:
 def keyed(
     rule_id: str, name: str, service: str, shapes: str, reference: str, severity: str = "MEDIUM"
 ) -> Rule:
-    """A rule for values that only their key gives away: one of the `service` words in the key's name, and a shape."""
+    """A rule for values that only their key gives away.
+
+    One of the `service` words stands in the key's name, and the value has one of the shapes.
+    """
     pattern = "|".join(f"(?:{shape_regex(shape)})" for shape in shapes.split())
     word, first = service.split()[0], shapes.split()[0]
     examples = (

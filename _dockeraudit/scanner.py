@@ -1,7 +1,7 @@
 """How many rules are applied to one block of bytes at little more than the cost of one.
 
-    block ─▶ finders: anchors (words, literals, runs of token characters, ://) in a few passes at C speed,
-             the rules' patterns matched there ─▶ candidates
+    block ─▶ finders: anchors (words, literals, runs of token characters, ://) in a few passes at C
+             speed, and the rules' patterns matched there ─▶ candidates
           ─▶ where secrets overlap, the earlier rule of the table wins ─▶ Match
 
 No pattern is ever searched for: a regex that begins with a class, or that ignores case, walks at
@@ -23,6 +23,7 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
+from _dockeraudit.phrasefinder import PHRASE_LITERALS, PHRASE_WORDS, at_announcement
 from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule
 from _dockeraudit.secretwords import SECOND_PASS, SECRET_WORDS, secret_word_visits, word_ahead
@@ -30,7 +31,6 @@ from _dockeraudit.sentences import undecided_from
 from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
 from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
 from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign
-from _dockeraudit.wallets import GAP, recovery_phrase
 from _dockeraudit.wordfinder import (
     NAME_ALPHABET,
     PHRASE_ALPHABET,
@@ -50,7 +50,9 @@ WORD_ANCHORS = {
     "curl": b"curl ",
     "api": b"key",
 }
-BELOW = ("next-line-secret", "protocol-login")  # rules that look a line on
+BELOW = frozenset(
+    ("next-line-secret", "protocol-login", "recovery-phrase")
+)  # rules that look a line on
 OPTION_SIGN = re.compile(rb" -(?:[pPaAwWuU](?=[ ][^\s-]|[^\s-]{4})|-user(?=[ =]))")
 AT_WORD = {"api": at_key, "curl": at_curl}
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, in endless lines
@@ -69,14 +71,12 @@ class Scanner:
         self._words = word_finders(by_find, phrases)
         self._options = phrases.options()
         self._foreign = phrases.foreign()
-        self._looks_below = any(anchored.rule.id in BELOW for anchored in by_find.get("keyed", ()))
+        self._looks_below = any(rule.id in BELOW for rule in self.rules)
         self._tokens = TokenFinder(*(by_find.get(find, ()) for find in ("token", "inside", "aws")))
         urls = [by_find.get(find, ()) for find in ("url", "hook", "scheme")]
         self._urls = UrlFinder(*urls) if any(urls) else None
         self._literals = literal_visitors(by_find)
         self._keywords = keyword_visitors(by_find.get("line", ()))
-        if "phrase" in by_find:
-            self._keywords[b"mnemonic"] = at_announcement(by_find["phrase"])
 
     def scan(self, block: bytes) -> list[Match]:
         """All matches in the block, sorted by start, no two secrets overlapping."""
@@ -90,7 +90,7 @@ class Scanner:
         return self._scan(block, True)
 
     def undecided(self, block: bytes) -> int:
-        """Where the block's last lines begin whose secrets may stand on the next lines; else its end.
+        """Where the last lines begin whose secrets may stand on the next lines; else the end.
 
         `block` is whole lines. Keep those lines, and scan them again in front of what comes.
         """
@@ -145,6 +145,8 @@ def literal_visitors(by_find: Mapping[str, Sequence[Anchored]]) -> dict[bytes, V
             visits.update({b">": at_call(anchored), b"#": at_frame(anchored)})
         elif anchored.rule.id == "protocol-login":
             visits[ASKS_PASSWORD] = at_challenge(anchored)
+    for literal in PHRASE_LITERALS if "phrase" in by_find else ():
+        visits[literal] = at_announcement(literal, by_find["phrase"])
     for anchored in by_find.get("encoded", ()):
         visits[b"%"] = at_percent(anchored)
     at_signs = [at_sign(anchored) for anchored in by_find.get("email", ())]
@@ -177,9 +179,8 @@ def word_finders(
     if "keyed" in by_find or "service" in by_find:
         for word, visits in secret_word_visits(by_find, first).items():
             (second if word in SECOND_PASS else first)[word] = visits
-    if "phrase" in by_find:
-        announced = at_announcement(by_find["phrase"])
-        first[b"pass"] = [at_passphrase(announced, first.get(b"pass", ()))]
+    for word in PHRASE_WORDS if "phrase" in by_find else ():
+        second[word] = [at_announcement(word, by_find["phrase"])]
     finders = []
     for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
@@ -187,37 +188,6 @@ def word_finders(
             ahead[word] = translated(more, alphabet)
         finders.append(WordFinder(alphabet, words, ahead))
     return [finder for finder in finders if finder]
-
-
-def at_announcement(rules: Sequence[Anchored]) -> Visitor:
-    """A visitor at a word behind which a wallet prints its recovery phrase."""
-    by_severity = {anchored.rule.severity: anchored for anchored in rules}
-
-    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
-        phrase = recovery_phrase(block, at)
-        if phrase is None:
-            return at + GAP  # looked at
-        anchored = by_severity.get("HIGH" if phrase.fits else "MEDIUM")
-        if anchored:
-            match = Match(anchored.rule, at, phrase.end, phrase.start, phrase.end)
-            found.append((anchored.rank, match))
-        return phrase.end
-
-    return visit
-
-
-def at_passphrase(announced: Visitor, others: Sequence[Visitor]) -> Visitor:
-    """A visitor at `pass` for a wallet's passphrase; all else is for the others."""
-    other = together(others)
-
-    def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
-        if found.lower.startswith(b"passphrase", at):
-            count, end = len(found), announced(block, at, lines, found)
-            if len(found) > count:
-                return end
-        return other(block, at, lines, found)
-
-    return visit
 
 
 def keyword_visitors(rules: Sequence[Anchored]) -> dict[bytes, Visitor]:

@@ -47,12 +47,14 @@ ORIGINAL_AHEAD = (
 #: an operator, or what closes a quoted name; behind a colon, no word alone: that is prose
 OPERATORS_AHEAD = (
     rb"[=\"'`\\|!%\x1b&]|:[ \t=>]{0,64}(?:[\"'`\\\x1b&<\[({%]|[a-z._\-]{0,64}[^a-z._\-\s)\],;:>])"
-    rb"|[,(][ ]?[\"'\\]|>[^\s]|\)(?!\w)|\][ \t]{0,16}[=:|!%]|[ \t]{1,40}(?:[=|!%\-\"'>\xe2\xc3]|:[ \t=][^\s]{4}|:=[ \t])"
+    rb"|[,(][ ]?[\"'\\]|>[^\s]|\)(?!\w)|\][ \t]{0,16}[=:|!%]|[ \t]{1,40}(?:[=|!%\-\"'>\xe2\xc3]|"
+    rb":[ \t=][^\s]{4}|:=[ \t])"
 )
 DIGIT_AHEAD = rb"[^\s\w]{0,4}[^\s\d]{0,24}[0-9]"
 #: a sentence: it states, or a colon or = stands further on, before a word with a digit
 STATES_AHEAD = (
-    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|updated)[ ]"
+    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|"
+    rb"updated)[ ]"
     rb"|[^\n:=]{1,100}(?:[:=]|=>|->)[ \t]{1,3}"
     + DIGIT_AHEAD
     + rb"|[ \t]{1,4}(?!for[ ])(?:[^\s]{1,24}[ ])?"
@@ -133,7 +135,8 @@ def at_secret_word(
     originals: Sequence[Visitor],
     logins: Sequence[Visitor],
 ) -> Visitor:
-    """A visitor at a secret word: the originals, then assignments, logins, sentences, till one finds."""
+    """A visitor at a secret word: the originals, then assignments, logins, sentences, till one "
+    "finds."""
     assignments, sentences = finders
     size = len(word)
 

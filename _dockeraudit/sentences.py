@@ -28,7 +28,8 @@ from _dockeraudit.rules import Match
 REST = rb"[\w\-]{0,24}"
 #: what says that a value follows, in the languages that images print most
 STATES = (
-    rb"(?:is|was|are|has been|have been|to|as|ist|lautet|wurde|est|es|sera|\xc3\xa8|\xc3\xa9|=|->|=>|"
+    rb"(?:is|was|are|has been|have been|to|as|ist|lautet|wurde|est|es|sera|\xc3\xa8|\xc3\xa9|=|->|"
+    rb"=>|"
     rb"\xe2\x86\x92|\xe2\x80\xba)"
 )
 DOES = (
@@ -80,7 +81,8 @@ VALUE_NAME_SIZE = 60  # bytes of the line below in which `New value:` stands
 BLANK_LINE = re.compile(rb"[^\S\n]*\n")
 #: what stands before the value on its line, if the name's line does not begin so too
 VALUE_HEAD = re.compile(
-    rb"(?:[\w.\-]{1,64}[ \t]{0,32}\|)?[ \t>*#|\-]{0,32}(?P<named>[\"']?(?:new )?value[\"']?[ \t]{0,4}[:=]"
+    rb"(?:[\w.\-]{1,64}[ \t]{0,32}\|)?[ \t>*#|\-]{0,32}(?P<named>[\"']?(?:new )?value[\"']?[ "
+    rb"\t]{0,4}[:=]"
     rb"[ \t]{0,4})?(?P<dumped>string\(\d{1,4}\)[ ])?[\"'`]{0,1}"
 )
 VALUE_ALONE = re.compile(rb"([^\s\"'`\x1b]{6,1024})[\"'`]?,?[*|\s]*$")
@@ -88,7 +90,8 @@ VALUE_ALONE = re.compile(rb"([^\s\"'`\x1b]{6,1024})[\"'`]?,?[*|\s]*$")
 LINES_BELOW, BELOW_SIZE = 3, 1024
 #: a line that names a secret and ends so that its value may stand below
 NAMES_BELOW = re.compile(
-    rb"(?i)(?:pass|pwd|token|secret|key|cred|ugfzc3dvcmq6)[^\n]{0,160}\n(?:[^\S\n]*\n)?\Z"
+    rb"(?i)(?:pass|pwd|token|secret|key|cred|phrase|nemonic|seed|"
+    rb"ugfzc3dvcmq6)[^\n]{0,160}\n(?:[^\S\n]*\n)?\Z"
 )
 #: a value in brackets before its name: - [X] (password)
 BOUND_BEFORE = re.compile(rb"\[([^\]\s]{4,128})\] \($")
@@ -148,7 +151,8 @@ class SentenceFinder:
         return end
 
     def _of_service(self, block: bytes, name: Name, found: Found) -> int:
-        """SERVICE KEY value, service-secret-value: only where a known service is named before it."""
+        """SERVICE KEY value, service-secret-value: only where a known service is named before "
+        "it."""
         spaced = SPACED.match(found.lower, name.behind)
         if spaced is None:
             return -1
@@ -274,7 +278,8 @@ def blank_line(block: bytes, name: int, at: int) -> int:
 
 
 def shared_head(block: bytes, name: int, below: int) -> int:
-    """How many bytes the line below begins with as the name's line does: a stamp, a host, a program."""
+    """How many bytes the line below begins with as the name's line does: a stamp, a host, a "
+    "program."""
     start = block.rfind(b"\n", max(0, name - LINE_SIZE), name) + 1
     if not start:
         start = max(0, name - LINE_SIZE)

@@ -1,4 +1,5 @@
-"""Finds tokens that their own shape gives away: by their first bytes, an inner literal, or a rare mark."""
+"""Finds tokens that their own shape gives away: by their first bytes, an inner literal, or a "
+"rare mark."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ RUN_CHARACTERS = bytes(
 AWS_HEAD = b"AKIA"
 RUN_LEAST = b"x" * 20  # no prefixed token is shorter; runs of 12 are five times as many
 #: what may stand before a run and yet belong to its token, or to an escape glued to the token
-GLUE = frozenset(b".!\\%[")
+GLUE = frozenset(b".!\\%[:")
 TOKEN_START = 32  # bytes before a run in which its token may begin: pat.XXXXXXXXXXXXXXXXXXXXXX.
 #: length, in RUN_LEAST, of the shortest run in which rules with an inner literal are looked for
 LONG_RUN = 3
@@ -84,7 +85,8 @@ class TokenFinder:
                         accept(anchored, block, match, found)
 
     def _find_aws(self, block: bytes, at: int, end: int, found: Found) -> None:
-        """Search the original rule's keys. Each has the length of RUN_LEAST, so no run is missed."""
+        """Search the original rule's keys. Each has the length of RUN_LEAST, so no run is "
+        "missed."""
         for anchored in self._aws:
             start = max(at, found.ends.get(anchored.rank, 0))
             for match in anchored.whole.finditer(block, start, end):
@@ -100,6 +102,9 @@ def glued_start(block: bytes, at: int, before: int) -> int:
     if before in b".!":
         lead = block[max(0, at - TOKEN_START) : at]
         return at - len(lead) + len(lead.rstrip(TOKEN_SIGNS))
+    if before == 58:  # the number of a Telegram bot
+        lead = block[max(0, at - TOKEN_START) : at - 1]
+        return at - 1 - len(lead) + len(lead.rstrip(b"0123456789"))
     if before == 92:
         return at + (5 if block[at] == 117 else 1)
     return at + 2 if before == 37 else block.find(b"m", at, at + 12) + 1

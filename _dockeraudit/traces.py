@@ -19,7 +19,8 @@ CALL = re.compile(rb">(\w{2,40})\(([^\r\n()]{6,600})\)")
 ARGUMENTS = re.compile(rb"(?:^|, ?)(?:\"([^\"]*)\"|'([^']*)'|[^,'\"]*)")
 #: methods whose arguments are as a rule no secrets, though they look so
 NO_LOGIN = re.compile(
-    rb"(?i)(?:get|find|load|has|is|fetch|render|handle|log(?!in|on)|debug|info|dispatch|include|require)"
+    rb"(?i)(?:get|find|load|has|is|fetch|render|handle|log(?!in|on)|debug|info|dispatch|include|"
+    rb"require)"
 )
 MINUS = 45
 #: the Base64 of `Password:`, by which SMTP servers ask for it (AUTH LOGIN)
@@ -72,7 +73,8 @@ def report_arguments(anchored: Anchored, call: Any, found: Found) -> None:
 
 
 def is_argument_secret(value: bytes) -> bool:
-    """Whether a call's argument is a password: nothing else of a trace mixes cases and digits so."""
+    """Whether a call's argument is a password: nothing else of a trace mixes cases and digits "
+    "so."""
     return (
         not value.endswith(b"...")
         and b" " not in value

@@ -22,12 +22,16 @@ SCHEMES = (b"discord", b"slack", b"tgram", b"telegram")
 #: an address that is none: git@host, units, images, packages, examples, hosts of one network
 NO_LOCAL_PART = re.compile(
     rb"(?i)(?:git|hg|svn|ssh|noreply|no-reply|example|user|username|you|your.?e?mail|me|foo|test|"
-    rb"[\w.\-]*%40|x-access-token|x-oauth-basic|x-token-auth|oauth2|gitlab-ci-token|[\w\-]*[0-9a-f]{24,}[\w\-.]*|\d+(?:\.\d+)+)"
+    rb"[\w.\-]*%40|x-access-token|x-oauth-basic|x-token-auth|oauth2|gitlab-ci-token|"
+    rb"[\w\-]*[0-9a-f]{24,}[\w\-.]*|\d+(?:\.\d+)+)"
 )
 NO_DOMAIN = re.compile(
-    rb"(?i)@(?:.*\.)?(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|localdomain|local|lan|internal|k8s|"
-    rb"service|socket|timer|target|mount|device|path|scope|slice|svc|cluster|png|jpe?g|gif|svg|webp|ico|css|js|ts|rb|py|"
-    rb"go|rs|so|jar|tgz|gz|zip|deb|rpm|md|json|ya?ml|lock|whl|war)|@\d+(?:\.\d+)*[\w.\-]*|@(?:v|rc)\d[\w.\-]*"
+    rb"(?i)@(?:.*\.)?(?:example\.(?:com|org|net|edu)|example|test|invalid|localhost|localdomain|"
+    rb"local|lan|internal|k8s|"
+    rb"service|socket|timer|target|mount|device|path|scope|slice|svc|cluster|png|jpe?g|gif|svg|"
+    rb"webp|ico|css|js|ts|rb|py|"
+    rb"go|rs|so|jar|tgz|gz|zip|deb|rpm|md|json|ya?ml|lock|whl|war)|@\d+(?:\.\d+)*[\w.\-]*|@(?:v|"
+    rb"rc)\d[\w.\-]*"
 )
 
 
@@ -85,7 +89,8 @@ def at_sign(anchored: Anchored) -> Visitor:
 
 
 def is_no_address(block: bytes, start: int, at: int, end: int) -> bool:
-    """Whether what looks like an e-mail address is a package, a unit, a message's id or an example."""
+    """Whether what looks like an e-mail address is a package, a unit, a message's id or an "
+    "example."""
     return (
         NO_DOMAIN.fullmatch(block, at, end) is not None
         or NO_LOCAL_PART.fullmatch(block, start, at) is not None

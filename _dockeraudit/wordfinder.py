@@ -33,7 +33,8 @@ LETTER_RUN = re.compile(rb"(?<!\\)[a-z]{2,}")
 
 
 def translated(pattern: bytes, alphabet: bytes) -> bytes:
-    """A regex whose words are as the alphabet's copy shows them; single letters stay as they are."""
+    """A regex whose words are as the alphabet's copy shows them; single letters stay as they "
+    "are."""
     return LETTER_RUN.sub(lambda word: word.group().translate(alphabet), pattern)
 
 
@@ -79,7 +80,8 @@ class WordFinder:
         return re.compile(PAIR + b"(?:" + b"|".join(parts) + b")")
 
     def find(self, block: bytes, lines: bool, found: Found) -> None:
-        """Visit the words, word by word: of several in a name, the word that comes first decides."""
+        """Visit the words, word by word: of several in a name, the word that comes first "
+        "decides."""
         places: dict[int, list[int]] = {}
         words, word_of = self._words, self._word_of
         for match in self._places.finditer(block.translate(self._alphabet)):
@@ -100,7 +102,8 @@ class WordFinder:
                     go_on = visit(block, start - before, lines, found)
 
     def _alike(self, block: bytes, start: int, shown: int) -> int:
-        """The number of the word whose pair is at `start`, where the copy shows another; else -1."""
+        """The number of the word whose pair is at `start`, where the copy shows another; else "
+        "-1."""
         for number in self._alikes[shown]:
             word, before, _ = self._words[number]
             if block[start - before : start - before + len(word)].lower() == word:
