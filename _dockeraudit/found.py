@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from _dockeraudit import __version__
 from _dockeraudit.export import csv_cells
@@ -200,7 +201,7 @@ def write_sarif(secrets: FoundSecrets, out: TextIO, placeholders: bool = False) 
 
 def sarif_result(found: FoundSecret, title: str, line: int) -> dict[str, Any]:
     """One line with a secret."""
-    place = {"artifactLocation": {"uri": title}, "region": {"startLine": max(1, line)}}
+    place = {"artifactLocation": {"uri": quote(title)}, "region": {"startLine": max(1, line)}}
     result = {
         "ruleId": found.rule,
         "level": SARIF_LEVELS.get(found.severity, "warning"),
