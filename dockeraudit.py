@@ -76,6 +76,7 @@ from _dockeraudit.errors import (
     EngineError,
     HTTPError,
     ListenError,
+    defect,
 )
 from _dockeraudit.exchange import Exchange
 from _dockeraudit.healthcheck import command_healthcheck
@@ -568,17 +569,6 @@ class RelayServer(ThreadingHTTPServer):
         kind, place = defect(sys.exc_info()[1])
         text = f"a connection to {self.listener.name} was closed by a defect: {kind} at {place}"
         self.proxy.diagnostics.seldom("error", f"defect {kind} {place}", text)
-
-
-def defect(error: BaseException | None) -> tuple[str, str]:
-    """The kind of an exception, and where it was raised, without its values."""
-    trace = error.__traceback__ if error else None
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    if trace is None:
-        return type(error).__name__, "?"
-    file = os.path.basename(trace.tb_frame.f_code.co_filename)
-    return type(error).__name__, f"{file}:{trace.tb_lineno}"
 
 
 class Service:

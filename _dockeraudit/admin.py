@@ -10,6 +10,7 @@ import http.client
 import os
 import platform
 import socket
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from typing import Any, Callable, NamedTuple
 from _dockeraudit import __version__
 from _dockeraudit.admission import browser_refusal
 from _dockeraudit.engine import engine_answer
-from _dockeraudit.errors import HTTPError, ListenError
+from _dockeraudit.errors import HTTPError, ListenError, defect
 from _dockeraudit.http1 import RequestHead, head_length
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.routes import Route, read_request
@@ -363,7 +364,7 @@ class AdminServer(ThreadingHTTPServer):
             self._open.discard(id(request))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """An exception nobody expected: said in one line, without its values."""
-        self.proxy.diagnostics.say(
-            "error", "a connection to the admin listener was closed by a defect"
-        )
+        """An exception that nobody expected: say its kind and place, never its values."""
+        kind, place = defect(sys.exc_info()[1])
+        text = f"a connection to the admin listener was closed by a defect: {kind} at {place}"
+        self.proxy.diagnostics.seldom("error", f"defect {kind} {place}", text)

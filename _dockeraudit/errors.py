@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 EXIT_FOUND = 1  # `scan` and `verify`: something was found
 EXIT_UNAVAILABLE = 69  # sysexits.h EX_UNAVAILABLE: nobody answers, or a file cannot be read
 EXIT_DEFECT = 70  # EX_SOFTWARE: an exception that nobody expected
@@ -52,3 +54,14 @@ class AuditLogError(Exception):
     def __init__(self, message: str, status: int = EXIT_BAD_LOG) -> None:
         super().__init__(message)
         self.status = status
+
+
+def defect(error: BaseException | None) -> tuple[str, str]:
+    """The kind of an exception, and where it was raised, without its values."""
+    trace = error.__traceback__ if error else None
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error).__name__, "?"
+    file = os.path.basename(trace.tb_frame.f_code.co_filename)
+    return type(error).__name__, f"{file}:{trace.tb_lineno}"

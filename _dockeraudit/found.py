@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
+from urllib.parse import quote
 
 from _dockeraudit import __version__
 from _dockeraudit.export import csv_cells
@@ -150,12 +151,17 @@ def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = F
             lines += found_lines(found, look)
         lines.append("")
     total = sum(distinct.values())
-    if not total:
-        return "no secrets found\n"
     graded = ", ".join(f"{distinct[name]:,} {name}" for name in SEVERITY_RANK if distinct[name])
-    lines.append(f"{counted(total, 'secret')} ({graded}) in {counted(sources, 'source')}")
+    where = counted(sources, "source")
+    lines.append(
+        f"{counted(total, 'secret')} ({graded}) in {where}" if total else "no secrets found"
+    )
     if secrets.left_out:
         lines.append(f"and {counted(secrets.left_out, 'more finding')}, counted only")
+    hidden = 0 if placeholders else sum(found.placeholder for found in secrets.found.values())
+    if hidden:
+        them = "it" if hidden == 1 else "them"
+        lines.append(f"Left out: {counted(hidden, 'placeholder')}; --placeholders shows {them}.")
     return "\n".join(lines) + "\n"
 
 
@@ -200,7 +206,7 @@ def write_sarif(secrets: FoundSecrets, out: TextIO, placeholders: bool = False) 
 
 def sarif_result(found: FoundSecret, title: str, line: int) -> dict[str, Any]:
     """One line with a secret."""
-    place = {"artifactLocation": {"uri": title}, "region": {"startLine": max(1, line)}}
+    place = {"artifactLocation": {"uri": quote(title)}, "region": {"startLine": max(1, line)}}
     result = {
         "ruleId": found.rule,
         "level": SARIF_LEVELS.get(found.severity, "warning"),

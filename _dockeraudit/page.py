@@ -234,7 +234,7 @@ def secrets_by(summary: AuditSummary, side: str) -> dict[str, dict[int, Secret]]
 def secret_links(secrets: Mapping[int, Secret], rows: Rows) -> str:
     """The gravest of some secrets, each with a link to its row."""
     names = [
-        (f"{secret.severity} {secret.pattern} {secret.redacted}", rows.secrets.get(key, ""))
+        (f"{secret.severity} {secret.pattern} {secret.fingerprint[:8]}", rows.secrets.get(key, ""))
         for key, secret in list(secrets.items())[:PAGE_NAMES]
     ]
     return names_list(names, len(secrets))

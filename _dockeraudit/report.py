@@ -17,7 +17,7 @@ from _dockeraudit.export import summary_dict, write_csv
 from _dockeraudit.logrecords import RecordReader
 from _dockeraudit.page import PAGE_TAIL, render_html
 from _dockeraudit.summary import LOSS_KEYS_LIMIT, AuditSummary
-from _dockeraudit.terminal import ROWS, Look, render_text, table_by
+from _dockeraudit.terminal import ROWS, Look, minute, render_text, table_by
 from _dockeraudit.text import (
     WIDTH,
     ReportError,
@@ -121,6 +121,10 @@ class Report:
         summary = self.summary
         if not self.reader.records_read:
             return self._no_records(files)
+        if self.options.since and summary.latest < self.choice.since:
+            latest = minute(summary.latest) or "unknown"
+            self._complain(f"there are no records since {self.options.since}; the last: {latest}")
+            return EXIT_NO_INPUT
         missing = summary.names.missing(rule_names())
         if missing:
             self._complain(*missing)

@@ -81,7 +81,8 @@ class AuditSummary:
         self.choice = choice
         self.names = LogNames(choice)
         self.records = 0
-        self.first = self.last = ""
+        self.first = self.last = ""  # of the records that count
+        self.latest = ""  # of all records
         self.findings: Counter[str] = Counter()  # by severity, repeats included
         self.placeholders = 0  # findings that are no secrets; in `findings` only if asked for
         self.suppressed: Counter[str] = Counter()  # by severity
@@ -106,6 +107,8 @@ class AuditSummary:
     def add(self, record: Mapping[str, Any]) -> None:
         """Count one record."""
         timestamp, event = text_of(record.get("timestamp")), record["event"]
+        if timestamp > self.latest:
+            self.latest = timestamp
         self.names.note(record)
         if event == "finding":
             self._await_update(record)

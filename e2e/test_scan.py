@@ -21,7 +21,7 @@ from _dockeraudit.text import size_text
 from conftest import PROGRAM, wait_for
 
 AWS = ("AK" + "IA" + "IOSFODNN7EXAMPLE").encode()
-MAIL = b"someone@exa" + b"mple.org"
+MAIL = b"someone@gro" + b"cers.de"
 slow = pytest.mark.slow
 
 
@@ -177,7 +177,7 @@ def test_a_slow_reader_of_the_records_loses_none(folder):
     """More distinct findings than the log's queue holds, while nobody reads them."""
     for number in range(4):
         (folder / f"{number}.txt").write_bytes(
-            b"".join(b"u%d.%d@exa" % (number, name) + b"mple.org\n" for name in range(9_000))
+            b"".join(b"u%d.%d@gro" % (number, name) + b"cers.de\n" for name in range(9_000))
         )
     with start(folder) as process:
         assert select.select([process.stdout], [], [], 20)[
@@ -208,7 +208,7 @@ def test_a_scan_pauses_while_the_log_is_full():
 @slow
 def test_a_reader_that_goes_away_ends_the_scan(folder):
     (folder / "many").write_bytes(
-        b"".join(b"u%d@exa" % name + b"mple.org\n" for name in range(20_000))
+        b"".join(b"u%d@gro" % name + b"cers.de\n" for name in range(20_000))
     )
     with start(folder / "many") as process:
         process.stdout.readline()

@@ -21,7 +21,7 @@ from conftest import wait_for
 
 COUNTERS = {
     "bytes": 10, "frames": 2, "unscanned": 3, "written": 4, "lost": 5, "degraded": False,
-    "findings": Counter({('Say "x"\n', "HIGH"): 7}),
+    "findings": Counter({('Say "x"\n', "HIGH"): 7}), "endpoints": Counter({("logs", "HIGH"): 7}),
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def make_proxy(**settings):
         connections=SimpleNamespace(exchanges=list, open=lambda: [1, 2], most=1024),
         request_counts=lambda: Counter({("GET", 200): 3, ("other", 400): 1}),
         denied=6,
-        diagnostics=SimpleNamespace(say=lambda level, text: said.append(text)),
+        diagnostics=SimpleNamespace(seldom=lambda level, key, text: said.append(text)),
     )
 
 
@@ -95,6 +95,17 @@ def test_each_path_has_its_answer(start):
         assert field in answer
 
 
+def test_a_defect_is_one_line_without_values(start):
+    def page(live):
+        raise LookupError("a secret value")
+
+    server = start(page=page)
+    assert ask(server, "/") == (None, b"")
+    wait_for(lambda: server.proxy.said, "the line")
+    (said,) = server.proxy.said
+    assert "closed by a defect: LookupError at test_admin.py:" in said and "secret" not in said
+
+
 def test_metrics_are_in_prometheus_text_format(start):
     text = ask(start(), "/metrics")[1].partition(b"\r\n\r\n")[2].decode()
     samples = [line for line in text.splitlines() if not line.startswith("#")]
@@ -104,7 +115,7 @@ def test_metrics_are_in_prometheus_text_format(start):
     assert "dockeraudit_engine_up 0" in samples and "dockeraudit_denied_total 6" in samples
     assert "dockeraudit_connections 2" in samples and "dockeraudit_connections_max 1024" in samples
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) == 15
+    assert len(names) == len(set(names)) == 16
     assert all(any(line.startswith(name) for line in samples) for name in names)
 
 

@@ -98,6 +98,15 @@ def test_a_log_without_records_is_no_all_clear(tmp_path):
     assert status == 66 and json.loads(out)["totals"]["records"] == 0
 
 
+def test_a_log_that_has_ended_before_since_is_no_all_clear(tmp_path):
+    path = write(tmp_path, RECORDS)
+    status, out, err = report([path], since="2026-01-04", fail_on="HIGH")
+    assert (status, out) == (66, "")
+    assert "no records since 2026-01-04; the last: 2026-01-03 00:00" in err
+    quiet = [*RECORDS, {"timestamp": "2026-01-05T00:00:00.000000Z", "event": "stats"}]
+    assert report([write(tmp_path, quiet)], since="2026-01-04", container="web")[0] == 0
+
+
 SHIPPERS = {
     "json-file": lambda line: line_of({"log": line.decode() + "\n", "stream": "stdout"}),
     "CRI": lambda line: b"2026-01-02T03:04:05.123456789Z stdout F " + line,

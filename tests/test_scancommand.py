@@ -25,7 +25,8 @@ from _dockeraudit.text import columns
 from conftest import PROGRAM
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
-MAIL = "someone@exa" + "mple.org"
+MAIL = "someone@gro" + "cers.de"
+SAMPLE = "someone@exa" + "mple.org"
 TEXT = f"first {AWS}\nmail {MAIL}\nnothing\nagain {AWS}\n{AWS} and {AWS}\n"
 
 
@@ -92,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_named_and_is_2(tmp_path, name, data, why)
 
 
 def test_no_finding_of_a_flooding_file_is_only_counted(tmp_path):
-    addresses = "".join(f"u{number}@exa" + "mple.org\n" for number in range(5_000))
+    addresses = "".join(f"u{number}@gro" + "cers.de\n" for number in range(5_000))
     (tmp_path / "flood").write_text(addresses + AWS)
     out = scan(tmp_path / "flood")[1]
     assert len(found_in(out)) == 5_001 and '"event": "suppressed"' not in out
@@ -154,6 +155,18 @@ def test_records_go_to_a_log_beside_any_format(tmp_path):
     assert scan(tmp_path / "a.log", "--audit-log", log)[:2] == (1, "")
 
 
+def test_placeholders_in_files_are_left_out_of_what_people_see(tmp_path):
+    (tmp_path / "a.log").write_text(f"mail {SAMPLE}\n")
+    assert scan(tmp_path / "a.log")[0] == 0
+    status, out, _ = scan("--text", tmp_path / "a.log")
+    assert (status, out) == (
+        0,
+        "no secrets found\nLeft out: 1 placeholder; --placeholders shows it.\n",
+    )
+    status, out, _ = scan("--text", "--placeholders", tmp_path / "a.log")
+    assert status == 0 and "1 secret (1 LOW)" in out and "Left out" not in out
+
+
 def test_two_formats_at_once_are_refused():
     status, out, err = scan("--json", "--sarif")
     assert (status, out) == (78, "") and "--json and --sarif" in err
@@ -209,7 +222,7 @@ def test_more_findings_than_are_kept_still_fail(monkeypatch):
 
 def test_placeholders_are_left_out_and_never_fail():
     secrets = found_of(OPENED, finding(placeholder=True, severity="LOW"))
-    assert not secrets.grave(1) and found_text(secrets) == "no secrets found\n"
+    assert not secrets.grave(1) and found_text(secrets).startswith("no secrets found\nLeft out")
     assert "1 secret (1 LOW)" in found_text(secrets, placeholders=True)
     out = io.StringIO()
     write_sarif(secrets, out)
