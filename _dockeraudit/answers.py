@@ -175,9 +175,7 @@ class AnswerFindings:
 
     def error(self, text: str) -> None:
         """A scan raised."""
-        fields = {"stream": None, "endpoint": self._place.endpoint, "error": text}
-        client = self._place.client
-        self._log.accept_for(client, "scan_error", {**fields, "client": client})
+        record_error(self._log, self._place, text)
 
     def close(
         self, *, framing: str, nbytes: int, frames: int, lines: int, unscanned: int, reason: str
@@ -185,6 +183,12 @@ class AnswerFindings:
         """The answer has ended: count what a failed scan left out."""
         if unscanned > self._skipped:
             self.gap(unscanned - self._skipped, 0.0)
+
+
+def record_error(log: AuditLog, place: Place, kind: str) -> None:
+    """A scan raised; `kind`: of the exception, whose text may hold what it choked on."""
+    fields = {"stream": None, "endpoint": place.endpoint, "client": place.client, "error": kind}
+    log.accept_for(place.client, "scan_error", fields)
 
 
 class OpenFinding(NamedTuple):
@@ -303,8 +307,9 @@ class AnswerScan:
         self._audit, self._route, self._client, self._scanner = audit, route, client, scanner
         self._answer = AnswerPart(answer_decoder(route))
         self._body = AnswerPart(body_decoder(route))
+        self._broken = False
         if route.answer == "build":
-            self._body.keep(query_text(route), audit.budget)
+            self.sent(query_text(route))
 
     @property
     def waiting(self) -> int:
@@ -314,35 +319,49 @@ class AnswerScan:
 
     def sent(self, payload: bytes) -> None:
         """The client has sent this, and it has been forwarded."""
-        self._offer(self._body, payload)
+        self._guarded(self._offer, self._body, payload)
 
     def answered(self, payload: bytes) -> None:
         """The engine has answered this, and it has been delivered."""
-        if self._answer.flow is None and self._route.answer in FLOWING:
-            self._answer.flow = self._flow(b"")
-        self._offer(self._answer, payload)
+        self._guarded(self._offer, self._answer, payload)
 
     def close(self, reason: str) -> None:
         """The exchange is over: scan what was kept."""
-        for part in (self._answer, self._body):
+        for part in (self._body, self._answer):
             if part.flow:
-                part.flow.offer(UNDECODED, Decoded(0, 0, part.decoder.end()))
-                part.flow.close((UNDECODED,), reason)
+                self._guarded(self._end_flow, part, part.flow, reason)
         size = self._answer.size + self._body.size
         if size > QUICK_ANSWER:
             self._audit.submit(self._scan_kept)
         elif size:
             self._scan_kept()
 
+    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
+        """What goes wrong here is recorded, by its kind alone, and the relay goes on."""
+        if self._broken:
+            return
+        try:
+            step(*arguments)
+        except Exception as error:
+            self._broken = True
+            place = Place(self._route.answer, None, None, None, self._client)
+            record_error(self._audit.log, place, type(error).__name__)
+
     def _offer(self, part: AnswerPart, payload: bytes) -> None:
-        if part.flow is None and part.keep(payload, self._audit.budget):
+        flows = part is self._answer and self._route.answer in FLOWING
+        if part.flow is None and not flows and part.keep(payload, self._audit.budget):
             return
         blocks = [payload]
         if part.flow is None:
             blocks = [*part.take(self._audit.budget), payload]
-            part.flow = self._flow(b"".join(blocks))
+            part.flow = self._flow(b"" if flows else b"".join(blocks))
         for block in blocks:
             part.flow.offer(UNDECODED, Decoded(len(block), 0, part.decoder.feed(block)))
+
+    @staticmethod
+    def _end_flow(part: AnswerPart, flow: StreamScanner, reason: str) -> None:
+        flow.offer(UNDECODED, Decoded(0, 0, part.decoder.end()))
+        flow.close((UNDECODED,), reason)
 
     def _flow(self, begun: bytes) -> StreamScanner:
         """A scanner for what cannot be kept; it skips what finds no room, and waits for none."""
