@@ -15,7 +15,7 @@ import hashlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple
 
@@ -33,11 +33,12 @@ from _dockeraudit.routes import Route
 from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import OWN_SHARE, TOTAL_SHARE, ScanBudget, StreamScanner
-from _dockeraudit.streams import UNDECODED, Decoded, stream_type_of
+from _dockeraudit.streams import UNDECODED, Decoded, Piece, stream_type_of
 from _dockeraudit.textscanner import TextScanner
 
 MAX_KEPT = 8 << 20  # bytes of an answer that is kept until its end; 4,000 containers in a list
 QUICK_ANSWER = 8 << 10  # bytes; a longer answer is left to a worker
+SCAN_STEP = 256 << 10  # bytes that are read at once
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
 SHORT_ID = 12  # digits of a container's id, as docker shows it
@@ -289,6 +290,11 @@ class AnswerPart:
         self.blocks.append(payload)
         return True
 
+    def joined(self) -> bytes:
+        """What was kept, in one piece; its room is still taken."""
+        blocks, self.blocks = self.blocks, []
+        return b"".join(blocks)
+
     def take(self, budget: ScanBudget) -> list[bytes]:
         """What was kept, which then waits no longer."""
         blocks, self.blocks = self.blocks, []
@@ -385,9 +391,9 @@ class AnswerScan:
 
     def _scan_kept(self) -> None:
         """Look at what was kept, record what it holds, and give its room back."""
-        answer = b"".join(self._answer.blocks)
-        place = self._audit.place(self._route, self._client, answer)
-        for part, payload in ((self._body, b"".join(self._body.blocks)), (self._answer, answer)):
+        payloads = {part: part.joined() for part in (self._body, self._answer)}
+        place = self._audit.place(self._route, self._client, payloads[self._answer])
+        for part, payload in payloads.items():
             if payload:
                 self._look(place, part, payload)
             part.take(self._audit.budget)
@@ -395,13 +401,14 @@ class AnswerScan:
     def _look(self, place: Place, part: AnswerPart, payload: bytes) -> None:
         """Record what a whole answer or body holds; scan it unless it has been seen before."""
         audit = self._audit
-        digest = digest_of(place, part.decoder.stream_type, payload)
+        scanner = audit.scanner_of(self._scanner, place)
+        digest = digest_of(scanner, place, part.decoder.stream_type, payload)
         found = audit.seen.get(digest)
         if found is None:
             sightings: list[Sighting] = []
             findings = AnswerFindings(audit.log, place, sightings.append)
             try:
-                scan_text(audit.scanner_of(self._scanner, place), findings, part.decoder, payload)
+                scan_text(scanner, findings, part.decoder, payload)
             except Exception as error:  # by its kind alone: its text may hold what it choked on
                 findings.error(type(error).__name__)
                 findings.gap(len(payload), 0.0)
@@ -412,10 +419,10 @@ class AnswerScan:
             audit.log.answers.sighted(audit.recorded(place), found)
 
 
-def digest_of(place: Place, stream_type: str, payload: bytes) -> bytes:
+def digest_of(scanner: Scanner, place: Place, stream_type: str, payload: bytes) -> bytes:
     """What a payload is met again by: its bytes, and all that decides how they are read."""
     digest = hashlib.blake2b(digest_size=16)
-    said = (place.endpoint, place.kind, place.subject_id, stream_type)
+    said = (id(scanner), place.endpoint, place.kind, place.subject_id, stream_type)
     digest.update(repr(said).encode("utf-8", "surrogatepass") + b"\0")
     digest.update(payload)
     return digest.digest()
@@ -426,13 +433,20 @@ def scan_text(
 ) -> None:
     """Report what a whole payload holds."""
     texts: dict[str, TextScanner] = {}
-    for name, data in (*decoder.feed(payload), *decoder.end()):
+    for name, data in pieces_of(decoder, payload):
         text = texts.get(name)
         if text is None:
             text = texts[name] = TextScanner(scanner, findings, stream_type_of(name))
         text.feed(data)
     for text in texts.values():
         text.end()
+
+
+def pieces_of(decoder: AnswerDecoder, payload: bytes) -> Iterator[Piece]:
+    """The texts in a payload, step by step: other threads run between two steps."""
+    for at in range(0, len(payload), SCAN_STEP):
+        yield from decoder.feed(payload[at : at + SCAN_STEP])
+    yield from decoder.end()
 
 
 def counted_once(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:
