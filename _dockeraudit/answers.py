@@ -15,7 +15,7 @@ import hashlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple
 
@@ -33,12 +33,13 @@ from _dockeraudit.routes import Route
 from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import OWN_SHARE, TOTAL_SHARE, ScanBudget, StreamScanner
-from _dockeraudit.streams import UNDECODED, Decoded, stream_type_of
+from _dockeraudit.streams import UNDECODED, Decoded, Piece, stream_type_of
 from _dockeraudit.text import SHORT_ID
 from _dockeraudit.textscanner import TextScanner
 
 MAX_KEPT = 8 << 20  # bytes of an answer that is kept until its end; 4,000 containers in a list
 QUICK_ANSWER = 8 << 10  # bytes; a longer answer is left to a worker
+SCAN_STEP = 256 << 10  # bytes that are read at once
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
 
@@ -176,9 +177,7 @@ class AnswerFindings:
 
     def error(self, text: str) -> None:
         """A scan raised."""
-        fields = {"stream": None, "endpoint": self._place.endpoint, "error": text}
-        client = self._place.client
-        self._log.accept_for(client, "scan_error", {**fields, "client": client})
+        record_error(self._log, self._place, text)
 
     def close(
         self, *, framing: str, nbytes: int, frames: int, lines: int, unscanned: int, reason: str
@@ -186,6 +185,12 @@ class AnswerFindings:
         """The answer has ended: count what a failed scan left out."""
         if unscanned > self._skipped:
             self.gap(unscanned - self._skipped, 0.0)
+
+
+def record_error(log: AuditLog, place: Place, kind: str) -> None:
+    """A scan raised; `kind`: of the exception, whose text may hold what it choked on."""
+    fields = {"stream": None, "endpoint": place.endpoint, "client": place.client, "error": kind}
+    log.accept_for(place.client, "scan_error", fields)
 
 
 class OpenFinding(NamedTuple):
@@ -286,6 +291,11 @@ class AnswerPart:
         self.blocks.append(payload)
         return True
 
+    def joined(self) -> bytes:
+        """What was kept, in one piece; its room is still taken."""
+        blocks, self.blocks = self.blocks, []
+        return b"".join(blocks)
+
     def take(self, budget: ScanBudget) -> list[bytes]:
         """What was kept, which then waits no longer."""
         blocks, self.blocks = self.blocks, []
@@ -304,8 +314,9 @@ class AnswerScan:
         self._audit, self._route, self._client, self._scanner = audit, route, client, scanner
         self._answer = AnswerPart(answer_decoder(route))
         self._body = AnswerPart(body_decoder(route))
+        self._broken = False
         if route.answer == "build":
-            self._body.keep(query_text(route), audit.budget)
+            self.sent(query_text(route))
 
     @property
     def waiting(self) -> int:
@@ -315,35 +326,49 @@ class AnswerScan:
 
     def sent(self, payload: bytes) -> None:
         """The client has sent this, and it has been forwarded."""
-        self._offer(self._body, payload)
+        self._guarded(self._offer, self._body, payload)
 
     def answered(self, payload: bytes) -> None:
         """The engine has answered this, and it has been delivered."""
-        if self._answer.flow is None and self._route.answer in FLOWING:
-            self._answer.flow = self._flow(b"")
-        self._offer(self._answer, payload)
+        self._guarded(self._offer, self._answer, payload)
 
     def close(self, reason: str) -> None:
         """The exchange is over: scan what was kept."""
-        for part in (self._answer, self._body):
+        for part in (self._body, self._answer):
             if part.flow:
-                part.flow.offer(UNDECODED, Decoded(0, 0, part.decoder.end()))
-                part.flow.close((UNDECODED,), reason)
+                self._guarded(self._end_flow, part, part.flow, reason)
         size = self._answer.size + self._body.size
         if size > QUICK_ANSWER:
             self._audit.submit(self._scan_kept)
         elif size:
             self._scan_kept()
 
+    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
+        """What goes wrong here is recorded, by its kind alone, and the relay goes on."""
+        if self._broken:
+            return
+        try:
+            step(*arguments)
+        except Exception as error:
+            self._broken = True
+            place = Place(self._route.answer, None, None, None, self._client)
+            record_error(self._audit.log, place, type(error).__name__)
+
     def _offer(self, part: AnswerPart, payload: bytes) -> None:
-        if part.flow is None and part.keep(payload, self._audit.budget):
+        flows = part is self._answer and self._route.answer in FLOWING
+        if part.flow is None and not flows and part.keep(payload, self._audit.budget):
             return
         blocks = [payload]
         if part.flow is None:
             blocks = [*part.take(self._audit.budget), payload]
-            part.flow = self._flow(b"".join(blocks))
+            part.flow = self._flow(b"" if flows else b"".join(blocks))
         for block in blocks:
             part.flow.offer(UNDECODED, Decoded(len(block), 0, part.decoder.feed(block)))
+
+    @staticmethod
+    def _end_flow(part: AnswerPart, flow: StreamScanner, reason: str) -> None:
+        flow.offer(UNDECODED, Decoded(0, 0, part.decoder.end()))
+        flow.close((UNDECODED,), reason)
 
     def _flow(self, begun: bytes) -> StreamScanner:
         """A scanner for what cannot be kept; it skips what finds no room, and waits for none."""
@@ -367,9 +392,9 @@ class AnswerScan:
 
     def _scan_kept(self) -> None:
         """Look at what was kept, record what it holds, and give its room back."""
-        answer = b"".join(self._answer.blocks)
-        place = self._audit.place(self._route, self._client, answer)
-        for part, payload in ((self._body, b"".join(self._body.blocks)), (self._answer, answer)):
+        payloads = {part: part.joined() for part in (self._body, self._answer)}
+        place = self._audit.place(self._route, self._client, payloads[self._answer])
+        for part, payload in payloads.items():
             if payload:
                 self._look(place, part, payload)
             part.take(self._audit.budget)
@@ -377,13 +402,14 @@ class AnswerScan:
     def _look(self, place: Place, part: AnswerPart, payload: bytes) -> None:
         """Record what a whole answer or body holds; scan it unless it has been seen before."""
         audit = self._audit
-        digest = digest_of(place, part.decoder.stream_type, payload)
+        scanner = audit.scanner_of(self._scanner, place)
+        digest = digest_of(scanner, place, part.decoder.stream_type, payload)
         found = audit.seen.get(digest)
         if found is None:
             sightings: list[Sighting] = []
             findings = AnswerFindings(audit.log, place, sightings.append)
             try:
-                scan_text(audit.scanner_of(self._scanner, place), findings, part.decoder, payload)
+                scan_text(scanner, findings, part.decoder, payload)
             except Exception as error:  # by its kind alone: its text may hold what it choked on
                 findings.error(type(error).__name__)
                 findings.gap(len(payload), 0.0)
@@ -394,10 +420,10 @@ class AnswerScan:
             audit.log.answers.sighted(audit.recorded(place), found)
 
 
-def digest_of(place: Place, stream_type: str, payload: bytes) -> bytes:
+def digest_of(scanner: Scanner, place: Place, stream_type: str, payload: bytes) -> bytes:
     """What a payload is met again by: its bytes, and all that decides how they are read."""
     digest = hashlib.blake2b(digest_size=16)
-    said = (place.endpoint, place.kind, place.subject_id, stream_type)
+    said = (id(scanner), place.endpoint, place.kind, place.subject_id, stream_type)
     digest.update(repr(said).encode("utf-8", "surrogatepass") + b"\0")
     digest.update(payload)
     return digest.digest()
@@ -408,13 +434,20 @@ def scan_text(
 ) -> None:
     """Report what a whole payload holds."""
     texts: dict[str, TextScanner] = {}
-    for name, data in (*decoder.feed(payload), *decoder.end()):
+    for name, data in pieces_of(decoder, payload):
         text = texts.get(name)
         if text is None:
             text = texts[name] = TextScanner(scanner, findings, stream_type_of(name))
         text.feed(data)
     for text in texts.values():
         text.end()
+
+
+def pieces_of(decoder: AnswerDecoder, payload: bytes) -> Iterator[Piece]:
+    """The texts in a payload, step by step: other threads run between two steps."""
+    for at in range(0, len(payload), SCAN_STEP):
+        yield from decoder.feed(payload[at : at + SCAN_STEP])
+    yield from decoder.end()
 
 
 def counted_once(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:

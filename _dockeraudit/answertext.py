@@ -32,8 +32,9 @@ UNICODE_ESCAPE = re.compile(rb"\\u([0-9a-fA-F]{4})")
 ESCAPE_BEGINS = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 LONGEST_ESCAPE = 6  # bytes
 # The data of a config or secret, in Go's spelling of its key or any that Go reads as that.
-DATA = re.compile(rb'("data"\s*:\s*")([^"]*)"', re.I)
-DATA_BEGINS = re.compile(rb'"data"\s*:\s*"[^"]*\Z', re.I)
+DATA = re.compile(rb'("data"\s*:\s*")([\w+/\s-]+={0,2})"', re.I)
+# such a key and value as far as they have come, at the end of a block
+DATA_BEGINS = re.compile(rb'"(?:d(?:a(?:t(?:a(?:"(?:\s*(?::\s*(?:"[^"]*)?)?)?)?)?)?)?)?\Z', re.I)
 
 # Where an answer says what it is about: id and name, by kind. The first such key is the one, since
 # the same inside a text is escaped.
@@ -102,10 +103,11 @@ class DataText(JsonText):
     def feed(self, block: bytes) -> list[Piece]:
         """The text of the next block."""
         text, self._data = self._data + b"".join(part for _, part in super().feed(block)), b""
+        text = DATA.sub(decoded_data, text)
         begun = DATA_BEGINS.search(text)
         if begun and len(text) - begun.start() <= LONGEST_DATA:
             self._data, text = text[begun.start() :], text[: begun.start()]
-        return [(self.stream_type, DATA.sub(decoded_data, text))] if text else []
+        return [(self.stream_type, text)] if text else []
 
     def end(self) -> list[Piece]:
         """What was kept back."""
@@ -186,7 +188,7 @@ def body_decoder(route: Route) -> AnswerDecoder:
 
 def query_text(route: Route) -> bytes:
     """A query's parameters as text, a line each: a build's arguments stand there, as JSON."""
-    lines = (f"{name}={value}\n" for name, value in route.parameters())
+    lines = (f"{name}={value}\n" for name, value in route.parameters() if name or value)
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 

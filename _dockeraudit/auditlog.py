@@ -505,9 +505,8 @@ class AuditLog:
         try:
             text = encode_record(record, self.run, seq, prev)
         except ENCODING_ERRORS as error:
-            kind = type(error).__name__
-            text_for_people = f"a {record.event} record cannot be written, by a defect: {kind}"
-            self._diagnose("error", f"{text_for_people}; it is counted as lost")
+            what = f"a {record.event} record cannot be written, by a defect: {type(error).__name__}"
+            self._diagnose("error", f"{what}; it is counted as lost")
             gap = Overflow(record.timestamp, None)
             gap.add(record)
             return self._encode(gap, seq, prev)

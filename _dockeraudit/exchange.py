@@ -346,6 +346,8 @@ class Exchange:
         """The look-up is over, in its own thread, or has failed."""
         assert self.audit is not None and self.scanner is not None
         self.audit.named(facts.id, facts.name)
+        if self.route.kind in ("container", "exec"):
+            self.proxy.answers.names.note(facts.id, facts.name)
         self.scanner.inspected(facts.tty)
 
     def _audit(self, decoder: Decoder, payload: Any) -> None:

@@ -74,7 +74,9 @@ HOP_FIELDS = frozenset(
 # elsewhere or mean something else.
 FIXED_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"host", b"te", b"trailer"})
 # The proxy reads these fields; it passes all others on unread.
-READ_FIELDS = HOP_FIELDS | FIXED_FIELDS | {b"content-type", b"origin", b"sec-fetch-site"}
+READ_FIELDS = (
+    HOP_FIELDS | FIXED_FIELDS | {b"content-encoding", b"content-type", b"origin", b"sec-fetch-site"}
+)
 # Fields of heads that may be kept in memory: none of them carries credentials.
 KEPT_FIELDS = (
     rb"(?:(?i:accept|accept-encoding|api-version|builder-version|cache-control|connection"

@@ -21,7 +21,8 @@ from conftest import wait_for
 
 COUNTERS = {
     "bytes": 10, "frames": 2, "unscanned": 3, "written": 4, "lost": 5, "degraded": False,
-    "findings": Counter({('Say "x"\n', "HIGH"): 7}), "endpoints": Counter({("logs", "HIGH"): 7}),
+    "findings": Counter({('Say "x"\n', "HIGH"): 7}),
+    "endpoints": Counter({("inspect", "HIGH"): 5, ("logs", "HIGH"): 2}),
 }  # fmt: skip
 
 
@@ -112,6 +113,7 @@ def test_metrics_are_in_prometheus_text_format(start):
     assert 'dockeraudit_requests_total{method="GET",status="200"} 3' in samples
     assert 'dockeraudit_requests_total{method="other",status="400"} 1' in samples
     assert 'dockeraudit_findings_total{pattern="Say \\"x\\"\\n",severity="HIGH"} 7' in samples
+    assert 'dockeraudit_findings_by_endpoint_total{endpoint="inspect",severity="HIGH"} 5' in samples
     assert "dockeraudit_engine_up 0" in samples and "dockeraudit_denied_total 6" in samples
     assert "dockeraudit_connections 2" in samples and "dockeraudit_connections_max 1024" in samples
     names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
