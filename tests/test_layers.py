@@ -38,6 +38,7 @@ SANS_IO = (
     "textscanner",
     "records",
     "needles",
+    "ownsecrets",
     "relay",
     "wallets",
 )

@@ -41,6 +41,7 @@ LEGAL = {
     "only-rules": "aws-access-key",
     "disable-rule": "email-address",
     "allow-secret": "web:0123456789abcdef",
+    "own-secrets": "off",
     "workers": "3",
     "policy": "off",
     "mode": "learn",
