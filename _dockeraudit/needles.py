@@ -64,8 +64,8 @@ def needles_of(
 ) -> tuple[list[Needle], int]:
     """The needles among `NAME=VALUE` entries, and how many more there were than are kept.
 
-    `says_secret(name)` judges a variable's name. `spans` finds secrets in an entry of any name, such
-    as the password in a DATABASE_URL, and values that say more than their names.
+    `says_secret(name)` judges a variable's name. `spans` finds secrets in an entry of any name, as
+    the password in a DATABASE_URL, and values that say more than their names.
     """
     found: dict[bytes, Needle] = {}
     for entry in env:
@@ -98,8 +98,9 @@ def pieces(name: str, value: bytes) -> list[Needle]:
     Env files write a private key on one line with backslash and n between its own lines. The
     program prints it either way.
     """
-    whole = [] if b"\n" in value else [Needle(name, value)]
-    lines = value.replace(b"\\n", b"\n") if value.startswith(KEY_HEAD) else value
+    key = value.startswith(KEY_HEAD)
+    whole = [] if b"\n" in value else [Needle(name, value, part=key)]
+    lines = value.replace(b"\\n", b"\n") if key else value
     if b"\n" not in lines:
         return whole
     stripped = map(bytes.strip, lines.split(b"\n"))

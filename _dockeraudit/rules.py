@@ -35,7 +35,8 @@ class Rule(NamedTuple):
 class Needle(NamedTuple):
     """A secret value of a container, and the variable that holds it.
 
-    `part`: the value is one line of a longer one. Its text shows no byte of the value.
+    `part`: the value is a line of a longer one, or a private key, whose rule knows what all of it
+    is. Its text shows no byte of the value.
     """
 
     env: str
