@@ -29,6 +29,7 @@
     sentences      secrets in sentences, behind options, below their names
     secretwords    the words that make a name a secret's
     scanner        all rules applied to one block of bytes
+    ownsecrets     a container's own secrets, applied to a block beside the rules
     (patterns)     the table of rules, at the top of the tree
     backtracking   whether a regular expression may take far longer than its text is long
     userrules      rules from a user's file
@@ -43,6 +44,7 @@
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
     scanning       what a stream delivered to findings, beside the relay, bounded
+    secretsmemory  the own secrets of the containers that are read
     engine         the connection to the engine
     answers        answers and bodies to findings, beside the relay, bounded
     diagnostics    lines for people on standard error

@@ -27,7 +27,10 @@ PLACES_KEPT = 2_000  # places whose repeats are counted; the one longest without
 
 
 class Sighting(NamedTuple):
-    """A secret in an answer, without the secret; `times`: how often it stands there."""
+    """A secret in an answer, without the secret; `times`: how often it stands there.
+
+    `env`: the variable of the container that holds it.
+    """
 
     rule: FoundRule
     stream_type: str
@@ -36,6 +39,7 @@ class Sighting(NamedTuple):
     line: int
     partial: bool = False
     times: int = 1
+    env: str | None = None
 
     @property
     def key(self) -> FindingKey:
@@ -56,7 +60,12 @@ class Sighting(NamedTuple):
     @property
     def where(self) -> dict[str, Any]:
         """Where it stands in the answer's text."""
-        return {"line": self.line, **({"partial": True} if self.partial else {})}
+        where: dict[str, Any] = {"line": self.line}
+        if self.env is not None:
+            where["env"] = self.env
+        if self.partial:
+            where["partial"] = True
+        return where
 
 
 class Place(NamedTuple):

@@ -135,9 +135,10 @@ class AnswerFindings:
         line: int,
         partial: bool = False,
         placeholder: bool = False,
+        env: str | None = None,
     ) -> OpenFinding | None:
         """A match; what is partial waits for its update."""
-        found = OpenFinding(stream_type, rule, match, line, placeholder)
+        found = OpenFinding(stream_type, rule, match, line, placeholder, env)
         if partial:
             return found
         self._final(found, match, secret, True)
@@ -151,9 +152,10 @@ class AnswerFindings:
         secret: bytes | None,
         lines: int,
         complete: bool,
+        env: str | None = None,
     ) -> None:
         """What a partial match is now that all of it is known, or that its end never comes."""
-        found = handle._replace(rule=rule or handle.rule)
+        found = handle._replace(rule=rule or handle.rule, env=env or handle.env)
         self._final(found, match or handle.match, secret, complete)
 
     def _final(self, found: OpenFinding, match: bytes, secret: bytes | None, whole: bool) -> None:
@@ -161,9 +163,8 @@ class AnswerFindings:
             return
         fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
         redacted = redact_bytes(match, partial=not whole)
-        self._report(
-            Sighting(found.rule, found.stream_type, redacted, fingerprint, found.line, not whole)
-        )
+        rule, stream_type, line, env = found.rule, found.stream_type, found.line, found.env
+        self._report(Sighting(rule, stream_type, redacted, fingerprint, line, not whole, env=env))
 
     # -- for StreamScanner
 
@@ -201,6 +202,7 @@ class OpenFinding(NamedTuple):
     match: bytes
     line: int
     placeholder: bool
+    env: str | None = None
 
 
 class AnswerAudit:

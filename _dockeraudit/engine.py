@@ -24,6 +24,8 @@ from _dockeraudit.http1 import (
     parse_response_head,
     response_framing,
 )
+from _dockeraudit.ownsecrets import OwnSecrets
+from _dockeraudit.secretsmemory import SecretsMemory
 
 BLOCK = 64 << 10  # bytes read at once; a Unix socket's buffer holds 208 KiB, more gains nothing
 CONNECT_TIMEOUT = 10.0  # seconds to reach the engine, a full backlog included
@@ -245,11 +247,15 @@ class EngineKind:
 
 
 class ContainerFacts(NamedTuple):
-    """What the engine says of a stream's container, service or task; None: it does not say."""
+    """What the engine says of a stream's container, service or task; None: it does not say.
+
+    `own`: the secrets of its Env; None where they are not to be read, too.
+    """
 
     id: str | None = None
     name: str | None = None
     tty: bool | None = None
+    own: OwnSecrets | None = None
 
 
 UNKNOWN = ContainerFacts()
@@ -257,7 +263,7 @@ FULL_ID = 64  # hexadecimal digits of a container's id
 
 
 class Inspection(NamedTuple):
-    """How to ask for a kind of thing, and where its answer has id, name and TTY.
+    """How to ask for a kind of thing, and where its answer has id, name, TTY and Env.
 
     `tty_absent`: what it means when the field is missing (Swarm leaves out a false one).
     """
@@ -266,21 +272,32 @@ class Inspection(NamedTuple):
     id: Sequence[str]
     name: Sequence[str]
     tty: Sequence[str]
+    env: Sequence[str] = ()
     tty_absent: bool | None = None
 
 
+SERVICE_SPEC = ("Spec", "TaskTemplate", "ContainerSpec")
+TASK_SPEC = ("Spec", "ContainerSpec")
 INSPECTIONS = {
-    "container": Inspection("/containers/{}/json", ("Id",), ("Name",), ("Config", "Tty")),
+    "container": Inspection(
+        "/containers/{}/json", ("Id",), ("Name",), ("Config", "Tty"), ("Config", "Env")
+    ),
     "exec": Inspection("/exec/{}/json", ("ContainerID",), (), ("ProcessConfig", "tty")),
     "service": Inspection(
         "/services/{}",
         ("ID",),
         ("Spec", "Name"),
-        ("Spec", "TaskTemplate", "ContainerSpec", "TTY"),
+        (*SERVICE_SPEC, "TTY"),
+        (*SERVICE_SPEC, "Env"),
         tty_absent=False,
     ),
     "task": Inspection(
-        "/tasks/{}", ("ID",), ("Name",), ("Spec", "ContainerSpec", "TTY"), tty_absent=False
+        "/tasks/{}",
+        ("ID",),
+        ("Name",),
+        (*TASK_SPEC, "TTY"),
+        (*TASK_SPEC, "Env"),
+        tty_absent=False,
     ),
 }
 
@@ -328,10 +345,11 @@ class Lookups:
     Threads. Any thread may call `resolve`; it never waits. Look-ups run in threads of their own:
     LOOKUP_WORKERS at a time, not counting those that have taken LOOKUP_SLOW, so that a container
     whose inspect hangs does not keep the others waiting. `_changed` guards everything here, and is
-    never held while the engine is asked.
+    never held while the engine is asked. `secrets` keeps what is read from the containers' Env.
     """
 
-    def __init__(self, socket_path: str) -> None:
+    def __init__(self, socket_path: str, secrets: SecretsMemory | None = None) -> None:
+        self.secrets = secrets or SecretsMemory(lambda: None)
         self._socket_path = socket_path
         self._changed = threading.Condition()
         self._lookups: dict[tuple[str, str], Lookup] = {}  # all that wait or are under way
@@ -474,10 +492,18 @@ class Lookups:
             done(facts)
 
     def _remembered(self, key: tuple[str, str]) -> ContainerFacts:
-        """What is known without asking: the TTY of a container that was named by its full id."""
+        """What is known of a container that was named by its full id."""
         kind, name = key
-        tty = self._tty.get(name) if kind == "container" else None
-        return UNKNOWN if tty is None else ContainerFacts(name, None, tty)
+        return self.known(name) if kind == "container" else UNKNOWN
+
+    def known(self, full_id: str) -> ContainerFacts:
+        """What is known of a container without asking: TTY and Env, which never change."""
+        tty = self._tty.get(full_id)
+        return (
+            UNKNOWN
+            if tty is None
+            else ContainerFacts(full_id, None, tty, self.secrets.get(full_id))
+        )
 
     def _ask(self, kind: str, name: str) -> ContainerFacts:
         deadline = time.monotonic() + LOOKUP_TIMEOUT
@@ -487,8 +513,8 @@ class Lookups:
         try:
             container = self._inspect("container", facts.id, deadline)
         except (HTTPError, OSError, ValueError):
-            return facts
-        return facts._replace(name=container.name)
+            return facts._replace(own=self.secrets.get(facts.id))
+        return facts._replace(name=container.name, own=container.own)
 
     def _inspect(self, kind: str, name: str, deadline: float) -> ContainerFacts:
         inspection = INSPECTIONS[kind]
@@ -496,7 +522,12 @@ class Lookups:
             urllib.parse.quote(name.encode("utf-8", "surrogateescape"), safe="")
         )
         left = max(0.001, deadline - time.monotonic())
-        return facts_in(ask_engine(self._socket_path, path, left), inspection)
+        answer = ask_engine(self._socket_path, path, left)
+        facts = facts_in(answer, inspection)
+        if not inspection.env:
+            return facts
+        full_id = facts.id if kind == "container" and facts.id else None
+        return facts._replace(own=self.secrets.learn(full_id, nested(answer, inspection.env)))
 
 
 def keep_newest(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:

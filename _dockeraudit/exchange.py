@@ -335,20 +335,32 @@ class Exchange:
             self._abandoned,
             self._scan_failed,
             patient=deny,
+            awaits_own=proxy.settings.own_secrets,
         )
         self.output = output_decoder(route, self.relay.response)
         self.input = input_decoder(route)
-        proxy.lookups.resolve(route.kind or "container", route.name, self._inspected)
+        self._look_up()
         if deny and proxy.log.failed():  # it failed between the request and here
             self.cut("audit_failure")
+
+    def _look_up(self) -> None:
+        """Ask for the container's name, TTY and own secrets; what cannot change may be known."""
+        assert self.scanner is not None
+        lookups, kind = self.proxy.lookups, self.route.kind or "container"
+        known = lookups.known(self.route.name)
+        if kind == "container" and known.own is not None:
+            self.scanner.inspected(known.tty, known.own)
+        lookups.resolve(kind, self.route.name, self._inspected)
 
     def _inspected(self, facts: ContainerFacts) -> None:
         """The look-up is over, in its own thread, or has failed."""
         assert self.audit is not None and self.scanner is not None
-        self.audit.named(facts.id, facts.name)
+        own = facts.own
+        counts = None if own is None else (len(own.needles), own.skipped)
+        self.audit.named(facts.id, facts.name, counts)
         if self.route.kind in ("container", "exec"):
             self.proxy.answers.names.note(facts.id, facts.name)
-        self.scanner.inspected(facts.tty)
+        self.scanner.inspected(facts.tty, own)
 
     def _audit(self, decoder: Decoder, payload: Any) -> None:
         if self.scanner:

@@ -15,18 +15,12 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple
 from urllib.parse import quote, quote_plus
 
+from _dockeraudit.rules import Needle
+
 MOST_NEEDLES = 64  # of a container, in the order of its Env
 SHORTEST, LONGEST = 8, 4096  # bytes of a value
 SHORTEST_LINE = 16  # bytes of a line of a value with several
 SHORTEST_FORM = 10  # characters of base64 that are searched; fewer would be met by chance
-RARE_BYTES = 3  # of a form, that a block must hold before the form is searched
-
-#: bytes by how many 64 KiB blocks of logs hold them, most first; others are rarer than all
-FREQUENT = (
-    b" e01o2tras.in:cl53-d4p768muh9f_bCvDFSwgRMNOk)(AyEIPxTLG=WB/[],UKHzVJ;qXj"
-    b"\"Y{}+>'*?QZ$<%&@!\\|#~`^"
-)
-RANK = {byte: rank for rank, byte in enumerate(FREQUENT)}
 
 #: whole values, in lower case, that are nobody's secret
 PLACEHOLDERS = frozenset(
@@ -38,17 +32,20 @@ PLACEHOLDERS = frozenset(
 FILLED = re.compile(rb"(.)\1*|[*x.\-_#?0]+|<[^>]*>|\$\{[^}]*\}|\$\([^)]*\)|\{\{.*\}\}", re.S | re.I)
 NUMERIC = re.compile(rb"[\d.,:+\-_/ eE]+")
 PATH = re.compile(rb"(?:~|\.{1,2}|[A-Za-z]:)?[/\\][\w.\-/\\ @+]*")
-VERSION = re.compile(rb"v?\d+(?:\.\d+)+(?:[.\-+]?[a-z0-9]{1,12})*", re.I)
+#: a piece of a path as generated keys have them: base64 may begin with a slash, too
+MIXED = re.compile(rb"(?=[A-Z+]*[a-z0-9])(?=[a-z0-9+]*[A-Z])(?=[A-Za-z+]*\d)[A-Za-z0-9+]{12,}")
+VERSION = re.compile(rb"v?\d{1,9}(?:\.\d{1,9})+[a-z]?(?:[.\-+][a-z0-9]{1,12})*", re.I)
+LONGEST_VERSION = 64
 DIGEST = re.compile(rb"(?:sha\d+|md5):[0-9a-f]+", re.I)
-DIGEST_NAME = re.compile(r"(?:^|_)(?:SHA\d*|MD5|DIGEST|CHECKSUM|HASH)(?:_|$)|GPG_KEY", re.I)
+HEX = re.compile(rb"[0-9a-f]{32,128}", re.I)
+#: names of digests and of keys' fingerprints, which are hexadecimal too
+DIGEST_NAME = re.compile(
+    r"(?:^|_)(?:SHA\d*(?:SUM)?|MD5(?:SUM)?|DIGEST|CHECKSUM|HASH|GPG_KEYS?)$", re.I
+)
 ONE_WORD = re.compile(rb"[A-Za-z]{1,11}")
-
-
-class Needle(NamedTuple):
-    """A secret value of a container, and the variable that holds it."""
-
-    env: str
-    value: bytes
+#: what stands in everybody's keys and credentials: a key's first and last line, a JSON member
+COMMON_LINE = re.compile(rb"-----(?:BEGIN|END) .*|\"[\w.\-]+\"\s*:.*", re.S)
+KEY_HEAD = b"-----BEGIN "
 
 
 class Sight(NamedTuple):
@@ -56,14 +53,6 @@ class Sight(NamedTuple):
 
     start: int
     end: int
-    needle: Needle
-
-
-class Form(NamedTuple):
-    """One way to write a needle: its bytes, and the rarest of them."""
-
-    text: bytes
-    rare: tuple[int, ...]
     needle: Needle
 
 
@@ -75,21 +64,25 @@ def needles_of(
 ) -> tuple[list[Needle], int]:
     """The needles among `NAME=VALUE` entries, and how many more there were than are kept.
 
-    `says_secret(name)` judges a variable's name; `spans` finds secrets in a value of any name, such
-    as the password in a DATABASE_URL.
+    `says_secret(name)` judges a variable's name. `spans` finds secrets in an entry of any name, as
+    the password in a DATABASE_URL, and values that say more than their names.
     """
     found: dict[bytes, Needle] = {}
     for entry in env:
         name, equals, text = entry.partition("=") if isinstance(entry, str) else ("", "", "")
-        if not equals:
+        if not (name and equals):
             continue
-        value = unquoted(text.encode("utf-8", "surrogateescape"))
-        values = pieces(value) if says_secret(name) else []
-        for each in [*values, *(value[start:end] for start, end in spans(value))]:
-            if each not in found and is_needle(name, each):
-                found[each] = Needle(name, each)
-    needles = list(found.values())
-    return needles[:MOST_NEEDLES], len(needles[MOST_NEEDLES:])
+        value = unquoted(text.encode("utf-8", "surrogatepass"))
+        needles = pieces(name, value) if says_secret(name) else []
+        before = name.encode("utf-8", "surrogatepass") + b"="
+        named = before + value
+        within = [span for span in spans(named) if span[0] >= len(before)]
+        inside = [Needle(name, named[start:end]) for start, end in within]
+        for needle in [*needles, *inside]:
+            if needle.value not in found and is_needle(name, needle.value):
+                found[needle.value] = needle
+    kept = list(found.values())
+    return kept[:MOST_NEEDLES], len(kept[MOST_NEEDLES:])
 
 
 def unquoted(value: bytes) -> bytes:
@@ -99,37 +92,65 @@ def unquoted(value: bytes) -> bytes:
     return value
 
 
-def pieces(value: bytes) -> list[bytes]:
-    """The value; of one with several lines each line that is long enough."""
-    if b"\n" not in value:
-        return [value]
-    return [line for line in map(bytes.strip, value.split(b"\n")) if len(line) >= SHORTEST_LINE]
+def pieces(name: str, value: bytes) -> list[Needle]:
+    """The value; of one with several lines each line that is long enough.
+
+    Env files write a private key on one line with backslash and n between its own lines. The
+    program prints it either way.
+    """
+    key = value.startswith(KEY_HEAD)
+    whole = [] if b"\n" in value else [Needle(name, value, part=key)]
+    lines = value.replace(b"\\n", b"\n") if key else value
+    if b"\n" not in lines:
+        return whole
+    stripped = map(bytes.strip, lines.split(b"\n"))
+    return whole + [
+        Needle(name, line, part=True)
+        for line in stripped
+        if len(line) >= SHORTEST_LINE and not COMMON_LINE.fullmatch(line)
+    ]
 
 
 def is_needle(name: str, value: bytes) -> bool:
     """Whether a value is distinct enough to search for: no placeholder, number, path or word."""
-    if not SHORTEST <= len(value) <= LONGEST or value.lower() == name.lower().encode():
+    lower = value.lower()
+    if not SHORTEST <= len(value) <= LONGEST or lower == name.lower().encode("utf-8", "replace"):
         return False
-    if value.lower() in PLACEHOLDERS or DIGEST_NAME.search(name):
+    if lower in PLACEHOLDERS or is_path(value) or is_version(value):
         return False
-    shapes = (FILLED, NUMERIC, PATH, VERSION, DIGEST, ONE_WORD)
-    return not any(shape.fullmatch(value) for shape in shapes)
+    if DIGEST_NAME.search(name) and HEX.fullmatch(value):
+        return False
+    return not any(shape.fullmatch(value) for shape in (FILLED, NUMERIC, DIGEST, ONE_WORD))
+
+
+def is_path(value: bytes) -> bool:
+    """Whether a value is a path, and no base64 that begins with a slash."""
+    return PATH.fullmatch(value) is not None and MIXED.search(value) is None
+
+
+def is_version(value: bytes) -> bool:
+    """Whether a value is a version number, maybe with the name of a build."""
+    return len(value) <= LONGEST_VERSION and VERSION.fullmatch(value) is not None
 
 
 # -- forms
+
+
+class Form:
+    """One way to write a needle."""
+
+    __slots__ = ("text", "needle")
+
+    def __init__(self, text: bytes, needle: Needle) -> None:
+        self.text = text
+        self.needle = needle
 
 
 def forms_of(needle: Needle) -> list[Form]:
     """The ways in which programs write a value, without repetition."""
     value = needle.value
     texts = dict.fromkeys([value, *percent_forms(value), *json_forms(value), *base64_forms(value)])
-    return [Form(text, rarest(text), needle) for text in texts]
-
-
-def rarest(text: bytes) -> tuple[int, ...]:
-    """The bytes of a text that logs hold least often, the rarest first."""
-    by_rank = sorted(set(text), key=lambda byte: RANK.get(byte, len(RANK)), reverse=True)
-    return tuple(by_rank[:RARE_BYTES])
+    return [Form(text, needle) for text in texts]
 
 
 def percent_forms(value: bytes) -> list[bytes]:
@@ -177,40 +198,132 @@ URL_SAFE_ALPHABET = bytes.maketrans(b"+/", b"-_")  # RFC 4648 §5
 
 # -- searching
 
+FEW, SOME, MANY, MOST = 15, 35, 100, 200  # in 64 KiB of logs of 18 kinds, on the average
+#: how often a byte occurs there; a byte that stands neither here nor among the usual ones: never
+OCCURRENCES = {
+    **dict.fromkeys(b"YQ#@*$X~!`", FEW),
+    **dict.fromkeys(b"Jj&|?<'", SOME),
+    **dict.fromkeys(b"qUVB%z\\+;F>", MANY),
+    **dict.fromkeys(b"KvGNDyHxIOPwLARbM", MOST),
+}
+#: more often than that; Z ends the time stamps of many programs, and JSON is full of its brackets
+USUAL = frozenset(b' e01ort.2asin:l/c36p"d-54mh,f79u8][gT)(\n_kCSWE=Z{}\t')
+UNHEARD_OF = 1
+LOOK_COST = 3  # what it costs to see that a block does not hold a byte, in occurrences
+FIND_COST = 50  # what it costs to search a block for a form, in occurrences
+FORM_SIZE = 400  # bytes of memory that a form takes beside its text
+CONTEXT = 1  # bytes around an anchor by which forms are told apart
+
+
+class Anchor:
+    """A byte that logs hold seldom, and the forms that are recognized where it occurs.
+
+    `forms`: by the bytes around the anchor, each with the anchor's place in it.
+    """
+
+    __slots__ = ("byte", "forms", "most")
+
+    def __init__(self, byte: int, forms: Sequence[Form]) -> None:
+        self.byte = bytes([byte])
+        self.forms: dict[bytes, list[tuple[int, Form]]] = {}
+        self.most = FIND_COST * len(forms)  # occurrences from which on it is cheaper to search
+        for form in forms:
+            at = form.text.index(self.byte, CONTEXT)
+            around = form.text[at - CONTEXT : at + CONTEXT + 1]
+            self.forms.setdefault(around, []).append((at, form))
+
+    def find(self, block: bytes, sights: list[Sight]) -> None:
+        """Add where the block holds forms of this anchor."""
+        byte, forms, left = self.byte, self.forms, self.most
+        at = block.find(byte)
+        while at >= 0:
+            around = block[at - CONTEXT : at + CONTEXT + 1]
+            if around in forms:
+                for place, form in forms[around]:
+                    if block.startswith(form.text, at - place):
+                        sights.append(sight_of(form, at - place))
+            left -= 1
+            if not left:
+                self._search(block, at + 1, sights)
+                return
+            at = block.find(byte, at + 1)
+
+    def _search(self, block: bytes, begin: int, sights: list[Sight]) -> None:
+        """The same for a block that is full of the anchor, from the next anchor on."""
+        for each in self.forms.values():
+            for place, form in each:
+                search(block, form, max(0, begin - place), sights)
+
+
+def sight_of(form: Form, at: int) -> Sight:
+    """A form seen at an offset."""
+    return Sight(at, at + len(form.text), form.needle)
+
+
+def search(block: bytes, form: Form, begin: int, sights: list[Sight]) -> None:
+    """Add each place of a form from `begin` on."""
+    at = block.find(form.text, begin)
+    while at >= 0:
+        sights.append(sight_of(form, at))
+        at = block.find(form.text, at + len(form.text))
+
 
 class Haystack:
     """Finds a container's needles in blocks of text.
 
-    A search costs 10 µs for each form and 64 KiB, so only those forms are searched whose rarest
-    bytes a block holds: to ask for a byte costs 3 µs at most, and is done once for all forms.
+    To search 64 KiB for each form would cost 10 µs and more a form. To see that the block does not
+    hold a byte costs 0.5 µs, and to look at each of its occurrences 0.2 µs. So a few anchors are
+    chosen, bytes that logs hold seldom and many forms hold, and forms are compared only there.
     """
 
     def __init__(self, needles: Sequence[Needle]) -> None:
-        self.needles = tuple(needles)
         forms = {form.text: form for needle in reversed(needles) for form in forms_of(needle)}
-        self._forms = sorted(forms.values(), key=lambda form: -len(form.text))
+        self.size = sum(map(len, forms)) + FORM_SIZE * len(forms)  # bytes in memory, about
+        self._anchors, self._others = anchors_of(list(forms.values()))
 
     def find(self, block: bytes) -> list[Sight]:
-        """Where the block holds needles: sorted, none overlapping, the longest form first."""
-        held: dict[int, bool] = {}
+        """Where the block holds needles: sorted, none overlapping; the first and longest count."""
         sights: list[Sight] = []
-        for form in self._forms:
-            for byte in form.rare:
-                known = held.get(byte)
-                if known is None:
-                    known = held[byte] = byte in block
-                if not known:
-                    break
-            else:
-                self._search(block, form, sights)
-        return sorted(sights)
+        for anchor in self._anchors:
+            if anchor.byte in block:
+                anchor.find(block, sights)
+        for form in self._others:
+            search(block, form, 0, sights)
+        return apart(sights) if sights else sights
 
-    @staticmethod
-    def _search(block: bytes, form: Form, sights: list[Sight]) -> None:
-        """Add each place of a form that no longer one has taken."""
-        at = block.find(form.text)
-        while at >= 0:
-            end = at + len(form.text)
-            if not any(sight.start < end and at < sight.end for sight in sights):
-                sights.append(Sight(at, end, form.needle))
-            at = block.find(form.text, end)
+
+def anchors_of(forms: Sequence[Form]) -> tuple[list[Anchor], list[Form]]:
+    """The cheapest anchors of all forms, and the forms that are cheaper to search for.
+
+    In each round that byte is taken which costs least for each of the forms that it covers.
+    """
+    by_byte: dict[int, list[Form]] = {}
+    for form in forms:
+        for byte in set(form.text[CONTEXT:-CONTEXT]) - USUAL:
+            by_byte.setdefault(byte, []).append(form)
+    anchors: list[Anchor] = []
+    left = set(forms)
+    while by_byte:
+        byte = min(by_byte, key=lambda byte: (cost_of(byte) / len(by_byte[byte]), byte))
+        taken = set(by_byte[byte])
+        if cost_of(byte) > FIND_COST * len(taken):
+            break
+        anchors.append(Anchor(byte, by_byte[byte]))
+        left -= taken
+        remaining = {byte: [f for f in each if f not in taken] for byte, each in by_byte.items()}
+        by_byte = {byte: each for byte, each in remaining.items() if each}
+    return anchors, [form for form in forms if form in left]
+
+
+def cost_of(byte: int) -> int:
+    """What it costs to look at all occurrences of a byte, on the average."""
+    return LOOK_COST + OCCURRENCES.get(byte, UNHEARD_OF)
+
+
+def apart(sights: list[Sight]) -> list[Sight]:
+    """The sights that overlap no earlier one; of those that begin together, the longest."""
+    kept: list[Sight] = []
+    for sight in sorted(sights, key=lambda sight: (sight.start, -sight.end)):
+        if not kept or sight.start >= kept[-1].end:
+            kept.append(sight)
+    return kept

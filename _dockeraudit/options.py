@@ -111,6 +111,8 @@ OPTIONS = (
     Option("allow-secret", None, read_text, "FINGERPRINT", SECRET_HELP, many=True, reloads=True),
     Option("answers", "on", read_choice("on", "off"), "WHAT",
            "look for secrets in inspect, lists, builds and the like too: on, off", reloads=True),
+    Option("own-secrets", "on", read_switch, "SWITCH",
+           "off: do not look for the values of a container's own secret variables", reloads=True),
     Option("workers", "2", THREADS, "N", "scanning threads"),
     # who may do what
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),

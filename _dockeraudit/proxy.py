@@ -26,6 +26,7 @@ from _dockeraudit.records import redact_bytes
 from _dockeraudit.routes import MAX_PATH, Route, cut_path, method_name
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import ScanBudget
+from _dockeraudit.secretsmemory import SecretsMemory
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import shut_down
 
@@ -47,7 +48,7 @@ class Proxy:
         self.budget = ScanBudget()
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
         self.answers = AnswerAudit(log, self.budget, self.scanning, self.masked)
-        self.lookups = Lookups(settings.upstream)
+        self.lookups = Lookups(settings.upstream, SecretsMemory(self._rules_of_secrets))
         self.engine_kind = EngineKind(settings.upstream)
         self.connections = Connections(settings.max_connections)
         self.doorman = Doorman()
@@ -60,6 +61,10 @@ class Proxy:
         self._lock = threading.Lock()
         if settings.on_audit_failure == "deny":
             log.add_failure_listener(self._audit_failure)
+
+    def _rules_of_secrets(self) -> Scanner | None:
+        """The rules by which containers' own secrets are found; None: they are not looked for."""
+        return self.scanner if self.settings.own_secrets else None
 
     # -- counters and records
 

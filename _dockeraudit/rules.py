@@ -33,10 +33,26 @@ class Rule(NamedTuple):
     custom: bool = False
 
 
+class Needle(NamedTuple):
+    """A secret value of a container, and the variable that holds it.
+
+    `part`: the value is a line of a longer one, or a private key, whose rule knows what all of it
+    is. Its text shows no byte of the value.
+    """
+
+    env: str
+    value: bytes
+    part: bool = False
+
+    def __repr__(self) -> str:
+        return f"Needle(env={self.env!r})"
+
+
 class Match(NamedTuple):
     """Where a rule matched, in byte offsets of the block; the secret is a part of the match.
 
-    `placeholder`: the match is plainly no secret; its rule then has the severity LOW.
+    `placeholder`: the match is plainly no secret; its rule then has the severity LOW. `needle`: the
+    secret is this one of the container's own.
     """
 
     rule: Rule
@@ -45,7 +61,14 @@ class Match(NamedTuple):
     secret_start: int
     secret_end: int
     placeholder: bool = False
+    needle: Needle | None = None
 
+
+#: the rule of a container's own secrets: its values are in no table, so nothing anchors it
+CONTAINER_ENV = Rule(
+    "container-env", "Container's Own Secret", "HIGH", (), b"", 0, (), (),
+    "the variables of the container itself", find="env",
+)  # fmt: skip
 
 #: alphabets of token bodies, by the letter that names them in a shape
 ALPHABETS = {

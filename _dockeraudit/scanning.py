@@ -13,6 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Protocol, Union
 
+from _dockeraudit.ownsecrets import (
+    AnyScanner,
+    OwnSecrets,
+    secret_of,
+    with_own_secrets,
+)
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.streams import (
     DETAILS,
@@ -29,13 +35,14 @@ OWN_SHARE = 64 << 10  # bytes that each stream may queue for scanning whatever t
 STREAM_SHARE = 2 << 20  # bytes that one stream may queue
 TOTAL_SHARE = 16 << 20  # bytes that all streams may queue beyond their own shares
 ROOM_WAIT = 1.0  # seconds that a block waits for room before it passes unscanned
-INSPECT_WAIT = 1.0  # seconds from its opening that a stream waits to know how it is framed
+INSPECT_WAIT = 1.0  # seconds from its opening that a stream waits for its container's inspect
 QUICK_SCAN = 0.003  # processor seconds; a stream whose last scan took longer is left to a worker
 JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams take turns
 ENTER = re.compile(rb"\r(?!\n)")  # what the Enter key of a terminal sends
 # Threads. The relaying thread offers blocks. Who scans is whoever sets `_running` under the
 # stream's lock, so never two at once: the relaying thread itself, once it has delivered, or a
-# worker. `inspected` comes from a thread of the look-ups. Locks are held for bookkeeping only.
+# worker. `inspected` comes from a thread of the look-ups, and has a worker scan what waited for it.
+# Locks are held for bookkeeping only.
 # Nothing here touches the log's file or the engine: `StreamRecords` never blocks.
 
 
@@ -109,6 +116,9 @@ class StreamScanner:
     are read both ways, until the answer comes after all.
 
     `share`: bytes that may be queued.
+
+    With `awaits_own` nothing is scanned before `inspected` has brought the container's own secrets,
+    for INSPECT_WAIT, and as long as there is room for what waits.
     """
 
     def __init__(
@@ -121,6 +131,7 @@ class StreamScanner:
         on_error: Callable[[], None],
         patient: bool = False,
         share: int = STREAM_SHARE,
+        awaits_own: bool = False,
     ) -> None:
         self.records = records
         self.restless = False  # an unfinished line has not been looked at
@@ -128,7 +139,8 @@ class StreamScanner:
         self.unscanned = 0
         self._executor = executor
         self._budget = budget
-        self._scanner = scanner
+        self._rules = scanner
+        self._scanner: AnyScanner = scanner  # the rules, and the container's own secrets
         self._abandoned = abandoned
         self._on_error = on_error
         self._patient = patient
@@ -140,6 +152,7 @@ class StreamScanner:
         self._charged = 0  # bytes taken from the budget
         self._running = False
         self._handed_on = False  # a job is queued for a worker
+        self._waits = awaits_own  # nothing is scanned yet
         self._slow = False  # the last scan took longer than QUICK_SCAN
         self._inspected = False
         self._tty: bool | None = None
@@ -158,16 +171,37 @@ class StreamScanner:
         """Bytes that have been delivered and not scanned yet."""
         return self._queued + (self._undecided.held if self._undecided else 0)
 
-    def inspected(self, tty: bool | None) -> None:
-        """The container's inspect says whether it has a TTY, or cannot say (None). Any thread."""
+    def inspected(self, tty: bool | None, own: OwnSecrets | None = None) -> None:
+        """The container's inspect says whether it has a TTY, and what its secrets are. Any thread.
+
+        None: it cannot say. Secrets that come late are searched for from then on.
+        """
         with self._changed:
             self._inspected, self._tty = True, tty
+            if own is not None:
+                self._scanner = with_own_secrets(self._rules, own)
             self._changed.notify_all()
+        self._wait_no_longer()
+
+    def _wait_no_longer(self) -> None:
+        """Scan what has waited for the container's own secrets."""
+        with self._changed:
+            begin = self._waits and bool(self._queue) and not self._running
+            self._waits = False
+            self._running = self._running or begin
+        if begin:
+            self._submit()
+
+    def _look_at_time(self) -> None:
+        """Wait no longer once INSPECT_WAIT is over."""
+        if self._waits and time.monotonic() >= self._give_up:
+            self._wait_no_longer()
 
     # -- the relaying thread's side
 
     def offer(self, decoder: Decoder, payload: Union[bytes, Decoded]) -> None:
         """Audit bytes that have been delivered."""
+        self._look_at_time()
         if isinstance(decoder, StreamDemuxer) and decoder.undecided:
             self._undecided = decoder
             self._decide(decoder, len(payload))
@@ -179,21 +213,25 @@ class StreamScanner:
 
     def silence(self) -> None:
         """Nothing has come for SILENCE seconds: look at unfinished lines."""
+        self._look_at_time()
         if self._undecided is not None:
             self._decide(self._undecided)
-        self.restless = self._undecided is not None and self._undecided.framing is None
-        self._put(None, 0)
+        unframed = self._undecided is not None and self._undecided.framing is None
+        self.restless = unframed or self._waits
+        if not self._waits:
+            self._put(None, 0)
 
     def close(self, decoders: Sequence[Decoder], reason: str) -> None:
         """The stream has ended: scan what is left, then write its `stream_close`.
 
-        The first decoder is the output's. Where it keeps bytes, this waits for `inspected`.
+        The first decoder is the output's. Where bytes wait for `inspected`, this does too.
         """
         output = decoders[0]
+        self._await_inspection(output)
         if isinstance(output, StreamDemuxer) and output.undecided:
-            self._await_inspection(output)
             self._give_up = 0.0
             self._decide(output)
+        self._wait_no_longer()
         for decoder in decoders:
             self._enqueue(decoder, decoder.end())
         self._end_gap()
@@ -205,12 +243,13 @@ class StreamScanner:
         }
         self._put(None, 0)
 
-    def _await_inspection(self, decoder: StreamDemuxer) -> None:
-        if decoder.framing is None and decoder.held:
+    def _await_inspection(self, output: Decoder) -> None:
+        undecided = isinstance(output, StreamDemuxer) and output.undecided
+        unframed = undecided and output.framing is None and bool(output.held)
+        if unframed or (self._waits and self._queue):
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._inspected, max(0.0, self._give_up - time.monotonic())
-                )
+                left = max(0.0, self._give_up - time.monotonic())
+                self._changed.wait_for(lambda: self._inspected, left)
 
     def _decide(self, decoder: StreamDemuxer, coming: int = 0) -> None:
         """Tell the decoder how the output is framed, once that is known, or nothing can wait.
@@ -251,7 +290,7 @@ class StreamScanner:
         with self._changed:
             self._queue.append(item)
             self._queued += size
-            if self._running:
+            if self._running or self._waits:
                 return
             self._running = True
             here = len(self._queue) == 1 and not self._slow
@@ -265,13 +304,22 @@ class StreamScanner:
         with self._changed:
             if self._skipping and self._queued > self._share // 2:
                 return False
-            if not self._charge(size):
-                deadline = time.monotonic() + ROOM_WAIT
-                while not self._charge(size):
-                    if self._abandoned() or (time.monotonic() > deadline and not self._patient):
-                        return False
-                    self._changed.wait(0.05)
-        self._end_gap()
+            has_room = self._charge(size)
+        if not has_room:
+            self._wait_no_longer()
+            has_room = self._await_room(size)
+        if has_room:
+            self._end_gap()
+        return has_room
+
+    def _await_room(self, size: int) -> bool:
+        """Wait until there is room for so many bytes; False if there is none in time."""
+        deadline = time.monotonic() + ROOM_WAIT
+        with self._changed:
+            while not self._charge(size):
+                if self._abandoned() or (time.monotonic() > deadline and not self._patient):
+                    return False
+                self._changed.wait(0.05)
         return True
 
     def _charge(self, size: int) -> bool:
@@ -385,8 +433,7 @@ class StreamScanner:
         for name, data in pieces:
             self._read_twice += 0 if name.endswith(DETAILS) else data.count(b"\n")
             for match in self._scanner.scan_lines(data):
-                secret = data[match.secret_start : match.secret_end]
-                self._readings.expect(match.rule, secret)
+                self._readings.expect(match.rule, secret_of(data, match))
 
     def _start_afresh(self, item: Item) -> None:
         """Scanners without what the failed ones held; that, and the failed item, are counted."""
@@ -430,6 +477,8 @@ class StreamScanner:
                 records = Reading(self._readings, reading)
             text = TextScanner(self._scanner, records, stream_type_of(name))
             self._texts[name] = text
+        elif text.scanner is not self._scanner:
+            text.use(self._scanner)
         return text
 
 

@@ -194,6 +194,10 @@ class FindingHandle:
         self.rule, self.fingerprint = rule, fingerprint
         self.redacted, self.partial = redacted, partial
 
+    def belongs_to(self, env: str) -> None:
+        """The secret is the value of this variable of the container."""
+        self.where = {**self.where, "env": env}
+
     def differs(self, rule: FoundRule, fingerprint: str | None) -> bool:
         """Whether it is something else now, and not recorded as that."""
         if self.suppressed:
@@ -227,12 +231,21 @@ class StreamRecords:
         self._suppressed: Counter[tuple[str, str]] = Counter()  # by pattern and severity
         self._suppressed_since = 0.0
         self._findings = 0
+        self._needles: dict[str, int] = {}  # what `stream_open` says of the container's secrets
 
     def named(
-        self, container_id: str | None, container_name: str | None, kind: str | None = None
+        self,
+        container_id: str | None,
+        container_name: str | None,
+        needles: tuple[int, int] | None = None,
     ) -> None:
-        """The look-up is over, or has failed (None, None): what waited goes out."""
+        """The look-up is over, or has failed (None, None): what waited goes out.
+
+        `needles`: how many secrets of the container's own are searched for, and how many are not.
+        """
         with self._log.lock:
+            if needles is not None:
+                self._needles = {"needles": needles[0], "needles_skipped": needles[1]}
             if container_id is not None:
                 if container_id != self.container_id:
                     self._log.move_charges(self, container_id)
@@ -248,14 +261,18 @@ class StreamRecords:
         line: int,
         partial: bool = False,
         placeholder: bool = False,
+        env: str | None = None,
     ) -> FindingHandle:
         """Record a match; returns the handle for `update`.
 
         `secret`: what the fingerprint is of; None if its end has not come. `partial`: an `update`
-        will say how the match ends; until then it is never merged with another.
+        will say how the match ends; until then it is never merged with another. `env`: the variable
+        of the container that holds the secret.
         """
         fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
         where: dict[str, Any] = {"line": line}
+        if env is not None:
+            where["env"] = env
         if partial:
             where["partial"] = True
         if placeholder:
@@ -273,11 +290,12 @@ class StreamRecords:
         secret: bytes | None,
         lines: int,
         complete: bool,
+        env: str | None = None,
     ) -> None:
         """Say what a match is now that more of it is known, or that its end never comes.
 
         `rule`: None if it is the rule that it was found by. `complete` is False if the end of the
-        match, or of the private key, will not be known.
+        match, or of the private key, will not be known. `env`: as of `finding`.
         """
         if handle is None:
             return
@@ -285,8 +303,12 @@ class StreamRecords:
         fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
         redacted = redact_bytes(match, partial=not complete)
         with self._log.lock:
+            if env is not None:
+                handle.belongs_to(env)
             if handle.record is not None and handle.record.matches:
                 tail = {"redacted_match": redacted, "lines": lines, "complete": complete}
+                if "env" in handle.where:
+                    tail["env"] = handle.where["env"]
                 self._update_record(handle, handle.record, rule, fingerprint, tail)
             elif handle.differs(rule, fingerprint):
                 self._sight_anew(handle, rule, fingerprint, redacted)
@@ -332,7 +354,7 @@ class StreamRecords:
 
     def open(self) -> None:
         """Write the stream's first record."""
-        self._add("stream_open", self._stream_fields)
+        self._add("stream_open", lambda: {**self._stream_fields(), **self._needles})
 
     def tick(self, now: float) -> None:
         """Write the suppressed counts if that is due."""

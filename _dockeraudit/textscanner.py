@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Protocol
 
+from _dockeraudit.ownsecrets import AnyScanner, secret_of, shown_of
 from _dockeraudit.rules import Match, Rule
-from _dockeraudit.scanner import Scanner
 
 CARRY_LIMIT = 64 << 10  # bytes of an unfinished line; a longer one is scanned window by window
 CARRY_KEPT = 4 << 10  # bytes of a window that the next one begins with, so that no secret is cut
@@ -39,6 +39,7 @@ class FindingRecords(Protocol):
         line: int,
         partial: bool = False,
         placeholder: bool = False,
+        env: str | None = None,
     ) -> Any:
         """Record a finding; returns the handle by which it can be updated."""
 
@@ -50,6 +51,7 @@ class FindingRecords(Protocol):
         secret: bytes | None,
         lines: int,
         complete: bool,
+        env: str | None = None,
     ) -> None:
         """Record what a finding is now that all of it is known; `rule` None: what it was."""
 
@@ -57,13 +59,32 @@ class FindingRecords(Protocol):
 class KeyBody:
     """A private key whose header was reported: its body as it passes, for the fingerprint."""
 
-    def __init__(self, rule: Rule, handle: Any, header: bytes) -> None:
-        self.rule = rule
+    def __init__(self, match: Match, handle: Any, header: bytes) -> None:
+        self.rule = match.rule
         self.handle = handle
         self.header = header
+        self.env = variable_of(match)  # of the container, if it holds the key
         self.text: bytearray | None = bytearray()  # None: longer than KEY_BODY_LIMIT
         self.lines = 0  # the rest of the header's line is the first
+        self.complete: bool | None = None  # whether its end has come; None: it goes on
         self._full_line = False
+
+    def walk(self, block: bytes, pos: int) -> int:
+        """Take the body's lines from `pos` on; returns where it stops."""
+        while pos < len(block):
+            eol = block.find(b"\n", pos) + 1
+            line = block[pos : eol or len(block)]
+            stop = line.find(KEY_END)
+            if stop >= 0:
+                self.add(line[:stop].strip())
+                self.lines += 1
+                self.complete = True
+                return pos + len(line)
+            if not self.takes(line):
+                self.complete = False
+                return pos
+            pos += len(line)
+        return pos
 
     def takes(self, line: bytes) -> bool:
         """Whether the next line is of the body, which it then becomes part of."""
@@ -106,19 +127,25 @@ class TextScanner:
     on the next line; what is on them has been reported.
     """
 
-    def __init__(self, scanner: Scanner, records: FindingRecords, stream_type: str) -> None:
+    def __init__(self, scanner: AnyScanner, records: FindingRecords, stream_type: str) -> None:
         self.records = records
         self.stream_type = stream_type
         self.lines = 0  # complete lines so far, without those in the carry
         self.carry = bytearray()
-        self._scan = scanner.scan_lines
-        self._undecided = scanner.undecided
+        self.use(scanner)
         self._decided = 0  # a match that starts before this offset of the carry was dealt with
         self._claimed = 0  # and one whose secret does: it is that, or a part of it
         self._names = 0  # bytes of the lines in the carry that may name a secret on the next line
         self._settled = 0  # bytes of the carry that a silence has looked at
         self._provisional: list[Provisional] = []
         self._key: KeyBody | None = None
+        self._key_line = -1  # of a key that was reported: its last line as of now
+
+    def use(self, scanner: AnyScanner) -> None:
+        """Scan with these rules from here on."""
+        self.scanner = scanner
+        self._scan = scanner.scan_lines
+        self._undecided = scanner.undecided
 
     @property
     def held(self) -> int:
@@ -153,7 +180,9 @@ class TextScanner:
             if number in known:
                 known[number].match = match
             elif match.start >= least and not self._is_decided(match):
-                self._report_partial(block, found[number], match)
+                line = self.lines + 1 + self.carry.count(b"\n", 0, match.start)
+                if not self._is_of_key(match, line):
+                    self._report_partial(block, found[number], match, line)
         self._settled = len(self.carry)
 
     def end(self) -> None:
@@ -213,22 +242,24 @@ class TextScanner:
     ) -> None:
         """Record the block's matches; a match that reaches `open_end` goes on behind the block."""
         line, counted = self.lines + 1, 0
-        skip = self._key_body(block, self._names)
+        skip = self._key_body(block, self._names, matches)
         for number, match in enumerate(matches):
-            before = known.get(number)
-            if match.secret_start < skip or (before is None and self._is_decided(match)):
-                continue
-            known.pop(number, None)
             line += block.count(b"\n", counted, match.start)
             counted = match.start
+            before = known.get(number)
+            dealt_with = self._is_of_key(match, line) or self._is_decided(match)
+            if match.secret_start < skip or (before is None and dealt_with):
+                continue
+            known.pop(number, None)
             if open_end is not None and (match.end == open_end or match.rule.multiline):
                 handle = before.handle if before else self._finding(block, match, line, True)
                 self._withdraw(handle)
                 continue
             handle = self._complete(block, match, line, before)
             if match.rule.multiline:
-                self._key = KeyBody(match.rule, handle, block[match.start : match.end])
-                skip = self._key_body(block, match.end)
+                self._key = KeyBody(match, handle, block[match.start : match.end])
+                self._key_line = line
+                skip = self._key_body(block, match.end, matches)
         for before in known.values():
             self._withdraw(before.handle)
 
@@ -241,17 +272,23 @@ class TextScanner:
         if before is None:
             return self._finding(block, match, line, partial=match.rule.multiline)
         if not match.rule.multiline:
-            secret = block[match.secret_start : match.secret_end]
-            whole = block[match.start : match.end]
-            self.records.update(before.handle, match.rule, whole, secret, 1, True)
+            secret, shown = secret_of(block, match), shown_of(block, match)
+            env = variable_of(match)
+            self.records.update(before.handle, match.rule, shown, secret, 1, True, env)
         return before.handle
 
     def _finding(self, block: bytes, match: Match, line: int, partial: bool) -> Any:
         """Record a first sight; the secret of a private key is its body, which comes later."""
-        secret = None if match.rule.multiline else block[match.secret_start : match.secret_end]
-        whole = block[match.start : match.end]
+        secret = None if match.rule.multiline else secret_of(block, match)
         return self.records.finding(
-            self.stream_type, match.rule, whole, secret, line, partial, match.placeholder
+            self.stream_type,
+            match.rule,
+            shown_of(block, match),
+            secret,
+            line,
+            partial,
+            match.placeholder,
+            variable_of(match),
         )
 
     def _withdraw(self, handle: Any) -> None:
@@ -260,9 +297,8 @@ class TextScanner:
 
     # -- what is provisional
 
-    def _report_partial(self, block: bytes, match: Match, in_carry: Match) -> None:
+    def _report_partial(self, block: bytes, match: Match, in_carry: Match, line: int) -> None:
         """Record a match on the unfinished line, of which `block` is the end."""
-        line = self.lines + 1 + self.carry.count(b"\n", 0, in_carry.start)
         handle = self._finding(block, match, line, partial=True)
         self._provisional.append(Provisional(in_carry, handle))
 
@@ -320,30 +356,39 @@ class TextScanner:
             and KEY_TEXT.fullmatch(self.carry[self._names :].strip(KEY_EDGES)) is not None
         )
 
-    def _key_body(self, block: bytes, pos: int) -> int:
+    def _key_body(self, block: bytes, pos: int, matches: Sequence[Match]) -> int:
         """Walk the key's body from `pos`, line by line; returns where it stops."""
         key = self._key
-        while key and pos < len(block):
-            eol = block.find(b"\n", pos) + 1
-            line = block[pos : eol or len(block)]
-            stop = line.find(KEY_END)
-            if stop >= 0:
-                key.add(line[:stop].strip())
-                key.lines += 1
-                self._finish_key(complete=True)
-                return pos + len(line)
-            if not key.takes(line):
-                self._finish_key(complete=False)
-                return pos
-            pos += len(line)
-        return pos
+        if key is None:
+            return pos
+        end = key.walk(block, pos)
+        own = (variable_of(match) for match in matches if pos <= match.start < end)
+        key.env = key.env or next(filter(None, own), None)
+        if key.complete is not None:
+            self._finish_key(key.complete)
+        return end
 
     def _finish_key(self, complete: bool) -> None:
         key, self._key = self._key, None
         if key:
             whole = complete and key.text is not None
             secret = bytes(key.text or b"") if whole else None
-            self.records.update(key.handle, key.rule, key.header, secret, key.lines, whole)
+            update = self.records.update
+            update(key.handle, key.rule, key.header, secret, key.lines, whole, key.env)
+
+    def _is_of_key(self, match: Match, line: int) -> bool:
+        """Whether a match is a line of a private key that was reported by its header.
+
+        The key's body is walked where nothing else stands on its lines; here a log's own prefix
+        stands before each.
+        """
+        needle = match.needle
+        if needle is None or not needle.part or match.rule.find != "env":
+            return False
+        if self._key_line < 0 or line > self._key_line + 1:
+            return False
+        self._key_line = line
+        return True
 
 
 class SharedFinding:
@@ -408,6 +453,7 @@ class Reading:
         line: int,
         partial: bool = False,
         placeholder: bool = False,
+        env: str | None = None,
     ) -> SharedFinding:
         """Record a finding, unless the other reading has."""
         key = hash((rule.id, match if secret is None else secret))
@@ -415,7 +461,7 @@ class Reading:
         return self._readings.find(
             self._name,
             key,
-            lambda: record(stream_type, rule, match, secret, line, partial, placeholder),
+            lambda: record(stream_type, rule, match, secret, line, partial, placeholder, env),
         )
 
     def update(
@@ -426,13 +472,14 @@ class Reading:
         secret: bytes | None,
         lines: int,
         complete: bool,
+        env: str | None = None,
     ) -> None:
         """Pass an update on, unless the other reading has said the same, or more."""
-        said = hash((rule and rule.id, match, secret, complete))
+        said = hash((rule and rule.id, match, secret, complete, env))
         if handle.said == said or (handle.complete and not complete):
             return
         handle.said, handle.complete = said, complete
-        self._readings.records.update(handle.handle, rule, match, secret, lines, complete)
+        self._readings.records.update(handle.handle, rule, match, secret, lines, complete, env)
 
 
 def count_lines(block: bytes) -> int:
@@ -449,6 +496,11 @@ def count_lines(block: bytes) -> int:
                 return lines
             lines += 1
     return lines + block.count(b"\n", at)
+
+
+def variable_of(match: Match) -> str | None:
+    """The variable of the container that holds this secret, if it is the container's own."""
+    return match.needle.env if match.needle else None
 
 
 def place(match: Match) -> tuple[str, int]:

@@ -164,6 +164,11 @@ the table in `patterns.py` (`dockeraudit rules --markdown`); `dockeraudit rules`
   `"password": `, `--token `, `<secret>`, `{{"name": "DB_PASSWORD", "value": `. Names of identifiers are none (`token_id`,
   `cache_key`, `public_key`, `password_hash`), nor are placeholders (`REDACTED`, `****`, `<...>`, `${{...}}`, `changeme`), paths, code,
   and words. A bare `key` counts behind what owns keys (`api_key`) or one of {services} known services (`weatherstack_key`).
+- `container-env` has no shape: it finds the values of a container's own secret variables
+  (`DB_PASSWORD`, the password in `DATABASE_URL`) wherever that container prints them: as they are,
+  in base64, percent-encoded, JSON-escaped. Always **HIGH**; the finding's `env` names the variable.
+  Where another rule finds the same secret at the same place, that rule reports it, with `env` and
+  as HIGH. `--own-secrets off` or `--disable-rule container-env` turns it off.
 - Escapes are seen through where they are glued to a secret: JSON's, percent-encoding, colours, and base64 of private keys,
   JSON Web Tokens and `user:password`.
 - `--rules FILE` adds your own: a JSON list of objects with `id`, `name`, `severity`, `keywords` (literals of which one is in every

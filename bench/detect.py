@@ -620,13 +620,21 @@ class Heard:
         line: int,
         partial: bool = False,
         placeholder: bool = False,
+        env: Any = None,
     ) -> int:
         """A finding; its handle is its number."""
         self.findings.append((rule.id, match))
         return len(self.findings) - 1
 
     def update(
-        self, handle: int, rule: Any, match: bytes, secret: Any, lines: int, complete: bool
+        self,
+        handle: int,
+        rule: Any,
+        match: bytes,
+        secret: Any,
+        lines: int,
+        complete: bool,
+        env: Any = None,
     ) -> None:
         """A partial finding's end."""
 

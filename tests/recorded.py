@@ -57,6 +57,7 @@ class RecordedStream:
         line: int,
         partial: bool = False,
         placeholder: bool = False,
+        env: Any = None,
     ) -> Any:
         found = {
             "type": stream_type,
@@ -68,14 +69,24 @@ class RecordedStream:
             "line": line,
             "partial": partial,
             "placeholder": placeholder,
+            "env": env,
         }
         self.findings.append(found)
         return found
 
     def update(
-        self, handle: Any, rule: Any, match: bytes, secret: Any, lines: int, complete: bool
+        self,
+        handle: Any,
+        rule: Any,
+        match: bytes,
+        secret: Any,
+        lines: int,
+        complete: bool,
+        env: Any = None,
     ) -> None:
         self.updates += 1
+        if env:
+            handle.update(env=env)
         handle.update(secret=secret, lines=lines, complete=complete)
         if rule:
             handle.update(rule=rule.name, id=rule.id, severity=rule.severity)

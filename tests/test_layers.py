@@ -45,6 +45,7 @@ SANS_IO = (
     "textscanner",
     "records",
     "needles",
+    "ownsecrets",
     "relay",
     "wallets",
 )

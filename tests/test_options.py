@@ -42,6 +42,7 @@ LEGAL = {
     "disable-rule": "email-address",
     "allow-secret": "web:0123456789abcdef",
     "answers": "off",
+    "own-secrets": "off",
     "workers": "3",
     "policy": "off",
     "mode": "learn",

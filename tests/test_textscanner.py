@@ -102,6 +102,7 @@ ONE_OF_EACH_KIND = {rule.find: rule for rule in patterns.RULES}.values()
 CUT_RULES = [
     pytest.param(rule, id=rule.id, marks=() if rule in ONE_OF_EACH_KIND else pytest.mark.full)
     for rule in patterns.RULES
+    if rule.examples
 ]
 
 
