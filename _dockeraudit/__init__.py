@@ -11,6 +11,7 @@
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
     answertext     answers and bodies of the API to text, sans I/O
+    places         where the texts of a stream lie in its bytes on the wire, sans I/O
     rules          what a rule is, and the shorthand of the tables
     wallets        recovery phrases: a public list's words, and their checksum
     services       names of services that hand out keys
@@ -26,6 +27,7 @@
     backtracking   whether a regular expression may take far longer than its text is long
     userrules      rules from a user's file
     textscanner    one text to findings, sans I/O
+    masking        secrets in a stream's bytes to asterisks, sans I/O
     records        what a line of the audit log looks like
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets

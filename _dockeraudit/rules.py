@@ -44,6 +44,7 @@ class Match(NamedTuple):
     secret_start: int
     secret_end: int
     placeholder: bool = False
+    union: tuple[int, int] | None = None
 
 
 #: alphabets of token bodies, by the letter that names them in a shape

@@ -36,6 +36,8 @@ SANS_IO = (
     "assignments",
     "scanner",
     "textscanner",
+    "places",
+    "masking",
     "records",
     "needles",
     "relay",
