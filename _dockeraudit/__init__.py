@@ -70,6 +70,7 @@
     watch          the command `watch`: findings as they come
     found          what a scan has found: for people, SARIF, CSV
     scan           the command `scan`
+    maskpipe       the command `mask`
     commands       the small commands
 
 `tests/test_layers.py` holds this order against the imports in the source.

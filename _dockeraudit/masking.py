@@ -40,6 +40,9 @@ HOLD = 0.015  # seconds that an unfinished line waits for more after its last by
 HOLD_TYPED = 0.005  # the same where the client types: an echo is waited for
 HELD_MOST = 64 << 10  # bytes that wait, all texts of a stream together
 SEVERITIES = ("LOW", "MEDIUM", "HIGH")
+#: what an original rule counts to its secret, and clients may see
+LABEL = re.compile(rb"(?i:bearer|basic|token)\s+(?=\S)")
+HEADER_END = b"-----"
 #: in what one line holds of a private key: escapes, which stay, and stretches of the body
 KEY_STRETCH = re.compile(rb"\\+[nrt]|([A-Za-z0-9+/=]+)")
 #: how a value goes on that is longer than what is scanned at once
@@ -182,12 +185,10 @@ class MaskedText(TextScanner):
         for match in matches:
             if not self._masks(block, match):
                 continue
-            if match.rule.multiline:
-                self._mask_key_rest(block, match.end)
+            if match.rule.find == "pem":
+                self._mask_key_rest(block, match.start)
                 continue
-            start, end = match.secret_start, match.secret_end
-            if match.union:
-                start, end = min(start, match.union[0]), max(end, match.union[1])
+            start, end = masked_span(block, match)
             self._mark(self._base + start, self._base + end)
             self._reaches = self._reaches or end == len(block)
         return matches
@@ -239,7 +240,8 @@ class MaskedText(TextScanner):
     # -- private keys
 
     def _mask_key_rest(self, block: bytes, pos: int) -> None:
-        """Mask what one line holds of a private key behind its header."""
+        """Mask what one line holds of a private key behind its header, which begins at `pos`."""
+        pos = block.find(HEADER_END, pos + len(HEADER_END)) + len(HEADER_END)
         end = block.find(b"\n", pos)
         end = len(block) if end < 0 else end
         stop = block.find(KEY_END, pos, end)
@@ -303,9 +305,18 @@ class MaskedText(TextScanner):
             return None
         if match.rule.multiline:
             return True, self._key_passed
-        start, end = self._base + match.secret_start, self._base + match.secret_end
+        start, end = (self._base + offset for offset in masked_span(block, match))
         passed = self._passed(start, end)
         return passed < end - start, passed
+
+
+def masked_span(block: bytes, match: Match) -> tuple[int, int]:
+    """What is masked of a match: its secret, with what overlaps it, without the word Bearer."""
+    start, end = match.secret_start, match.secret_end
+    if match.union:
+        start, end = min(start, match.union[0]), max(end, match.union[1])
+    label = LABEL.match(block, start, end)
+    return (label.end() if label else start), end
 
 
 def is_key_field(line: bytes) -> bool:

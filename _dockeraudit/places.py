@@ -18,8 +18,10 @@ from _dockeraudit.streams import (
     DETAILS,
     FRAME_HEADER,
     FRAME_TYPES,
+    HEAD_OF_FRAME,
     LONGEST_PREFIX,
     UNSURE_TYPES,
+    WALK_LEAST,
     FrameReader,
     RawText,
     StreamDemuxer,
@@ -73,6 +75,11 @@ class ChunkSpans(ChunkedReader):
 
     def __init__(self) -> None:
         super().__init__(collect=False)
+
+    @property
+    def between_chunks(self) -> bool:
+        """Whether a chunk's size line comes next, or what ends the chunk before it."""
+        return self.left in (0, 2) and not (self.line or self.trailer or self.done or self.broken)
 
     def feed(self, block: bytes) -> tuple[int, Any]:
         """How many bytes of `block` are the body's, and the spans of the payload among them."""
@@ -140,27 +147,38 @@ class FramePlaces:
         self.keeps_heads = not sure
         self._details = details
         self._prefixes = timestamps + details
-        self._head = b""
-        self._name = ""
-        self._left = 0
+        self.header_so_far = b""
+        self.name = ""  # the text of the frame
+        self.text_left = 0  # bytes of the frame still to come
         self._words = 0  # prefix words of the frame still to be left out
         self._word = Pieces()  # the word of details, as far as it has come
 
     @property
     def inside_frame(self) -> bool:
         """Whether the stream so far ends in the middle of a frame."""
-        return bool(self._left or self._head) and not self.broken
+        return bool(self.text_left or self.header_so_far) and not self.broken
+
+    @property
+    def inside_header(self) -> bool:
+        """Whether a frame's header has come in part."""
+        return bool(self.header_so_far)
 
     @property
     def between_frames(self) -> bool:
         """Whether a frame's header comes next, and its whole payload is text."""
-        return not (self._left or self._head or self._prefixes or self.broken or self.keeps_heads)
+        return not (
+            self.text_left
+            or self.header_so_far
+            or self._prefixes
+            or self.broken
+            or self.keeps_heads
+        )
 
     def feed(self, block: bytes, spans: Spans, base: int, places: Places) -> Spans:
         """Place the payload's texts. Returns the spans that are no frames, from a bad header on."""
         for number, (pos, end) in enumerate(spans):
             while pos < end and not self.broken:
-                if self._left:
+                if self.text_left:
                     pos = self._payload(block, pos, end, base, places)
                 else:
                     pos = self._header(block, pos, end, base)
@@ -170,39 +188,39 @@ class FramePlaces:
 
     def _header(self, block: bytes, pos: int, end: int, base: int) -> int:
         """Read a frame's header as far as it has come."""
-        stop = min(end, pos + FRAME_HEADER.size - len(self._head))
-        head = self._head + block[pos:stop]
+        stop = min(end, pos + FRAME_HEADER.size - len(self.header_so_far))
+        head = self.header_so_far + block[pos:stop]
         if self.keeps_heads:
             self.heads.append((base + pos, base + stop))
         if len(head) < FRAME_HEADER.size:
-            self._head = head
+            self.header_so_far = head
             return stop
-        self._head = b""
+        self.header_so_far = b""
         word, size = FRAME_HEADER.unpack(head)
         if word not in self.names:
             self.broken = True
             return pos
         self.frames += 1
-        self._name, self._left, self._words = self.names[word], size, self._prefixes
+        self.name, self.text_left, self._words = self.names[word], size, self._prefixes
         return stop
 
     def _payload(self, block: bytes, pos: int, end: int, base: int, places: Places) -> int:
         """Take the frame's payload as far as it has come; its prefix words apart."""
-        end = min(end, pos + self._left)
-        self._left -= end - pos
+        end = min(end, pos + self.text_left)
+        self.text_left -= end - pos
         while self._words and pos < end:
             space = block.find(b" ", pos, end) + 1
             if self._details and self._words == 1:
                 self._word.add(block[pos : space - 1 if space else end], base + pos)
                 if space or sum(map(len, self._word.parts)) > LONGEST_PREFIX:
-                    place_details(self._word, places, self._name)
+                    place_details(self._word, places, self.name)
                     self._word, self.undecided = Pieces(), NOWHERE
                 elif self.undecided == NOWHERE:
                     self.undecided = base + pos
             pos = space or end
             self._words -= space > 0
         if pos < end:
-            places.of(self._name).add(block[pos:end], base + pos)
+            places.of(self.name).add(block[pos:end], base + pos)
         return end
 
 
@@ -435,7 +453,7 @@ class WirePlaces:
     def _place(self, block: bytes, spans: Spans, base: int, places: Places) -> None:
         rest = spans
         if self.framing in ("multiplexed", "unknown") and not self._frames.broken:
-            head = self._frames._head
+            head = self._frames.header_so_far
             rest = self._frames.feed(block, spans, base, places)
             if self._frames.broken and self.framing == "multiplexed":
                 self.framing = "broken"
@@ -454,41 +472,49 @@ class FramedChunks(WirePlaces):
 
     def __init__(self, body: ChunkSpans) -> None:
         super().__init__(body, "multiplexed")
+        self._chunks = body
         self._learn = FrameReader(StreamDemuxer("multiplexed"))._learn
 
     def feed(self, block: bytes) -> tuple[int, Places]:
         """How many bytes of `block` are the body's, and where texts stand in them."""
-        body, frames = self._body, self._frames
-        assert isinstance(body, ChunkSpans)
-        begins = body.left
-        if begins not in (0, 2) or body.line or body.trailer or not frames.between_frames:
+        if len(block) < WALK_LEAST or self.framing != "multiplexed":
             return super().feed(block)
-        places = Places()
-        pos = self._walk(block, begins, places)
-        if not places:
-            return super().feed(block)
-        base, body.left = self.size, 2
+        places, pos = Places(), 0
+        if self._chunks.line or self._frames.inside_header:  # a block ends in any byte of a frame
+            pos = self._general(block, 0, HEAD_OF_FRAME, places)
+        pos = self._rest_of_frame(block, pos, places)
+        if self._frames.between_frames and self._chunks.between_chunks:
+            pos = self._walk(block, pos, places)
+        if pos < len(block):
+            pos = self._general(block, pos, len(block), places)
         self.size += pos
-        if block[pos:] == b"\r\n":
-            body.left = 0
-            self.size += 2
-            return pos + 2, places
-        if pos == len(block):
-            return pos, places
-        used, spans = body.feed(block[pos:])
-        self.size += used
-        self.payload += sum(end - start for start, end in spans)
-        moved = [(start + pos, end + pos) for start, end in spans]
-        self._place(block, moved, base, places)
-        return pos + used, places
+        return pos, places
 
-    def _walk(self, block: bytes, begins: int, places: Places) -> int:
+    def _general(self, block: bytes, pos: int, end: int, places: Places) -> int:
+        """Read some bytes of a block by the ordinary way; returns where they end."""
+        used, spans = self._chunks.feed(block[pos:end])
+        moved = [(start + pos, stop + pos) for start, stop in spans]
+        self.payload += sum(stop - start for start, stop in spans)
+        self._place(block, moved, self.size, places)
+        return pos + used
+
+    def _rest_of_frame(self, block: bytes, pos: int, places: Places) -> int:
+        """Take the rest of a frame that is the rest of its chunk, too, if all of it is here."""
+        size = self._chunks.left - 2
+        if size <= 0 or size != self._frames.text_left or len(block) - pos < size:
+            return pos
+        places.of(self._frames.name).add(block[pos : pos + size], self.size + pos)
+        self._chunks.left, self._frames.text_left = 2, 0
+        self.payload += size
+        return pos + size
+
+    def _walk(self, block: bytes, pos: int, places: Places) -> int:
         """Take the texts of chunks that are whole frames; returns where the last one ends."""
         known, end, base = FrameReader.heads.get, len(block), self.size
         last, take, at = "", list[bytes]().append, list[int]().append
-        pos = begins - 2
-        head = self._learn(b"\r\n"[:-pos] + block[:32], 0)
-        frames = 0
+        begins, first, frames = self._chunks.left, pos, 0
+        pos += begins - 2
+        head = self._learn(b"\r\n"[: 2 - begins] + block[first : first + HEAD_OF_FRAME], 0)
         while head:
             kind, length, size = head
             start = pos + length
@@ -506,7 +532,8 @@ class FramedChunks(WirePlaces):
                 or known(block[pos : pos + 15])
                 or self._learn(block, pos)
             )
+        if not frames:
+            return first
+        self._chunks.left = 2
         self._frames.frames += frames
-        self.payload += frames * FRAME_HEADER.size
-        self.payload += sum(map(len, (part for each in places.values() for part in each.parts)))
-        return max(0, pos)
+        return pos
