@@ -89,6 +89,7 @@ from _dockeraudit.http1 import (
     head_length,
 )
 from _dockeraudit.listeners import load_listeners
+from _dockeraudit.maskpipe import command_mask
 from _dockeraudit.options import load_settings
 from _dockeraudit.policy import Decision, Policy, refusal
 from _dockeraudit.proxy import Proxy
@@ -722,6 +723,7 @@ def stop_service(service: Service, timeout: float) -> None:
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "serve": command_serve,
     "scan": command_scan,
+    "mask": command_mask,
     "verify": command_verify,
     "report": command_report,
     "watch": command_watch,

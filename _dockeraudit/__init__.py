@@ -11,6 +11,7 @@
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
     answertext     answers and bodies of the API to text, sans I/O
+    places         where the texts of a stream lie in its bytes on the wire, sans I/O
     rules          what a rule is, and the shorthand of the tables
     wallets        recovery phrases: a public list's words, and their checksum
     services       names of services that hand out keys
@@ -34,6 +35,7 @@
     backtracking   whether a regular expression may take far longer than its text is long
     userrules      rules from a user's file
     textscanner    one text to findings, sans I/O
+    masking        secrets in a stream's bytes to asterisks, sans I/O
     records        what a line of the audit log looks like
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
@@ -77,6 +79,7 @@
     watch          the command `watch`: findings as they come
     found          what a scan has found: for people, SARIF, CSV
     scan           the command `scan`
+    maskpipe       the command `mask`
     commands       the small commands
 
 `tests/test_layers.py` holds this order against the imports in the source.

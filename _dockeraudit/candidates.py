@@ -164,12 +164,26 @@ def without_overlaps(candidates: list[Candidate]) -> list[Match]:
     reach = -1
     for candidate in sorted(candidates, key=SECRET_START):
         if crowd and candidate[1].secret_start >= reach:
-            kept += crowd if len(crowd) == 1 else first_ranked(crowd)
+            kept += crowd if len(crowd) == 1 else with_union(crowd)
             crowd = []
         crowd.append(candidate)
         reach = max(reach, candidate[1].secret_end)
-    kept += first_ranked(crowd)
+    kept += crowd if len(crowd) == 1 else with_union(crowd)
     return sorted((match for _, match in kept), key=MATCH_START)
+
+
+def with_union(crowd: list[Candidate]) -> list[Candidate]:
+    """Of candidates that overlap, those that stay; each knows what all of them cover."""
+    kept = first_ranked(crowd)
+    grave = [
+        match
+        for _, match in crowd
+        if match.rule.severity != "LOW" and not (match.placeholder or match.rule.multiline)
+    ]
+    if len(kept) == len(crowd) or not grave:
+        return kept
+    union = (min(map(SECRET_FROM, grave)), max(match.secret_end for match in grave))
+    return [(rank, match._replace(union=union)) for rank, match in kept]
 
 
 def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
@@ -236,4 +250,5 @@ ORIGINAL_FINDS: dict[str, Callable[[bytes, Any, int, int], bool]] = {
     "pem": is_no_key,
 }
 SECRET_START: Callable[[Candidate], int] = lambda candidate: candidate[1].secret_start
+SECRET_FROM: Callable[[Match], int] = lambda match: match.secret_start
 MATCH_START: Callable[[Match], int] = lambda match: match.start

@@ -13,7 +13,7 @@ import http.client
 import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar, Union
+from typing import Any, NamedTuple, TypeVar, Union
 
 from _dockeraudit.errors import EngineError, HTTPError
 
@@ -421,6 +421,10 @@ class ChunkedReader:
     def feed(self, block: bytes) -> tuple[int, bytes]:
         """How many bytes of `block` are the body's and sound, and the payload among them."""
         pieces: list[bytes] = []
+        return self.walk(block, pieces), b"".join(pieces)
+
+    def walk(self, block: bytes, pieces: list[Any]) -> int:
+        """How many bytes of `block` are the body's and sound; the payload goes to `pieces`."""
         pos = 0
         while pos < len(block) and not (self.done or self.broken):
             if self.left:
@@ -434,7 +438,7 @@ class ChunkedReader:
                     break
             if pos < len(block):
                 pos = self._line(block, pos)
-        return pos, b"".join(pieces)
+        return pos
 
     def is_whole(self, block: bytes) -> bool:
         """Whether a block is one whole chunk for certain, as the frames of quiet streams are."""
@@ -454,7 +458,7 @@ class ChunkedReader:
         size = self.sizes[digits] = int(digits, 16)
         return size
 
-    def _whole_chunks(self, block: bytes, pos: int, pieces: list[bytes]) -> int:
+    def _whole_chunks(self, block: bytes, pos: int, pieces: list[Any]) -> int:
         """The fast way over chunks that lie wholly in the block; stops before the first other."""
         find, known, collect, end = block.find, self.sizes.get, self.collect, len(block)
         while True:
@@ -468,7 +472,7 @@ class ChunkedReader:
                 pieces.append(block[data:after])
             pos = after + 2
 
-    def _rest_of_chunk(self, block: bytes, pos: int, pieces: list[bytes]) -> int:
+    def _rest_of_chunk(self, block: bytes, pos: int, pieces: list[Any]) -> int:
         """The chunk's data as far as it has come, then its CR LF, which may be cut too."""
         data = block[pos : pos + self.left - 2] if self.left > 2 else b""
         if self.collect and data:

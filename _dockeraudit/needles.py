@@ -198,10 +198,10 @@ URL_SAFE_ALPHABET = bytes.maketrans(b"+/", b"-_")  # RFC 4648 §5
 
 # -- searching
 
-FEW, SOME, MANY, MOST = 15, 35, 100, 200  # in 64 KiB of logs of 18 kinds, on the average
+FEW_SEARCHES, SOME, MANY, MOST = 15, 35, 100, 200  # in 64 KiB of logs of 18 kinds, on the average
 #: how often a byte occurs there; a byte that stands neither here nor among the usual ones: never
 OCCURRENCES = {
-    **dict.fromkeys(b"YQ#@*$X~!`", FEW),
+    **dict.fromkeys(b"YQ#@*$X~!`", FEW_SEARCHES),
     **dict.fromkeys(b"Jj&|?<'", SOME),
     **dict.fromkeys(b"qUVB%z\\+;F>", MANY),
     **dict.fromkeys(b"KvGNDyHxIOPwLARbM", MOST),

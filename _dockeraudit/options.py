@@ -32,7 +32,7 @@ one JSON line for each secret (keys, tokens, passwords) that container output ca
   python3 dockeraudit.py                     relay 127.0.0.1:2375 to /var/run/docker.sock
   export DOCKER_HOST=tcp://127.0.0.1:2375    then use docker as always; findings: audit.log
 
-commands: serve (the default), scan, verify, report, learn, rules, healthcheck
+commands: serve (the default), scan, mask, verify, report, learn, rules, healthcheck
 COMMAND --help says more. Each option has a variable DOCKERAUDIT_NAME (dashes as underscores), and a
 key of its name in the file of --config; the command line wins over the variable, over the file.
 """

@@ -29,11 +29,11 @@ def says_secret(name: str) -> bool:
     return any(
         name_kind(raw, at) in (Kind.PASSWORD, Kind.SECRET)
         for word in SECRET_WORDS
-        for at in places(lower, word)
+        for at in occurrences(lower, word)
     )
 
 
-def places(text: bytes, word: bytes) -> Iterator[int]:
+def occurrences(text: bytes, word: bytes) -> Iterator[int]:
     """Where a text holds a word."""
     at = text.find(word)
     while at >= 0:
@@ -102,7 +102,7 @@ class EnvScanner:
 
 
 class Merger:
-    """Gives needles to the rules' matches at the same places; what is left is `container-env`'s."""
+    """Gives needles to the rules' matches at the same occurrences; what is left is `container-env`'s."""
 
     def __init__(self, block: bytes, matches: Sequence[Match], rule: Rule) -> None:
         self._block = block

@@ -62,6 +62,7 @@ class Match(NamedTuple):
     secret_end: int
     placeholder: bool = False
     needle: Needle | None = None
+    union: tuple[int, int] | None = None
 
 
 #: the rule of a container's own secrets: its values are in no table, so nothing anchors it

@@ -29,7 +29,15 @@ from _dockeraudit.streams import (
     decode,
     stream_type_of,
 )
-from _dockeraudit.textscanner import FRAMES, RAW, FindingRecords, Reading, TextScanner, TwoReadings
+from _dockeraudit.textscanner import (
+    FRAMES,
+    RAW,
+    FindingRecords,
+    Reading,
+    TextScanner,
+    TwoReadings,
+    reading_of,
+)
 
 OWN_SHARE = 64 << 10  # bytes that each stream may queue for scanning whatever the others do
 STREAM_SHARE = 2 << 20  # bytes that one stream may queue
@@ -480,8 +488,3 @@ class StreamScanner:
         elif text.scanner is not self._scanner:
             text.use(self._scanner)
         return text
-
-
-def reading_of(text: str) -> str:
-    """Which of two readings of a container's output gives this text; none gives what is typed."""
-    return "" if text == "stdin" else RAW if stream_type_of(text) == "tty" else FRAMES

@@ -329,6 +329,16 @@ class RawText:
 
     def _without_prefixes(self, block: bytes, pattern: re.Pattern[bytes]) -> tuple[bytes, bytes]:
         """A block's text, and the words of details that stood before its lines."""
+        text, details = self._cuts(block, pattern)
+        return (
+            b"".join(block[start:stop] if start >= 0 else b" " for start, stop in text),
+            b"".join(details_text(block[start:stop]) for start, stop in details),
+        )
+
+    def _cuts(
+        self, block: bytes, pattern: re.Pattern[bytes]
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Where a block's text stands, and its words of details; (-1, -1) is a blank."""
         text, details = [], []
         pos, end = 0, len(block)
         while pos < end:
@@ -337,7 +347,7 @@ class RawText:
             if prefix is None and self._timestamps:
                 prefix = pattern.search(block, pos, eol)
             stop = prefix.start() if prefix else eol
-            text.append(block[pos:stop])
+            text.append((pos, stop))
             self._since += stop - pos
             if prefix is None:
                 self._due = block[eol - 1] == 10
@@ -345,11 +355,11 @@ class RawText:
                 pos = eol
                 continue
             if self._since and self._since not in PARTIAL_LINES:
-                text.append(b" ")
+                text.append((-1, -1))
             if self._details:
-                details.append(details_text(prefix.group(1)))
+                details.append(prefix.span(1))
             pos, self._due, self._since = prefix.end(), False, 0
-        return b"".join(text), b"".join(details)
+        return text, details
 
 
 class WebSocketDecoder:

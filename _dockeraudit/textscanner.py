@@ -11,6 +11,7 @@ from typing import Any, Callable, Protocol
 
 from _dockeraudit.ownsecrets import AnyScanner, secret_of, shown_of
 from _dockeraudit.rules import Match, Rule
+from _dockeraudit.streams import stream_type_of
 
 CARRY_LIMIT = 64 << 10  # bytes of an unfinished line; a longer one is scanned window by window
 CARRY_KEPT = 4 << 10  # bytes of a window that the next one begins with, so that no secret is cut
@@ -389,6 +390,11 @@ class TextScanner:
             return False
         self._key_line = line
         return True
+
+
+def reading_of(text: str) -> str:
+    """Which of two readings of a container's output gives this text; none gives what is typed."""
+    return "" if text == "stdin" else RAW if stream_type_of(text) == "tty" else FRAMES
 
 
 class SharedFinding:

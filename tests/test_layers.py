@@ -43,6 +43,8 @@ SANS_IO = (
     "secretwords",
     "scanner",
     "textscanner",
+    "places",
+    "masking",
     "records",
     "needles",
     "ownsecrets",
