@@ -195,3 +195,9 @@ def test_lines_of_code_fit_a_window(path: Path) -> None:
 def test_prose_is_wrapped(path: Path) -> None:
     wide = [number for number, line in prose_lines(path) if len(line) > WIDEST_PROSE]
     assert wide == []
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports a test file by its name alone."""
+    names = [path.name for path in ROOT.glob("**/test_*.py") if not NOT_OURS & set(path.parts)]
+    assert sorted(names) == sorted(set(names))
