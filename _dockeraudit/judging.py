@@ -17,6 +17,7 @@ from _dockeraudit.plausibility import (
     decodes_to_pair,
     is_cased,
     is_generated,
+    is_generated_inside,
     is_label,
     is_many_cased,
     is_mixed,
@@ -203,7 +204,7 @@ def password_rule(key: Key, value: bytes) -> str:
     """The id of the rule under which a password's value counts, or nothing."""
     if key.name in (b"pass", b"passed") and key.operator == b":" and not key.quoted:
         # or a test that passed
-        return "keyed-password" if is_generated(value.rstrip(b"0123456789")) else ""
+        return "keyed-password" if is_generated_inside(value) else ""
     if key.operator == b"value=" or TYPED_PASSWORD.fullmatch(value.lower()):
         return "keyed-secret-weak"
     assigned = is_assigned(key)

@@ -1,6 +1,7 @@
-"""Finds secrets behind words that name none themselves: sessions, signatures, SQL, options.
+"""Finds secrets behind words that name none themselves: sessions, signatures, SQL, logins.
 
-Each visitor stands at one word (`PHRASES`), looks at its line, and reports under its own rule.
+Each visitor stands at one word of a table, looks at its line, and reports under its own rule. The
+regexes are verbose and ignore case; `[ ]` is a blank.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from _dockeraudit.plausibility import (
     is_any,
     is_code,
     is_filled,
+    is_generated_inside,
     is_header_value,
     is_inline_auth,
     is_login_password,
-    is_mixed_password,
     is_option_password,
     is_password,
     is_random,
@@ -27,16 +28,11 @@ from _dockeraudit.plausibility import (
 )
 from _dockeraudit.rules import Match
 
-LINE_BACK = 240  # bytes before a word in which its line is looked at
-ENDS_SIZE = 64  # bytes of those in which a regex is searched
-COMMAND_END = re.compile(rb"[|;&(]")
-PROGRAM_PATH = re.compile(rb"^[\"'`]?(?:.*[/\\])?|(?:\.exe)?[\"'`]?$")
-VALUE_QUOTE = rb"\\{0,15}[\"'`]"
+BEFORE_WORD = 64  # bytes before a word in which a phrase may ask for something
 
 
 class Phrase(NamedTuple):
-    """Where a word's secret stands: a regex from the word on, a test of the line before, of the "
-    "value."""
+    """Where a word's secret stands: a regex from the word on; tests of what is before, of the value."""
 
     rule_id: str
     pattern: Any
@@ -48,201 +44,151 @@ def phrase(
     rule_id: str,
     pattern: bytes,
     test: Callable[[bytes], bool],
-    follows: Callable[[bytes], bool] | None = None,
+    follows: Callable[[bytes], bool] = is_any,
 ) -> Phrase:
-    """A phrase whose regex ignores case."""
-    return Phrase(rule_id, re.compile(pattern, re.I), follows or is_any, test)
+    """A phrase from its verbose regex."""
+    return Phrase(rule_id, re.compile(pattern, re.I | re.X), follows, test)
 
 
 def ends(pattern: bytes) -> Callable[[bytes], bool]:
-    """A test whether the line before the word ends so; the regex ignores case."""
-    search = re.compile(pattern + rb"$", re.I).search
+    """A test whether the line before the word ends so."""
+    search = re.compile(rb"(?:" + pattern + rb")$", re.I | re.X).search
 
     def test(before: bytes) -> bool:
-        return search(before[-ENDS_SIZE:]) is not None
+        return search(before) is not None
 
     return test
 
 
-def runs(programs: bytes, *, word: bytes = b"") -> Callable[[bytes], bool]:
-    """A test whether the command before an option runs one of the programs, with this word "
-    "behind it."""
-    names = frozenset(programs.split())
-
-    def test(before: bytes) -> bool:
-        words = COMMAND_END.split(before)[-1].lower().split()
-        tools = {PROGRAM_PATH.sub(b"", each) for each in words}
-        return not names.isdisjoint(tools) and (not word or word in words)
-
-    return test
-
-
-#: another cookie, or the header's name, stands before
-BEFORE_COOKIE = re.compile(rb"(?:^|[^a-z])cookies?\b[^\n]*$|=[^\s;]{1,256};[ ]?[\w.\-]*$", re.I)
-
-
-def is_cookie(before: bytes) -> bool:
-    """Whether the line before is a Cookie header's."""
-    return BEFORE_COOKIE.search(before) is not None
-
-
-SESSION = (
-    rb"(?:%5b|[\w.\-])*(?:" + VALUE_QUOTE + rb")?[ ]?(?:=|:|%3d|=>)[ ]?(?:" + VALUE_QUOTE + rb")?"
-)
+QUOTE = rb"(?:\\{0,15}[\"'`])"
+#: a value in a URL or a cookie
 URL_VALUE = rb"([A-Za-z0-9%_.~+/\-]{12,2048}={0,2})"
-QUERY = rb"(?:[?&;]|&amp;|\\u0026|%26)"
-#: MySQL's clients take a password right behind -p
-MYSQL = runs(
-    b"mysql mysqldump mysqladmin mysqlimport mysqlcheck mysqlshow mysqlslap mysqlpump mysqlbinlog "
-    b"mysqlsh "
-    b"mariadb mariadb-dump mariadb-admin mariadb-import mariadb-check mydumper myloader "
-    b"xtrabackup mariabackup "
-    b"7z 7za 7zz rar unrar"
+BEFORE_PARAMETER = ends(rb"[?&;]|&amp;|\\u0026|%26")
+BEFORE_SIGNATURE = ends(rb"(?:[?&;]|&amp;|\\u0026|%26)[\w\-]{0,24}")
+#: the header's name, or another cookie, stands before
+IN_COOKIE = ends(rb"(?:^|[^a-z])cookies?\b[^\n]* | =[^\s;]{1,60};[ ]?[\w.\-]*")
+#: what makes digits behind `code` a one-time code
+ONE_TIME = ends(
+    rb"""(?:verification|security|confirmation|confirm|login|log-in|sign-?in|auth\w*|one[- ]?time|2fa
+    |mfa|pass|access|sms|activation|reset|recovery|validation|otp|two-factor)[ _\-]"""
 )
-LOGIN = runs(
-    b"docker podman nerdctl buildah skopeo crane oras helm oc cf az faas-cli ibmcloud heroku",
-    word=b"login",
-)
-#: programs that take a password behind -p
-WITH_P = runs(
-    b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop "
-    b"cypher-shell sqlcmd bcp "
-    b"isql mosquitto_pub mosquitto_sub ipmitool zip unzip rar unrar influx kadmin useradd "
-    b"rdesktop bmcdiscover mycli "
-    b"pgcli smbmap crackmapexec evil-winrm mydumper myloader htpasswd vncdo"
-)
-WITH_A = runs(b"redis-cli valkey-cli keydb-cli redis-benchmark redis-dump iredis http https xh")
-WITH_W = runs(
-    b"ldapsearch ldapadd ldapmodify ldapdelete ldapwhoami ldappasswd ldapmodrdn ldapcompare"
-)
-ARGUMENT = (
-    rb"(?:"
-    + VALUE_QUOTE
-    + rb"([^\r\n\"'`\\]{3,256})"
-    + VALUE_QUOTE
-    + rb"|([^\s\"'`|;<>\\,\]]{3,256}))"
-)
-#: name:password, name,password, name%password
-USER_PAIR = rb"[\"']?[^\s:\"',%]{1,64}[:,%]([^\s\"'$<{]{3,128})"
-ONE_TIME = (
-    rb"(?:verification|security|confirmation|confirm|login|log-in|sign-?in|auth\w*|one[- ]?time|"
-    rb"2fa|mfa|"
-    rb"pass|access|sms|activation|reset|recovery|validation|otp|two-factor)[ _\-]"
-)
+#: a command's argument
+ARGUMENT_VALUE = rb"""(?:\\{0,15}[\"'`]([^\r\n\"'`\\]{3,256})\\{0,15}[\"'`]
+    |([^\s\"'`|;<>\\,\]]{3,256}))"""
+
+#: by word of the second pass
 PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"sess": (
         # JSESSIONID=X, PHPSESSID, ASP.NET_SessionId, laravel_session
         phrase(
             "session-cookie",
-            rb"sess(?:ion)?[_\-]?(?:id)?\w{0,12}" + SESSION + URL_VALUE,
+            rb"""sess(?:ion)?[_\-]?(?:id)?\w{0,12} (?:%5b|[\w.\-]){0,24} """
+            + QUOTE
+            + rb"?[ ]?(?:=|:|%3d|=>)[ ]?"
+            + QUOTE
+            + rb"?"
+            + URL_VALUE,
             is_session,
-            ends(rb"(?:j|php|asp|asp\.net_|laravel_|ci_|cake_|_[a-z\d]{2,24}_)"),
+            ends(rb"j|php|asp|asp\.net_|laravel_|ci_|cake_|_[a-z\d]{2,24}_"),
         ),
         # Cookie: a=b; sessionid=X
         phrase(
             "session-cookie",
             rb"sess(?:ion)?[_\-]?(?:id|token)?=" + URL_VALUE,
             is_session,
-            is_cookie,
+            IN_COOKIE,
         ),
         # Session = X of Tomcat, Session created: X
         phrase(
             "session-cookie",
-            rb"session(?:[ _]?id)?(?:" + VALUE_QUOTE + rb")?[ ]?(?:created|"
-            rb"started|destroyed|opened)?[ ]?"
-            rb"[=:][ ]?(?:" + VALUE_QUOTE + rb")?([0-9A-F]{32})(?![0-9A-Za-z])",
+            rb"session(?:[ _]?id)?"
+            + QUOTE
+            + rb"""?[ ]?(?:created|started|destroyed|opened)?
+            [ ]?[=:][ ]?"""
+            + QUOTE
+            + rb"?([0-9A-F]{32})(?![0-9A-Za-z])",
             is_filled,
-            ends(rb"(?:^|[^\w])"),
+            ends(rb"^|[^\w]"),
         ),
     ),
     b"sid=": (
         phrase("session-cookie", rb"sid=" + URL_VALUE, is_session, ends(rb"connect\.")),
-        phrase("session-cookie", rb"sid=" + URL_VALUE, is_session, is_cookie),
+        phrase("session-cookie", rb"sid=" + URL_VALUE, is_session, IN_COOKIE),
     ),
-    b"sig=": (
-        phrase("signed-url", rb"sig=" + URL_VALUE, is_signature, ends(QUERY + rb"[\w\-]{0,24}")),
-    ),
+    b"sig=": (phrase("signed-url", rb"sig=" + URL_VALUE, is_signature, BEFORE_SIGNATURE),),
     b"signature=": (
-        phrase(
-            "signed-url", rb"signature=" + URL_VALUE, is_signature, ends(QUERY + rb"[\w\-]{0,24}")
-        ),
+        phrase("signed-url", rb"signature=" + URL_VALUE, is_signature, BEFORE_SIGNATURE),
     ),
     b"code": (
-        phrase("oauth-code", rb"code=" + URL_VALUE, is_code, ends(QUERY)),
+        phrase("oauth-code", rb"code=" + URL_VALUE, is_code, BEFORE_PARAMETER),
         phrase(
             "oauth-code",
-            rb"code(?:" + VALUE_QUOTE + rb")?[=:][ ]?(?:" + VALUE_QUOTE + rb")?" + URL_VALUE,
+            rb"code" + QUOTE + rb"?[=:][ ]?" + QUOTE + rb"?" + URL_VALUE,
             is_code,
             ends(rb"(?:authorization|auth|oauth|grant)[ _\-]"),
         ),
+        # your verification code is 123456
         phrase(
             "one-time-code",
-            rb"codes?(?: (?:is|was|for [^\n:]{1,60}))?[ ]?[:=]?[ "
-            rb"]{0,2}[\"'`*]{0,2}"
-            rb"(\d{3}[ \-]?\d{3}|\d{4,8})(?![\w.\-]|,\d)",
+            rb"""codes?(?:[ ](?:is|was|for[ ][^\n:]{1,60}))?[ ]?[:=]?[ ]{0,2}[\"'`*]{0,2}
+            (\d{3}[ \-]?\d{3}|\d{4,8})(?![\w.\-]|,\d)""",
             is_any,
-            ends(ONE_TIME),
+            ONE_TIME,
         ),
         phrase(
             "one-time-code",
-            rb"code[ ]([A-Z0-9]{4}-[A-Z0-"
-            rb"9]{4})(?![\w\-])",
+            rb"code[ ]([A-Z0-9]{4}-[A-Z0-9]{4})(?![\w\-])",
             is_any,
-            ends(rb"enter (?:the )?"),
+            ends(rb"enter[ ](?:the[ ])?"),
         ),
     ),
     b"hook": (
+        # host='hooks.slack.com', port=443): … with url: /services/T/B/X
         phrase(
             "webhook-path",
-            rb"hooks\.slack\.com[^\n]{0,200}?/(?:services|workflows|"
-            rb"triggers)/(T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0"
-            rb"-9]{20,32})",
+            rb"""hooks\.slack\.com[^\n/]{0,200}/(?:services|workflows|triggers)/
+            (T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0-9]{20,32})""",
             is_filled,
         ),
         phrase("webhook-path", rb"hooks/\d{15,20}/([\w\-]{60,80})", is_filled),
+        # Mattermost, Rocket.Chat
         phrase(
             "webhook-path",
-            rb"hooks/([a-z0-9]{26}|[A-Za-z0-9]{17,24}/[A-Za-z0-9]{40,64})"
-            rb"(?![\w\-])",
+            rb"hooks/([a-z0-9]{26}|[A-Za-z0-9]{17,24}/[A-Za-z0-9]{40,64})(?![\w\-])",
             is_filled,
             ends(rb"(?<!example\.com)(?<!example\.org)/"),
         ),
+        # n8n, Home Assistant, WeCom
         phrase(
             "webhook-path",
-            rb"hooks?(?:-test|"
-            rb"b2)?/(?:send\?key=)"
-            rb"?([\w\-]{20,128})(?![\w\-./@])",
+            rb"hooks?(?:-test|b2)?/(?:send\?key=)?([\w\-]{20,128})(?![\w\-./@])",
             is_random,
             ends(rb"/(?:api/)?web"),
         ),
         phrase("webhook-path", rb"hook/([\w\-]{20,128})(?![\w\-./])", is_random, ends(rb"bot/v2/")),
     ),
     b"setuser": (
-        phrase(
-            "protocol-login",
-            rb"setuser[ ][^\n]{0,80}?[ "
-            rb"]>([^\s\"']{4,128})",
-            is_password,
-        ),
+        phrase("protocol-login", rb"setuser[ ][^\n>]{0,80}>([^\s\"']{4,128})", is_password),
     ),
     b"securestring": (
         phrase(
             "command-line-secret",
-            rb"securestring[ ]+(?:-string[ "
-            rb"]+)?[\"']([^\"'$\r\n]{3,128})[\"']",
+            rb"securestring[ ]+(?:-string[ ]+)?[\"']([^\"'$\r\n]{3,128})[\"']",
             is_password,
         ),
     ),
     b"add_user": (
         phrase(
-            "command-line-secret", rb"add_user[ ][\w.\-]{1,64}[ ]" + ARGUMENT, is_login_password
+            "command-line-secret",
+            rb"add_user[ ][\w.\-]{1,64}[ ]" + ARGUMENT_VALUE,
+            is_login_password,
         ),
     ),
     b"contrase": (
         phrase(
             "keyed-password",
-            rb"contrase(?:\xc3\xb1|n)as?(?:[ ](?:es|(?:de|del|para|of)[ "
-            rb"][^\n:=]{1,60}))?[ ]?[:=]?[ ]{0,3}[\"'`]?([^\s\"'`<>]{6,128})",
+            rb"""contrase(?:\xc3\xb1|n)as?(?:[ ](?:es|(?:de|del|para|of)[ ][^\n:=]{1,60}))?
+            [ ]?[:=]?[ ]{0,3}[\"'`]?([^\s\"'`<>]{6,128})""",
             is_login_password,
         ),
     ),
@@ -252,10 +198,8 @@ PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"identified": (
         phrase(
             "sql-password",
-            rb"identified[ ]+(?:(?:with|via)[ ]+" + rb"[`'\"]?[\w\-]+[`'\"]?[ "
-            rb"]+)?(?:by|as|using)[ ]+"
-            rb"(?:password[ ]*\(?[ ]*)?\\{0,7}['\"]([^'\"\\\r\n]{3,256})"
-            rb"\\{0,7}['\"]",
+            rb"""identified[ ]+(?:(?:with|via)[ ]+[`'\"]?[\w\-]{1,64}[`'\"]?[ ]+)?(?:by|as|using)[ ]+
+            (?:password[ ]*\(?[ ]*)?\\{0,7}['\"]([^'\"\\\r\n]{3,256})\\{0,7}['\"]""",
             is_password,
         ),
         phrase("sql-password", rb"identified[ ]+by[ ]+([\w#$]{6,30})", is_login_password),
@@ -264,106 +208,103 @@ PHRASES: dict[bytes, tuple[Phrase, ...]] = {
         # login attempt for bob / X, login attempt [root/X]
         phrase(
             "protocol-login",
-            rb"login attempts?[ ](?:for |with |\[)?(?:b')?[^\s/\]']{1,64}'?[ "
-            rb"]?/[ ]?(?:b')?([^\s\]'\"]{4,128})",
+            rb"""login[ ]attempts?[ ](?:for[ ]|with[ ]|\[)?(?:b')?[^\s/\]']{1,64}'?[ ]?/[ ]?(?:b')?
+            ([^\s\]'\"]{4,128})""",
             is_login_password,
         ),
         # IMAP: A001 LOGIN user password
         phrase(
             "protocol-login",
-            rb"LOGIN[ ](?:\"[^\"\r\n]{1,64}\"|[^\s\"'\\]{1,64})[ "
-            rb"]\\?\"?([^\s\"'\\]{4,128})\\?\"?"
-            rb"(?=$|['\"\\\r\n])",
+            rb"""login[ ](?:\"[^\"\r\n]{1,64}\"|[^\s\"'\\]{1,64})[ ]\\?\"?([^\s\"'\\]{4,128})\\?\"?
+            (?=$|['\"\\\r\n])""",
             is_login_password,
-            ends(
-                rb"(?:^|[\s'\">:])"
-                rb"[A-Za-z]{0,8}\d{1,8}[ ]"
-            ),
+            ends(rb"(?:^|[\s'\">:])[A-Za-z]{0,8}\d{1,8}[ ]"),
         ),
     ),
     b"communit": (
         phrase(
             "snmp-community",
-            rb"community(?:[ ]?[=:][ ]?|[ "
-            rb"]+)\\?[\"']?([\w!@#$%^&*.\-]{6,32})\\?[\"']?(?=$|[\s,;)\]}\"'])",
+            rb"""community(?:[ ]?[=:][ ]?|[ ]+)\\?[\"']?([\w!@#$%^&*.\-]{6,32})\\?[\"']?
+            (?=$|[\s,;)\]}\"'])""",
             is_login_password,
             ends(rb"(?:^|[\s\"',(\[{:])(?:snmp[\w\-]*[ ]?|r[ow])?[_\-]?"),
         ),
     ),
 }
-
-
-AUTHORIZATION = (
-    rb"authorization(?:"
-    + VALUE_QUOTE
-    + rb"|\])?[ ]?(?:[:=,]|=>)[ ]?\[?(?:"
-    + VALUE_QUOTE
-    + rb")?\[?"
-)
-#: logins at words that name secrets too: looked at where no assignment was found
+#: by word of the first pass
+NAME_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
+    b"debugger pin": (phrase("one-time-code", rb"debugger[ ]pin:[ ](\d{3}-\d{3}-\d{3})", is_any),),
+}
+AUTHORIZATION = rb"authorization(?:" + QUOTE + rb"|\])?[ ]?(?:[:=,]|=>)[ ]?\[?" + QUOTE + rb"?\[?"
+#: at words that name secrets too, looked at where no secret is assigned to them
 LOGIN_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"auth": (
+        # Redis: "AUTH" "default" "X"
         phrase(
             "protocol-login",
-            rb"auth\\{0,7}\"[ ]\\{0,7}\"(?:[^\"\\\r\n]{1,64}\\{0,7}\"[ "
-            rb"]\\{0,7}\")?([^\"\\\r\n]{4,256})\\{0,7}\"",
+            rb"""auth\\{0,7}\"[ ]\\{0,7}\"(?:[^\"\\\r\n]{1,64}\\{0,7}\"[ ]\\{0,7}\")?
+            ([^\"\\\r\n]{4,256})\\{0,7}\"""",
             is_password,
             ends(rb"\""),
         ),
         phrase(
             "protocol-login",
-            rb"auth(?:enticate)?[ ]plain[ "
-            rb"]\W{0,4}([A-Za-z0-9+/]{8,512}={0,2})",
+            rb"auth(?:enticate)?[ ]plain[ ]\W{0,4}([A-Za-z0-9+/]{8,512}={0,2})",
             is_sasl_plain,
         ),
         phrase(
             "protocol-login",
-            rb"auth[ "
-            rb"]([^\s\"'\\<>]{6,128})(?=\s|$|"
-            rb"[\"'\\])",
+            rb"auth[ ]([^\s\"'\\<>]{6,128})(?=\s|$|[\"'\\])",
             is_inline_auth,
             ends(rb"(?:^|[\s>\"']|master)"),
         ),
         phrase(
             "authorization-header",
-            AUTHORIZATION + rb"digest[ ][^\r\n]{0,600}?response=\\{0,7}"
-            rb"\"?([0-9a-f]{32,64})",
+            AUTHORIZATION + rb"digest[ ][^\r\n]{0,600}?response=\\{0,7}\"?([0-9a-f]{32,64})",
             is_any,
         ),
         phrase(
             "authorization-header",
-            AUTHORIZATION + rb"(?!basic|bearer|digest|"
-            rb"aws4)[A-Za-z][\w\-]{1,24}[ ]+"
-            rb"(?:(?:token|key|api_?key)[=:][ "
-            rb"]?)?\\{0,7}\"?([\w+/=.~:\-]{12,2048})",
+            AUTHORIZATION
+            + rb"""(?!basic|bearer|digest|aws4)[A-Za-z][\w\-]{1,24}[ ]+
+            (?:(?:token|key|api_?key)[=:][ ]?)?\\{0,7}\"?([\w+/=.~:\-]{12,2048})""",
             is_header_value,
         ),
     ),
     b"pass": (
+        # htpasswd -bnBC 10 admin X
         phrase(
             "command-line-secret",
-            rb"passwd[ ]+-[a-z]*b[a-z]*[ ]+(?:-C[ ]?)?(?:\d{1,2}[ "
-            rb"]+)?(?:[^\s'\";|]+[ ]+){1,2}" + ARGUMENT,
+            rb"""passwd[ ]+-[a-z]*b[a-z]*[ ]+(?:-C[ ]?)?(?:\d{1,2}[ ]+)?
+            (?:[^\s'\";|]{1,128}[ ]+){1,2}"""
+            + ARGUMENT_VALUE,
             is_option_password,
             ends(rb"ht"),
         ),
+        # rabbitmqctl change_password user X
         phrase(
             "command-line-secret",
-            rb"password[ ][\w.\-]{1,64}[ ]" + ARGUMENT,
+            rb"password[ ][\w.\-]{1,64}[ ]" + ARGUMENT_VALUE,
             is_login_password,
-            ends(rb"(?:change_|authenticate_)"),
+            ends(rb"change_|authenticate_"),
         ),
         phrase(
             "one-time-code",
-            rb"passw(?:ord|d)s?[ ](?:otp|code|pin)(?: is)?[:= "
-            rb"]{1,3}(\d{4,8})(?!\d)",
+            rb"passw(?:ord|d)s?[ ](?:otp|code|pin)(?:[ ]is)?[:=\s]{1,3}(\d{4,8})(?!\d)",
             is_any,
+        ),
+        # FTP and POP3
+        phrase(
+            "protocol-login",
+            rb"pass[ ]([^\s'\"\\<>]{4,128})",
+            is_login_password,
+            ends(rb"[>:-][ ]?|['\"]"),
         ),
         phrase(
             "protocol-login",
-            rb"PASS[ ]([^\s'\"\\<>]{4,128})",
-            is_login_password,
-            ends(rb"(?:[>:-][ ]?|['\"])"),
+            rb"pass[ ]([^\s'\"\\<>]{4,128})[\r]?$",
+            is_generated_inside,
+            ends(rb"^"),
         ),
     ),
 }
@@ -371,51 +312,17 @@ LOGIN_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
 FOREIGN_NAMES = tuple(
     name.encode()
     for name in (
-        "密码",
-        "密碼",
-        "口令",
-        "パスワード",
-        "пароль",
-        "Пароль",
-        "비밀번호",
-        "hasło",
-        "şifre",
-        "mật khẩu",
+        "密码", "密碼", "口令", "パスワード", "пароль", "Пароль", "비밀번호", "hasło", "şifre", "mật khẩu",
     )
-)
-FOREIGN = Phrase(
+)  # fmt: skip
+#: the name's rest, then a colon of any width, `is` in Chinese or Japanese, or nothing
+FOREIGN = phrase(
     "keyed-password",
-    re.compile(
-        rb"(?:[^\x00-\x7f]{2,4}){1,4}[^\n:=\xef]{0,40}?[ ]?(?:[:=]|\xef\xbc\x9a|\xe6\x98\xaf|"
-        rb"\xe4\xb8\xba|\xe3\x81\xaf|-)[ ]{0,3}[\"'`]?([!-~]{6,128})"
-    ),
-    is_any,
+    rb"""(?:[^\x00-\x7f]{2,4}){1,4}[^\n:=\xef]{0,40}?[ ]?
+    (?:[:=]|\xef\xbc\x9a|\xe6\x98\xaf|\xe4\xb8\xba|\xe3\x81\xaf|-)[ ]{0,3}[\"'`]?([!-~]{6,128})""",
     is_login_password,
 )
-#: phrases at words that hold the pair of the first pass
-NAME_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
-    b"debugger pin": (phrase("one-time-code", rb"debugger pin:[ ](\d{3}-\d{3}-\d{3})", is_any),),
-}
-#: options of programs, found by ` -p`, ` -a`, ` -w`
-PHRASE_OPTIONS: dict[bytes, tuple[Phrase, ...]] = {
-    b" -p": (
-        phrase("command-line-secret", rb" -p" + ARGUMENT, is_password, MYSQL),
-        phrase("command-line-secret", rb" -p[ ]" + ARGUMENT, is_option_password, WITH_P),
-        phrase("command-line-secret", rb" -p[ ]" + ARGUMENT, is_option_password, LOGIN),
-        phrase(
-            "command-line-secret",
-            rb" -pw[ ]" + ARGUMENT,
-            is_password,
-            runs(b"plink pscp psftp putty kitty"),
-        ),
-        phrase("command-line-secret", rb" -p[ ]" + ARGUMENT, is_mixed_password),
-    ),
-    b" -u": (phrase("command-line-secret", rb" -u[ ]?" + USER_PAIR, is_login_password),),
-    b" --user": (phrase("command-line-secret", rb" --user[ =]" + USER_PAIR, is_login_password),),
-    b" -a": (phrase("command-line-secret", rb" -a[ ]" + ARGUMENT, is_option_password, WITH_A),),
-    b" -w": (phrase("command-line-secret", rb" -w[ ]" + ARGUMENT, is_password, WITH_W),),
-}
-#: by word, what must follow it in the translated copy
+#: by word, what must follow it in the translated copy; single letters are written as shown there
 PHRASE_AHEAD = {
     b"sess": rb"(?=[^\n:=%]{0,40}[=:%][\w\\\"'` ]{0,24}[\w%.~+/\-]{20})",
     b"sid=": rb"(?=[\w%.~+/\-]{16})",
@@ -435,7 +342,7 @@ PHRASE_AHEAD = {
 
 
 class PhraseFinder:
-    """The visitors at the words of PHRASES."""
+    """The visitors at the words of a table."""
 
     def __init__(self, rules: Mapping[str, Anchored]) -> None:
         self._rules = rules
@@ -454,14 +361,6 @@ class PhraseFinder:
             return {}
         return {name: self._at(len(name), [FOREIGN]) for name in FOREIGN_NAMES}
 
-    def options(self) -> dict[bytes, Visitor]:
-        """By option, its visitor, where the rule is there."""
-        if "command-line-secret" not in self._rules:
-            return {}
-        return {
-            option: self._at(len(option), phrases) for option, phrases in PHRASE_OPTIONS.items()
-        }
-
     def _at(self, size: int, phrases: Sequence[Phrase]) -> Visitor:
         """A visitor that reports the first of the phrases whose secret is one."""
 
@@ -472,17 +371,16 @@ class PhraseFinder:
                 if match is None:
                     continue
                 if before is None:
-                    before = block[max(0, at - LINE_BACK) : at].rpartition(b"\n")[2]
-                if not each.follows(before):
+                    before = block[max(0, at - BEFORE_WORD) : at].rpartition(b"\n")[2]
+                start, end = match.span(match.lastindex)
+                if not each.follows(before) or start in found.values:
                     continue
-                group = match.lastindex or 0
-                start, end = match.span(group)
-                if start in found.values or not each.is_secret(block[start:end]):
+                if not each.is_secret(block[start:end]):
                     continue
                 found.values.add(start)
                 anchored = self._rules[each.rule_id]
                 found.append((anchored.rank, Match(anchored.rule, at, end, start, end)))
-                return end
+                return int(end)
             return at + size
 
         return visit

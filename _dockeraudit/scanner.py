@@ -10,7 +10,6 @@ No pattern is ever searched for: a regex that begins with a class, or that ignor
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from _dockeraudit.candidates import (
@@ -23,6 +22,7 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
+from _dockeraudit.commandlines import CommandLineFinder
 from _dockeraudit.phrasefinder import PHRASE_LITERALS, PHRASE_WORDS, at_announcement
 from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule
@@ -53,7 +53,6 @@ WORD_ANCHORS = {
 BELOW = frozenset(
     ("next-line-secret", "protocol-login", "recovery-phrase")
 )  # rules that look a line on
-OPTION_SIGN = re.compile(rb" -(?:[pPaAwWuU](?=[ ][^\s-]|[^\s-]{4})|-user(?=[ =]))")
 AT_WORD = {"api": at_key, "curl": at_curl}
 USER_WINDOW = 4096  # bytes around a keyword in which a user's pattern is searched, in endless lines
 
@@ -67,9 +66,11 @@ class Scanner:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         by_find = anchored_rules(self.rules)
-        phrases = PhraseFinder({each.rule.id: each for each in by_find.get("keyed", ())})
+        keyed = {anchored.rule.id: anchored for anchored in by_find.get("keyed", ())}
+        phrases = PhraseFinder(keyed)
         self._words = word_finders(by_find, phrases)
-        self._options = phrases.options()
+        options = keyed.get("command-line-secret")
+        self._options = CommandLineFinder(options) if options else None
         self._foreign = phrases.foreign()
         self._looks_below = any(rule.id in BELOW for rule in self.rules)
         self._tokens = TokenFinder(*(by_find.get(find, ()) for find in ("token", "inside", "aws")))
@@ -102,7 +103,7 @@ class Scanner:
         if self._foreign and not block.isascii():
             visit_literals(self._foreign, block, block, lines, found)
         if self._options:
-            visit_options(self._options, block, lines, found)
+            self._options.find(block, found)
         for finder in self._words:
             finder.find(block, lines, found)
         if self._keywords:
@@ -121,17 +122,6 @@ def visit_literals(
         at = text.find(literal)
         while at >= 0:
             at = text.find(literal, visit(block, at, lines, found))
-
-
-def visit_options(
-    options: Mapping[bytes, Visitor], block: bytes, lines: bool, found: Found
-) -> None:
-    """Visit the options that take passwords; a regex that begins with two bytes is fast."""
-    go_on = 0
-    for option in OPTION_SIGN.finditer(block):
-        if option.start() >= go_on:
-            visit = options[option.group().lower()]
-            go_on = visit(block, option.start(), lines, found)
 
 
 def literal_visitors(by_find: Mapping[str, Sequence[Anchored]]) -> dict[bytes, Visitor]:

@@ -32,6 +32,7 @@ PRINTABLE = re.compile(rb"[ -~]{4,128}")
 
 
 #: a frame of a stack trace: #0 /app/db.php(12): mysqli_connect('db', 'user', 'X')
+FRAME_SIZE = 240  # bytes from the frame's number to the place it names
 FRAME = re.compile(rb"#\d{1,3} [^\r\n]{0,240}?\(\d{1,6}\): ([\w\\]{2,60})\(([^\r\n]{6,600})\)")
 
 
@@ -39,9 +40,12 @@ def at_frame(anchored: Anchored) -> Visitor:
     """A visitor at the # of a trace's frame that calls a function, not a method."""
 
     def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
-        frame = FRAME.match(block, at) if block[at + 1 : at + 2].isdigit() else None
-        if frame is None:
+        if not block[at + 1 : at + 2].isdigit():
             return at + 1
+        place = block.find(b"): ", at, at + FRAME_SIZE)
+        frame = FRAME.match(block, at) if place > 0 else None
+        if frame is None:
+            return at + 2
         report_arguments(anchored, frame, found)
         return int(frame.end())
 

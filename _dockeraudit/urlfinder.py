@@ -103,6 +103,7 @@ def is_no_address(block: bytes, start: int, at: int, end: int) -> bool:
     )
 
 
+SHORTEST_PASSWORD = 6  # bytes
 PAIR_SIZE = 200  # bytes before an @ in which a user and a password stand
 
 
@@ -134,8 +135,11 @@ def at_host(anchored: Anchored) -> Visitor:
         host = hosts.search(block, at)
         while host:
             at, end = host.span()
-            word = block[max(0, at - PAIR_SIZE) : at].rsplit(None, 1)[-1:]
-            pair = PAIR_BEFORE.search(word[0]) if word and b":" in word[0] else None
+            colon = block.rfind(b":", max(0, at - PAIR_SIZE), at)
+            pair = None
+            if 0 <= colon < at - SHORTEST_PASSWORD and not block[colon:at].isalpha():
+                word = block[max(0, at - PAIR_SIZE) : at].rsplit(None, 1)[-1]
+                pair = PAIR_BEFORE.search(word)
             if pair and is_login_password(pair.group(1)):
                 start = at - len(pair.group(1))
                 found.append((anchored.rank, Match(anchored.rule, start, end, start, at)))

@@ -10,6 +10,10 @@ from _dockeraudit.candidates import Anchored, Found, Visitor, at_literal, togeth
 from _dockeraudit.plausibility import CAPITALS
 
 CURL_WINDOW = 128  # bytes behind curl in which a URL begins
+#: blocks with more than a word in so many bytes repeat themselves, or are made to cost time
+CROWD = 64
+SEEN_BEFORE, SEEN_BEHIND = 96, 320  # bytes around a word that decide on it
+MOST_SEEN = 2000
 OWN_GROUP = rb"\\N"
 PAIR = b"ke"  # what each word holds in its alphabet's copy; `re` finds it by its first letter
 
@@ -33,8 +37,7 @@ LETTER_RUN = re.compile(rb"(?<!\\)[a-z]{2,}")
 
 
 def translated(pattern: bytes, alphabet: bytes) -> bytes:
-    """A regex whose words are as the alphabet's copy shows them; single letters stay as they "
-    "are."""
+    """A regex whose words are as the alphabet's copy shows them; single letters stay."""
     return LETTER_RUN.sub(lambda word: word.group().translate(alphabet), pattern)
 
 
@@ -80,8 +83,7 @@ class WordFinder:
         return re.compile(PAIR + b"(?:" + b"|".join(parts) + b")")
 
     def find(self, block: bytes, lines: bool, found: Found) -> None:
-        """Visit the words, word by word: of several in a name, the word that comes first "
-        "decides."""
+        """Visit the words, word by word: of several in a name, the first in order decides."""
         places: dict[int, list[int]] = {}
         words, word_of = self._words, self._word_of
         for match in self._places.finditer(block.translate(self._alphabet)):
@@ -94,16 +96,18 @@ class WordFinder:
             places.setdefault(number, []).append(start)
         if places:
             found.lower = found.lower or block.lower()
+        crowded = sum(map(len, places.values())) * CROWD > len(block)
         for number in sorted(places):
             _, before, visit = words[number]
+            if crowded:
+                visit = unless_seen(visit)
             go_on = 0
             for start in places[number]:
                 if start - before >= go_on:
                     go_on = visit(block, start - before, lines, found)
 
     def _alike(self, block: bytes, start: int, shown: int) -> int:
-        """The number of the word whose pair is at `start`, where the copy shows another; else "
-        "-1."""
+        """The number of the word whose pair is at `start`, where the copy shows another; or -1."""
         for number in self._alikes[shown]:
             word, before, _ = self._words[number]
             if block[start - before : start - before + len(word)].lower() == word:
@@ -124,6 +128,24 @@ class WordFinder:
             if all(a == b for a, b in pairs):
                 later.append(number)
         return later
+
+
+def unless_seen(visit: Visitor) -> Visitor:
+    """A visitor for blocks full of words: where the text around was seen, with nothing in it, skip it."""
+    seen: dict[bytes, int] = {}
+
+    def visit_new(block: bytes, at: int, lines: bool, found: Found) -> int:
+        around = block[max(0, at - SEEN_BEFORE) : at + SEEN_BEHIND]
+        step = seen.get(around)
+        if step is not None:
+            return at + step
+        known = len(found)
+        end = visit(block, at, lines, found)
+        if len(found) == known and len(seen) < MOST_SEEN:
+            seen[around] = end - at
+        return end
+
+    return visit_new
 
 
 def at_key(anchored: Anchored) -> Visitor:

@@ -1,0 +1,130 @@
+"""Finds passwords behind the short options of known programs: mysql -pX, sshpass -p X, redis-cli -a X."""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, NamedTuple
+
+from _dockeraudit.candidates import Anchored, Found
+from _dockeraudit.plausibility import (
+    is_login_password,
+    is_mixed_password,
+    is_option_password,
+    is_password,
+)
+from _dockeraudit.rules import Match
+
+COMMAND_SIZE = 240  # bytes before an option in which its program stands
+#: a regex that begins with two fixed bytes is found faster than `find` finds one of many
+OPTION_SIGN = re.compile(
+    rb" -(?:[pPaAwW](?=[ ]?[\"']?[^\s\"'|;<>&-][^\s]{2})|[pP]w[ ]|-user[ =]|[uU](?=[ ]?[^\s:,%]{1,64}[:,%]))"
+)
+#: what ends a command, before which another program stands
+COMMAND_END = re.compile(rb"[\n|;&(]")
+#: programs that take a password right behind -p
+ATTACHED_P = frozenset(
+    b"mysql mysqldump mysqladmin mysqlimport mysqlcheck mysqlshow mysqlslap mysqlpump mysqlbinlog "
+    b"mysqlsh mariadb mariadb-dump mariadb-admin mariadb-import mariadb-check mydumper myloader "
+    b"xtrabackup mariabackup 7z 7za 7zz rar unrar".split()
+)
+#: programs that take a password behind -p, behind -a, behind -w
+WITH_P = frozenset(
+    b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop mycli "
+    b"cypher-shell sqlcmd bcp isql mosquitto_pub mosquitto_sub ipmitool zip unzip influx kadmin pgcli "
+    b"useradd rdesktop bmcdiscover smbmap crackmapexec evil-winrm mydumper myloader vncdo".split()
+)
+WITH_A = frozenset(
+    b"redis-cli valkey-cli keydb-cli redis-benchmark redis-dump iredis http https xh".split()
+)
+WITH_W = frozenset(
+    b"ldapsearch ldapadd ldapmodify ldapdelete ldapwhoami ldappasswd ldapmodrdn ldapcompare".split()
+)
+#: programs whose `login` takes a password behind -p
+WITH_LOGIN = frozenset(
+    b"docker podman nerdctl buildah skopeo crane oras helm oc cf az faas-cli ibmcloud heroku".split()
+)
+WITH_PW = frozenset(b"plink pscp psftp putty kitty".split())
+ARGUMENT = re.compile(
+    rb"[ ]?(?:\\{0,15}[\"'`]([^\r\n\"'`\\]{3,256})\\{0,15}[\"'`]|([^\s\"'`|;<>\\,\]]{3,256}))"
+)
+#: name:password, name,password, name%password
+USER_PAIR = re.compile(rb"[ ]?[\"']?[^\s:\"',%]{1,64}[:,%]([^\s\"'$<{]{3,128})")
+
+
+class Command(NamedTuple):
+    """What has been read of a command: up to where, and its words, programs without their folder."""
+
+    upto: int
+    words: frozenset[bytes]
+
+
+class CommandLineFinder:
+    """Looks at each option that takes a password in some program."""
+
+    def __init__(self, anchored: Anchored) -> None:
+        self._anchored = anchored
+
+    def find(self, block: bytes, found: Found) -> None:
+        """Append the passwords of the block's command lines."""
+        command, go_on = Command(0, frozenset()), 0
+        for option in OPTION_SIGN.finditer(block):
+            at, end = option.span()
+            if at < go_on:
+                continue
+            command = self._read(block, command, at)
+            value = password_of(option.group()[2:].lower(), block, end, command.words)
+            if value is None or value[0] in found.values:
+                continue
+            found.values.add(value[0])
+            match = Match(self._anchored.rule, at, value[1], *value)
+            found.append((self._anchored.rank, match))
+            go_on = value[1]
+
+    def _read(self, block: bytes, command: Command, at: int) -> Command:
+        """The command up to `at`: what was read before is not read again."""
+        start, words = command
+        if at - start > COMMAND_SIZE or COMMAND_END.search(block, start, at):
+            start = max(start, at - COMMAND_SIZE)
+            ends = [end.end() for end in COMMAND_END.finditer(block, start, at)]
+            start, words = (ends[-1] if ends else start), frozenset()
+        return Command(at, words.union(map(program, block[start:at].lower().split())))
+
+
+def program(word: bytes) -> bytes:
+    """A command's word without quotes, folder and `.exe`."""
+    word = word.strip(b"\"'`").rpartition(b"/")[2].rpartition(b"\\")[2]
+    return word[:-4] if word.endswith(b".exe") else word
+
+
+def password_of(
+    option: bytes, block: bytes, end: int, words: frozenset[bytes]
+) -> tuple[int, int] | None:
+    """Where the password behind an option of this command is, or None."""
+    if option in (b"u", b"-user ", b"-user="):
+        return span_of(USER_PAIR.match(block, end), is_login_password)
+    if option == b"p" and not words.isdisjoint(ATTACHED_P):
+        if block[end : end + 1] == b" ":  # a database's name
+            return None
+        return span_of(ARGUMENT.match(block, end), is_password)
+    argument = ARGUMENT.match(block, end)
+    if option == b"pw ":
+        return span_of(argument, is_password) if words & WITH_PW else None
+    if option == b"w":
+        return span_of(argument, is_password) if words & WITH_W else None
+    if option == b"a":
+        return span_of(argument, is_option_password) if words & WITH_A else None
+    known = not words.isdisjoint(WITH_P) or b"login" in words and words & WITH_LOGIN
+    if block[end : end + 1] != b" ":
+        return None
+    return span_of(argument, is_option_password if known else is_mixed_password)
+
+
+def span_of(
+    argument: re.Match[bytes] | None, is_secret: Callable[[bytes], bool]
+) -> tuple[int, int] | None:
+    """Where the argument's value is, if it is a secret."""
+    if argument is None or argument.lastindex is None:
+        return None
+    if not is_secret(argument.group(argument.lastindex)):
+        return None
+    return argument.span(argument.lastindex)
