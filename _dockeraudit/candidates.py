@@ -187,8 +187,8 @@ def with_union(crowd: list[Candidate]) -> list[Candidate]:
 
 
 def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
-    """Of candidates that overlap, those of earlier rules; of the same rule, those that begin "
-    "first."""
+    """Of candidates that overlap, those of earlier rules; of the same rule, those that begin
+    first."""
     taken: list[Candidate] = []
     starts: list[int] = []
     for candidate in sorted(crowd, key=lambda candidate: (candidate[0], candidate[1].start)):

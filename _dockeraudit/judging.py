@@ -192,8 +192,8 @@ def is_erlang_cookie(key: Key, value: bytes) -> bool:
 
 
 def pair_rule(value: bytes) -> str | None:
-    """The id of the rule for a value of `auth` that is user:password, plain or Base64; None: "
-    "neither."""
+    """The id of the rule for a value of `auth` that is user:password, plain or Base64; None:
+    neither."""
     if b":" in decoded(value)[:64]:  # Docker's config.json, .npmrc
         return "keyed-secret" if decodes_to_pair(value) else ""
     pair = USER_AND_PASSWORD.fullmatch(value)

@@ -118,8 +118,8 @@ class Name(NamedTuple):
 
 
 def name_at(block: bytes, lower: bytes, at: int, size: int) -> Name:
-    """The name around the secret word of `size` bytes at `at`; `lower` is the block in lower "
-    "case."""
+    """The name around the secret word of `size` bytes at `at`; `lower` is the block in lower
+    case."""
     behind = at + size
     end = NAME_REST.match(lower, behind).end()  # type: ignore[union-attr]
     word = lower[at:behind]
@@ -186,8 +186,8 @@ def word_kind(word: bytes, owner: bytes, *, has_owner: bool) -> str:
 
 
 def key_kind(word: bytes, owner: bytes, *, has_owner: bool) -> str:
-    """The kind of a word that ends in `key`: a key is a cache's or a map's unless its owner "
-    "tells."""
+    """The kind of a word that ends in `key`: a key is a cache's or a map's unless its owner
+    tells."""
     glued = word.rstrip(b"s")[:-3]
     owner = glued or owner
     if owner in NO_KEY_OWNER:

@@ -99,8 +99,8 @@ def mixes_alphabets(value: bytes) -> bool:
 
 
 def is_label(value: bytes) -> bool:
-    """Whether words stand for a field's label or a sentence: they begin with a capital, no "
-    "digits."""
+    """Whether words stand for a field's label or a sentence: they begin with a capital, no
+    digits."""
     return value[:1].isupper() and not DIGIT.search(value)
 
 
@@ -116,8 +116,8 @@ def is_filled_in(value: bytes) -> bool:
 
 
 def is_random(value: bytes) -> bool:
-    """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word, "
-    "path or number."""
+    """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word,
+    path or number."""
     if len(value) < 12 or len(set(value[:64])) < LEAST_VARIETY or not KEY_ALPHABET.fullmatch(value):
         return False
     return (
@@ -144,8 +144,8 @@ def is_cased(value: bytes) -> bool:
 
 
 def is_many_cased(value: bytes) -> bool:
-    """Whether a value mixes capitals, small letters and digits as generators do, and people's "
-    "names for things do not."""
+    """Whether a value mixes capitals, small letters and digits as generators do, and people's
+    names for things do not."""
     capitals = len(value) - len(value.translate(None, CAPITALS))
     small = len(value) - len(value.translate(None, CAPITALS.lower()))
     return (
@@ -186,8 +186,8 @@ URL_SAFE = bytes.maketrans(b"-_", b"+/")  # RFC 4648 §5
 
 
 def decoded(text: bytes) -> bytes:
-    """What base64 text holds, of either alphabet and without its padding too; nothing if it is "
-    "none."""
+    """What base64 text holds, of either alphabet and without its padding too; nothing if it is
+    none."""
     text = text.rstrip(b"=").translate(URL_SAFE)
     try:
         return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
@@ -208,8 +208,8 @@ def decodes_to_pair(text: bytes) -> bool:
 
 
 def is_jwt(text: bytes) -> bool:
-    """Whether the first part of a JSON Web Token decodes to a header with an algorithm (RFC 7515 "
-    "§4.1)."""
+    """Whether the first part of a JSON Web Token decodes to a header with an algorithm (RFC 7515
+    §4.1)."""
     raw = decoded(text.partition(b".")[0])
     return raw.startswith(b"{") and (b'"alg"' in raw or b'"typ"' in raw or b'"enc"' in raw)
 
@@ -316,8 +316,8 @@ def is_login_password(value: bytes) -> bool:
 
 
 def is_sasl_plain(value: bytes) -> bool:
-    """Whether base64 text is SASL PLAIN's: identity, user and password, each behind a NUL (RFC "
-    "4616)."""
+    """Whether base64 text is SASL PLAIN's: identity, user and password, each behind a NUL (RFC
+    4616)."""
     parts = decoded(value).split(b"\0")
     return len(parts) == 3 and bool(parts[2]) and not is_placeholder(parts[2])
 

@@ -135,8 +135,8 @@ def at_secret_word(
     originals: Sequence[Visitor],
     logins: Sequence[Visitor],
 ) -> Visitor:
-    """A visitor at a secret word: the originals, then assignments, logins, sentences, till one "
-    "finds."""
+    """A visitor at a secret word: the originals, then assignments, logins, sentences, till one
+    finds."""
     assignments, sentences = finders
     size = len(word)
 

@@ -151,8 +151,8 @@ class SentenceFinder:
         return end
 
     def _of_service(self, block: bytes, name: Name, found: Found) -> int:
-        """SERVICE KEY value, service-secret-value: only where a known service is named before "
-        "it."""
+        """SERVICE KEY value, service-secret-value: only where a known service is named before
+        it."""
         spaced = SPACED.match(found.lower, name.behind)
         if spaced is None:
             return -1
@@ -278,8 +278,8 @@ def blank_line(block: bytes, name: int, at: int) -> int:
 
 
 def shared_head(block: bytes, name: int, below: int) -> int:
-    """How many bytes the line below begins with as the name's line does: a stamp, a host, a "
-    "program."""
+    """How many bytes the line below begins with as the name's line does: a stamp, a host, a
+    program."""
     start = block.rfind(b"\n", max(0, name - LINE_SIZE), name) + 1
     if not start:
         start = max(0, name - LINE_SIZE)

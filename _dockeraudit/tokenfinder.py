@@ -1,5 +1,5 @@
-"""Finds tokens that their own shape gives away: by their first bytes, an inner literal, or a "
-"rare mark."""
+"""Finds tokens that their own shape gives away: by their first bytes, an inner literal, or a
+rare mark."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class TokenFinder:
                         accept(anchored, block, match, found)
 
     def _find_aws(self, block: bytes, at: int, end: int, found: Found) -> None:
-        """Search the original rule's keys. Each has the length of RUN_LEAST, so no run is "
-        "missed."""
+        """Search the original rule's keys. Each has the length of RUN_LEAST, so no run is
+        missed."""
         for anchored in self._aws:
             start = max(at, found.ends.get(anchored.rank, 0))
             for match in anchored.whole.finditer(block, start, end):

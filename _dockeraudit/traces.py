@@ -77,8 +77,8 @@ def report_arguments(anchored: Anchored, call: Any, found: Found) -> None:
 
 
 def is_argument_secret(value: bytes) -> bool:
-    """Whether a call's argument is a password: nothing else of a trace mixes cases and digits "
-    "so."""
+    """Whether a call's argument is a password: nothing else of a trace mixes cases and digits
+    so."""
     return (
         not value.endswith(b"...")
         and b" " not in value

@@ -89,8 +89,8 @@ def at_sign(anchored: Anchored) -> Visitor:
 
 
 def is_no_address(block: bytes, start: int, at: int, end: int) -> bool:
-    """Whether what looks like an e-mail address is a package, a unit, a message's id or an "
-    "example."""
+    """Whether what looks like an e-mail address is a package, a unit, a message's id or an
+    example."""
     return (
         NO_DOMAIN.fullmatch(block, at, end) is not None
         or NO_LOCAL_PART.fullmatch(block, start, at) is not None
