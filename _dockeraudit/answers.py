@@ -42,7 +42,6 @@ QUICK_ANSWER = 8 << 10  # bytes; a longer answer is left to a worker
 SCAN_STEP = 256 << 10  # bytes that are read at once
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
-
 NAME_AGE = 60.0  # seconds for which a name is believed: a container can get another one
 FLOWING = ("events", "build")  # endless answers, and those that people watch
 LEAST_SEVERITIES = ("HIGH", "MEDIUM")  # answers are full of addresses that are no leak

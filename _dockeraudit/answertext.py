@@ -20,7 +20,7 @@ from _dockeraudit.streams import Piece
 
 ANSWER, BODY = "answer", "body"  # stream types of findings: what the engine said, what the client
 MESSAGES = " messages"  # ends the name of a text that holds what a build says beside its output
-LONGEST_VALUE = 1 << 20  # bytes of a build's JSON line; a longer one is read as it comes
+LONGEST_MESSAGE = 1 << 20  # bytes of a build's JSON line; a longer one is read as it comes
 LONGEST_DATA = 2 << 20  # bytes of base64 of a config or secret; swarm takes 1,000 KiB of either
 
 # RFC 8259 §7. An escaped backslash becomes NUL for a while, which JSON cannot hold as it is.
@@ -137,7 +137,7 @@ class BuildText:
     def feed(self, block: bytes) -> list[Piece]:
         """The texts of the next block."""
         *lines, self._line = (self._line + block).split(b"\n")
-        if len(self._line) > LONGEST_VALUE:
+        if len(self._line) > LONGEST_MESSAGE:
             lines.append(self._line)
             self._line = b""
         return self._pieces(lines)

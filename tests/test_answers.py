@@ -21,7 +21,7 @@ from _dockeraudit import answerrecords, answers, scanning, streamrecords
 from _dockeraudit.answers import AnswerAudit, KnownNames, SeenAnswers
 from _dockeraudit.answertext import (
     LONGEST_DATA,
-    LONGEST_VALUE,
+    LONGEST_MESSAGE,
     BuildText,
     DataText,
     JsonText,
@@ -178,8 +178,8 @@ def test_a_builds_output_is_joined_to_lines_wherever_it_is_cut():
 
 def test_a_builds_line_without_end_is_bounded():
     decoder = BuildText("answer")
-    decoder.feed(b'{"stream":"' + b"x" * LONGEST_VALUE)
-    assert len(decoder._line) <= LONGEST_VALUE
+    decoder.feed(b'{"stream":"' + b"x" * LONGEST_MESSAGE)
+    assert len(decoder._line) <= LONGEST_MESSAGE
     assert read(decoder, b'"}\n{"stream":"y\\n"}\n')["answer"] == b"y\n"
 
 

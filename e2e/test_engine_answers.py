@@ -284,8 +284,11 @@ def test_secrets_in_services_and_their_tasks(swarm):
 
     wait_for(tasks, "a task", 60)
     swarm.api("GET", f"/tasks/{tasks()[0]['ID']}")
-    kinds = [record.get("kind") for record in swarm.proxy.records("finding")]
-    assert "task" in kinds
+
+    def kinds():
+        return [record.get("kind") for record in swarm.proxy.records("finding")]
+
+    wait_for(lambda: "task" in kinds(), "a secret in a task")
     more = swarm.secret()
     swarm.docker("service", "update", "-d", "--env-add", f"MORE={more}", "web")
     record = swarm.seen(more, "update", "body")
