@@ -216,8 +216,12 @@ class AuditLog:
         follow: bool,
         audited: bool,
         kind: str | None = None,
+        mask: str | None = None,
     ) -> StreamRecords:
-        """A stream has begun: its `stream_open`, and the object for its further records."""
+        """A stream has begun: its `stream_open`, and the object for its further records.
+
+        `mask`: the severity from which on its secrets are masked.
+        """
         fields = {
             "endpoint": endpoint,
             "container_id": container_id,
@@ -225,6 +229,7 @@ class AuditLog:
             "follow": follow,
             "audited": audited,
             "kind": kind,
+            "mask": mask,
         }
         with self.lock:
             self._numbers += 1

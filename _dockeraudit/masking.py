@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+from _dockeraudit.ownsecrets import AnyScanner, secret_of
 from _dockeraudit.places import NOWHERE, Pieces, Places, WirePlaces
 from _dockeraudit.rules import Match, Rule
 from _dockeraudit.streams import stream_type_of
@@ -85,7 +86,7 @@ class MaskedText(TextScanner):
 
     def __init__(
         self,
-        scanner: Any,
+        scanner: AnyScanner,
         records: FindingRecords,
         say: Callable[[tuple[bool, int] | None], None],
         name: str,
@@ -95,8 +96,6 @@ class MaskedText(TextScanner):
         super().__init__(scanner, records, stream_type_of(name))
         self.size = 0  # bytes so far
         self.arrived = 0.0  # when the last of them came
-        self._scan_lines = self._scan
-        self._scan = self._scan_and_mask
         self._masks = masks
         self._say = say
         self._overwrite = overwrite
@@ -112,6 +111,12 @@ class MaskedText(TextScanner):
         self._masked: list[tuple[int, int]] = []  # of the text, from the carry's beginning on
 
     # -- what comes
+
+    def use(self, scanner: AnyScanner) -> None:
+        """Scan with these rules from here on."""
+        super().use(scanner)
+        self._scan_lines = self._scan
+        self._scan = self._scan_and_mask
 
     def take(self, pieces: Pieces, now: float) -> None:
         """The next bytes of the text."""
@@ -340,7 +345,7 @@ class Mask:
     def __init__(
         self,
         wire: WirePlaces,
-        scanner: Any,
+        scanner: AnyScanner,
         records: Any,
         severity: str,
         hold: float = HOLD,
@@ -388,6 +393,12 @@ class Mask:
         self._take(places, now)
         return self._release()
 
+    def use(self, scanner: AnyScanner) -> None:
+        """Scan with these rules from here on."""
+        self._scanner = scanner
+        for text in self.texts.values():
+            text.use(scanner)
+
     def decide(self, tty: bool | None, now: float) -> bytes:
         """It is known how the stream is framed, or known that nobody says (None)."""
         places = self.wire.decide(tty)
@@ -417,11 +428,10 @@ class Mask:
         """Let go what has waited long enough."""
         if self.wire.framing is None:
             return b""
-        late = now - self._hold
-        if self.wire.undecided >= 0 and self._arrived <= late:
+        if self.wire.undecided >= 0 and self._arrived + self._hold <= now:
             self._take(self.wire.lapse(), self._arrived)
         for text in self.texts.values():
-            if text.arrived <= late and text.open_from >= 0:
+            if text.arrived + self._hold <= now and text.open_from >= 0:
                 text.lapse()
         return self._release()
 
@@ -448,7 +458,7 @@ class Mask:
             return False
         if self._exempt is None or match.rule.multiline:
             return True
-        return not self._exempt(block[match.secret_start : match.secret_end])
+        return not self._exempt(secret_of(block, match))
 
     def _overwrite(self, place: int, length: int) -> bool:
         """Put asterisks on the wire; False where not all of these bytes are here any more."""

@@ -141,7 +141,7 @@ class Merger:
             number = case[0]
             match = self._matches[number]
             if number not in taken and self._is_same(match, total, self._sights[case]):
-                taken[number] = with_needle(match, needle)
+                taken[number] = with_needle(match, needle, self._sights[case])
             else:
                 self._own += map(self._own_match, self._sights[case])
         given = [taken.get(number, match) for number, match in enumerate(self._matches)]
@@ -183,8 +183,12 @@ class Merger:
         return self._keys[before]
 
 
-def with_needle(match: Match, needle: Needle) -> Match:
+def with_needle(match: Match, needle: Needle, sights: Sequence[Sight]) -> Match:
     """A rule's match of one of the container's own secrets, which is HIGH and no placeholder."""
+    if not match.rule.multiline:
+        union = match.union or (match.secret_start, match.secret_end)
+        start = min(union[0], *(sight.start for sight in sights))
+        match = match._replace(union=(start, max(union[1], *(sight.end for sight in sights))))
     rule = match.rule
     if rule.severity != "HIGH":
         rule = rule._replace(severity="HIGH")

@@ -362,7 +362,8 @@ class WirePlaces:
     """A stream's bytes on the wire to Places.
 
     `framing` as of StreamDemuxer, or `websocket`. While it is None, nobody knows how the stream is
-    to be read, and the blocks wait for `decide`.
+    to be read, and the blocks wait for `decide`. `waits`: they wait for it although that is known,
+    since what else the engine says of the container counts, too.
     """
 
     def __init__(
@@ -372,8 +373,10 @@ class WirePlaces:
         timestamps: bool = False,
         details: bool = False,
         name: str = "tty",
+        waits: bool = False,
     ) -> None:
-        self.framing = framing
+        self.framing = None if waits else framing
+        self._known = framing
         self.size = 0  # bytes that have come
         self.payload = 0
         self._body = body
@@ -384,9 +387,14 @@ class WirePlaces:
         self._waiting: list[tuple[bytes, PayloadSpans, int]] = []
 
     @property
-    def body(self) -> Union[ChunkSpans, PlainSpans]:
-        """Where the body ends."""
-        return self._body
+    def done(self) -> bool:
+        """Whether the body has ended."""
+        return self._body.done
+
+    @property
+    def broken(self) -> HTTPError | None:
+        """What is illegal in the body."""
+        return self._body.broken
 
     @property
     def frames(self) -> int:
@@ -429,9 +437,10 @@ class WirePlaces:
     def decide(self, tty: bool | None) -> Places:
         """Read the stream as `Tty` of the inspect says (None: unknown); what waited is placed."""
         places, waiting = Places(), self._waiting
-        self.framing = "unknown" if tty is None else "raw" if tty else "multiplexed"
-        self._frames.keeps_heads = tty is None
-        if tty is False:
+        said = "unknown" if tty is None else "raw" if tty else "multiplexed"
+        self.framing = self._known or said
+        self._frames.keeps_heads = self.framing == "unknown"
+        if self.framing == "multiplexed":
             self._frames.names = FRAME_TYPES
         self._waiting = []
         for block, spans, base in waiting:
@@ -470,8 +479,8 @@ class WirePlaces:
 class FramedChunks(WirePlaces):
     """A chunked, multiplexed stream: most of its chunks are one frame each, and read so at once."""
 
-    def __init__(self, body: ChunkSpans) -> None:
-        super().__init__(body, "multiplexed")
+    def __init__(self, body: ChunkSpans, waits: bool = False) -> None:
+        super().__init__(body, "multiplexed", waits=waits)
         self._chunks = body
         self._learn = FrameReader(StreamDemuxer("multiplexed"))._learn
 
@@ -512,7 +521,7 @@ class FramedChunks(WirePlaces):
         """Take the texts of chunks that are whole frames; returns where the last one ends."""
         known, end, base = FrameReader.heads.get, len(block), self.size
         last, take, at = "", list[bytes]().append, list[int]().append
-        begins, first, frames = self._chunks.left, pos, 0
+        begins, first, frames, total = self._chunks.left, pos, 0, 0
         pos += begins - 2
         head = self._learn(b"\r\n"[: 2 - begins] + block[first : first + HEAD_OF_FRAME], 0)
         while head:
@@ -526,6 +535,7 @@ class FramedChunks(WirePlaces):
             pos = start + size
             take(block[start:pos])
             at(base + start)
+            total += size
             frames += 1
             head = (
                 known(block[pos : pos + 14])
@@ -536,4 +546,5 @@ class FramedChunks(WirePlaces):
             return first
         self._chunks.left = 2
         self._frames.frames += frames
+        self.payload += total + frames * FRAME_HEADER.size
         return pos

@@ -25,12 +25,11 @@ States, and what leads from one to the next:
 from __future__ import annotations
 
 import enum
-from typing import Any, Callable, Union
+from typing import Any, Callable, Protocol, Union
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import (
     BodyReader,
-    ChunkedReader,
     CloseReader,
     Framing,
     RequestHead,
@@ -83,6 +82,25 @@ class Side:
         self.pending = b""
 
 
+class Masking(Protocol):
+    """What puts asterisks where secrets are, on a body's way to the client.
+
+    `waits`: it keeps bytes of a body that has ended until it is known how they are framed. `full`:
+    it takes no more of them until then.
+    """
+
+    @property
+    def waits(self) -> bool: ...
+    @property
+    def full(self) -> bool: ...
+
+    def pass_on(self, block: bytes, payload: Any) -> bytes:
+        """A block of the body, with what its reader gave; the bytes for the client."""
+
+    def end(self) -> bytes:
+        """The body has ended; the bytes for the client."""
+
+
 class Relay:
     """The exchange's two sides, its state, and where its bodies end.
 
@@ -97,6 +115,8 @@ class Relay:
     stream = False  # the answer is a stream that is recorded
     keep_engine = False  # the engine's connection can carry another request
     engine_broke = False  # the engine's connection was reset, rather than closed
+    mask: Masking | None = None  # of a stream whose secrets the client does not get
+    _framing = Framing("close")  # of the response's body
 
     def __init__(
         self,
@@ -131,7 +151,7 @@ class Relay:
         if self.state is RelayState.CUT or self.state is RelayState.STALE:
             return True
         client, engine = self.client, self.engine
-        if client.pending:
+        if client.pending or (self.mask and self.mask.waits):
             return False
         if self.state is RelayState.TUNNEL:
             return engine.ended and (client.ended or engine.deaf)
@@ -151,6 +171,8 @@ class Relay:
     @property
     def wants_engine(self) -> bool:
         """Whether the engine is to be read."""
+        if self.mask and self.mask.full:
+            return False
         return not self.client.pending and not self.engine.ended
 
     def begin_opaque(self, first: bytes) -> None:
@@ -244,14 +266,18 @@ class Relay:
             raise EngineError("the engine closed the connection without an answer")
         if self.state is RelayState.TUNNEL:
             self.engine.deaf = self.engine.deaf or broken
-        elif not self.download.done and (broken or not isinstance(self.download, CloseReader)):
+        elif not self.download.done and (broken or self._framing.kind != "close"):
             self.keep_client = False
-            self._ended_by("cut_chunk" if isinstance(self.download, ChunkedReader) else "engine")
+            self._ended_by("cut_chunk" if self._framing.kind == "chunked" else "engine")
+        if self.mask:
+            self.client.add(self.mask.end())
 
     @property
     def client_shut_due(self) -> bool:
         """Whether the client of a tunnel is to be told now that the engine sends no more."""
         if self.client.shut or not self.engine.ended or self.client.pending:
+            return False
+        if self.mask and self.mask.waits:
             return False
         return self.state is RelayState.TUNNEL
 
@@ -287,6 +313,7 @@ class Relay:
         self.response, self.status = head, head.status
         self._enter(RelayState.TUNNEL if tunnel else RelayState.BODY)
         self.stream = tunnel or audited
+        self._framing = framing
         self.keep_client = self.keep_client and not until_close and not audited
         self.keep_engine = head.keeps_alive and not self.asks_log and not until_close
         self.download = self._opened(self, framing)
@@ -303,6 +330,10 @@ class Relay:
         if used < len(block):
             self.keep_engine = False
             block = block[:used]
+        if self.mask:
+            block = self.mask.pass_on(block, payload)
+            if self.download.done or self.download.broken:
+                block += self.mask.end()
         self.client.add(block)
         if self.download.broken:  # the client gets no end that the engine did not send
             self.keep_client = False

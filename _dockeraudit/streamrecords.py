@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 from _dockeraudit.records import (
     COUNTED_NAME,
@@ -27,6 +27,17 @@ REPEAT_PERIOD = 60.0  # seconds between two records of the same repeated finding
 REPEAT_LINES = 100  # line numbers that such a record names
 KNOWN_FINDINGS = 200_000  # findings whose repeats are counted rather than written
 FindingKey = tuple[str, str, str]  # stream type, rule's id, fingerprint
+
+
+#: of a masked stream: whether a secret's bytes were masked, and how many had left before
+Cover = Optional[tuple[bool, int]]
+
+
+def cover_fields(cover: Cover) -> dict[str, Any]:
+    """What a record says of what a masked stream's client got."""
+    masked, passed = cover or (False, 0)
+    fields: dict[str, Any] = {"masked": True} if masked else {}
+    return {**fields, "passed": passed} if passed else fields
 
 
 class FoundRule(Protocol):
@@ -82,7 +93,7 @@ class StreamLog(Protocol):
 class Known:
     """A finding that has been written: its repeats are counted until the next record is due."""
 
-    __slots__ = ("stream", "fields", "where", "rule", "pending", "lines")
+    __slots__ = ("stream", "fields", "where", "rule", "pending", "passed", "lines")
 
     def __init__(
         self,
@@ -96,6 +107,7 @@ class Known:
         self.where = where
         self.rule = rule
         self.pending = 0
+        self.passed = 0  # of the pending repeats: bytes of the secret that left unmasked
         self.lines: list[int] = []  # of the pending repeats, the first REPEAT_LINES
 
 
@@ -262,12 +274,13 @@ class StreamRecords:
         partial: bool = False,
         placeholder: bool = False,
         env: str | None = None,
+        cover: Cover = None,
     ) -> FindingHandle:
         """Record a match; returns the handle for `update`.
 
         `secret`: what the fingerprint is of; None if its end has not come. `partial`: an `update`
         will say how the match ends; until then it is never merged with another. `env`: the variable
-        of the container that holds the secret.
+        of the container that holds the secret. `cover`: what the client of a masked stream got.
         """
         fingerprint = None if secret is None else self._log.fingerprinter.of(secret)
         where: dict[str, Any] = {"line": line}
@@ -277,6 +290,7 @@ class StreamRecords:
             where["partial"] = True
         if placeholder:
             where["placeholder"] = True
+        where.update(cover_fields(cover))
         handle = FindingHandle(stream_type, rule, match, fingerprint, where, partial)
         with self._log.lock:
             self._sight(handle)
@@ -291,6 +305,7 @@ class StreamRecords:
         lines: int,
         complete: bool,
         env: str | None = None,
+        cover: Cover = None,
     ) -> None:
         """Say what a match is now that more of it is known, or that its end never comes.
 
@@ -309,9 +324,16 @@ class StreamRecords:
                 tail = {"redacted_match": redacted, "lines": lines, "complete": complete}
                 if "env" in handle.where:
                     tail["env"] = handle.where["env"]
+                tail.update(cover_fields(cover))
                 self._update_record(handle, handle.record, rule, fingerprint, tail)
             elif handle.differs(rule, fingerprint):
                 self._sight_anew(handle, rule, fingerprint, redacted)
+
+    def exempts(self, secret: bytes) -> bool:
+        """Whether this secret is known as harmless, everywhere or in this container."""
+        fingerprint = self._log.fingerprinter.of(secret)
+        with self._log.lock:
+            return self._log.is_allowed(fingerprint, self)
 
     def gap(self, nbytes: int, since: float) -> None:
         """So many bytes passed unscanned."""
@@ -401,13 +423,16 @@ class StreamRecords:
     def write_pending(self, known: Known) -> None:
         """Write how often a finding has been seen again, if it has."""
         count, known.pending = known.pending, 0
+        passed, known.passed = known.passed, 0
         lines, known.lines = known.lines, []
         if not count:
             return
         if not self._log.admits(self, known.rule.severity, 1):
             self._suppress(known.rule, count)
             return
-        where = {**known.where, "lines": lines} if self.repeat_lines else known.where
+        where = {name: value for name, value in known.where.items() if name != "passed"}
+        where.update({"passed": passed} if passed else {})
+        where.update({"lines": lines} if self.repeat_lines else {})
         self._add_finding(known.rule, known.fields, count, where)
 
     def _sight(self, handle: FindingHandle) -> None:
@@ -421,6 +446,7 @@ class StreamRecords:
             log.known.repeat(key, known, log.monotonic())
             if len(known.lines) < self.repeat_lines:
                 known.lines.append(handle.where["line"])
+            known.passed += handle.where.get("passed", 0)
             handle.known = known
             return
         handle.prepaid = handle.partial
@@ -561,4 +587,5 @@ class StreamRecords:
             "endpoint": self._fields["endpoint"],
             **self._container_fields(),
         }
-        return {**fields, **{name: self._fields[name] for name in ("client", "follow", "audited")}}
+        names = ("client", "follow", "audited", *(["mask"] if self._fields.get("mask") else []))
+        return {**fields, **{name: self._fields[name] for name in names}}
