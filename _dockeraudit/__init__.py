@@ -47,6 +47,7 @@
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets
     admin          health, metrics, the page of what runs now
+    commandline    argparse, with help that fits the terminal and errors as one sentence
     values         option values from their text
     options        command line, environment and file to settings
     listeners      listeners with their policy, clients and TLS
@@ -69,6 +70,7 @@
     found          what a scan has found: for people, SARIF, CSV
     scan           the command `scan`
     commands       the small commands
+    helptext       the table of commands as help
 
 `tests/test_layers.py` holds this order against the imports in the source.
 """
