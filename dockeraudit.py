@@ -68,6 +68,7 @@ from _dockeraudit.commands import (
     verify_parser,
     watch_parser,
 )
+from _dockeraudit.completions import completions_parser, run_completions
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection
@@ -94,6 +95,7 @@ from _dockeraudit.http1 import (
     head_length,
 )
 from _dockeraudit.listeners import load_listeners
+from _dockeraudit.manpage import man_parser, run_man
 from _dockeraudit.options import load_settings, unknown_variables
 from _dockeraudit.policy import Decision, Policy, refusal
 from _dockeraudit.proxy import Proxy
@@ -742,6 +744,16 @@ def command_help(arguments: Sequence[str]) -> int:
     return run_help(arguments, COMMANDS)
 
 
+def command_completions(arguments: Sequence[str]) -> int:
+    """`completions SHELL`: a script that completes commands, options and values."""
+    return run_completions(arguments, COMMANDS)
+
+
+def command_man(arguments: Sequence[str]) -> int:
+    """`man`: the manual page."""
+    return run_man(arguments, COMMANDS)
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": Command(command_serve, serve_parser),
     "scan": Command(command_scan, scan_parser),
@@ -751,6 +763,8 @@ COMMANDS: Mapping[str, Command] = {
     "learn": Command(command_learn, learn_parser),
     "rules": Command(command_rules, rules_parser),
     "healthcheck": Command(command_healthcheck, healthcheck_parser),
+    "completions": Command(command_completions, completions_parser),
+    "man": Command(command_man, man_parser),
     "help": Command(command_help, help_parser),
 }
 

@@ -71,6 +71,8 @@
     scan           the command `scan`
     commands       the small commands
     helptext       the table of commands as help
+    completions    what shells complete, from the same table
+    manpage        the manual page, from the same table
 
 `tests/test_layers.py` holds this order against the imports in the source.
 """

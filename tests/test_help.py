@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from needs import need_program, skip_outside_ci
 from product import PROGRAM
 from proxyprocess import ProxyProcess, plain_environment
 from scripted import ScriptedEngine
 
 import dockeraudit
 from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.helptext import EXIT_STATUSES
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import GROUPS, OPTION, OPTIONS, load_settings, unknown_variables
 
@@ -141,3 +144,139 @@ def test_variables_of_options_and_of_a_service_of_our_name_are_known() -> None:
     )
     assert unknown_variables({**ours, **made, "OTHER": "x"}) == []
     assert len(unknown_variables({"DOCKERAUDIT_X": "", OPTION["mode"].variable: ""})) == 1
+
+
+# ================================================================================================
+# completions and the manual page
+# ================================================================================================
+
+
+def completed(line: str, folder: Path, script: str) -> list[str]:
+    """What bash offers at the end of a line; its last word is the one that is completed."""
+    words = line.split(" ")
+    (folder / "dockeraudit").write_text(f'#!/bin/sh\nexec {sys.executable} {PROGRAM} "$@"\n')
+    (folder / "dockeraudit").chmod(0o755)
+    asked = " ".join(f"'{word}'" for word in words)
+    run = f"COMP_WORDS=({asked}); COMP_CWORD={len(words) - 1}; _dockeraudit\n"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script + run + 'printf "%s\\n" "${COMPREPLY[@]}"'],
+        cwd=folder,
+        env={**plain_environment(), "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def bash_completion() -> str:
+    """The script for bash, which must not be older than version 4."""
+    need_program("bash")
+    version = subprocess.run(["bash", "-c", "echo $BASH_VERSINFO"], capture_output=True, check=True)
+    if int(version.stdout) < 4:
+        skip_outside_ci("bash is older than 4")
+    return said("completions", "bash")
+
+
+@pytest.mark.parametrize(
+    "line, offered",
+    [
+        ("dockeraudit re", ["report"]),
+        ("dockeraudit help ver", ["verify"]),
+        ("dockeraudit --fs", ["--fsync"]),
+        ("dockeraudit --fsync i", ["interval"]),
+        ("dockeraudit --fsync = ne", ["never"]),
+        ("dockeraudit --fsync =", ["always", "interval", "never"]),
+        ("dockeraudit serve --policy t", ["tecnativa"]),
+        ("dockeraudit learn --policy ", ["linuxserver", "tecnativa"]),
+        ("dockeraudit report --severity M", ["MEDIUM"]),
+        ("dockeraudit report --by ", ["rule", "container", "reader"]),
+        ("dockeraudit report --js", ["--json"]),
+        ("dockeraudit verify app", ["app.log"]),
+        ("dockeraudit scan --config x", ["x.ini"]),
+        ("dockeraudit completions ", ["bash", "zsh", "fish"]),
+        ("dockeraudit --max-connections ", []),
+        ("dockeraudit scan --disable-rule aws-access-k", ["aws-access-key"]),
+    ],
+)
+def test_bash_completes(line: str, offered: list[str], folder: Path, bash_completion: str) -> None:
+    for name in ("app.log", "x.ini"):
+        (folder / name).write_text("")
+    assert completed(line, folder, bash_completion) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_names_every_command_and_option(shell: str) -> None:
+    text = said("completions", shell)
+    for name, command in dockeraudit.COMMANDS.items():
+        assert name in text
+        for option in command.parser().option_names():
+            assert (f"-l {option[2:]}" if shell == "fish" else option) in text
+
+
+@pytest.mark.parametrize(
+    "shell", ["bash", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zsh", "fish"))]
+)
+def test_a_shell_reads_its_script(shell: str, folder: Path) -> None:
+    need_program(shell)
+    path = folder / "script"
+    path.write_text(said("completions", shell))
+    done = subprocess.run([shell, "-n", str(path)], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_manual_page_names_every_command_option_variable_and_status() -> None:
+    page = said("man").replace("\\-", "-")
+    for name, command in dockeraudit.COMMANDS.items():
+        assert f".SH {name.upper()}\n" in page
+        for option in command.parser().option_names():
+            assert option in page
+    for option in OPTIONS:
+        assert f".B {option.variable}\n" in page
+    for status, text in EXIT_STATUSES:
+        assert f".TP\n.B {status}\n{text}\n" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 160])
+def test_the_manual_page_is_shown_without_a_warning(columns: int, folder: Path) -> None:
+    need_program("man")
+    (folder / "d.1").write_text(said("man"))
+    done = subprocess.run(
+        ["man", "--warnings", "-l", str(folder / "d.1")],
+        env={**os.environ, "MANWIDTH": str(columns), "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--fsync WHEN" in done.stdout and "EXIT STATUS" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= columns
+
+
+@pytest.mark.slow
+def test_mandoc_finds_nothing_wrong_but_the_missing_date(folder: Path) -> None:
+    need_program("mandoc")
+    (folder / "d.1").write_text(said("man"))
+    command = ["mandoc", "-T", "lint", "-W", "warning", str(folder / "d.1")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert [line for line in done.stdout.splitlines() if "missing date" not in line] == []
+
+
+def test_the_manual_page_is_shown_by_man_on_a_terminal(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (folder / "man").write_text("#!/bin/sh\ncat > page\n")
+    (folder / "man").chmod(0o755)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert dockeraudit.run_command(["man"]) == 0
+    assert capsys.readouterr().out == "" and ".TH DOCKERAUDIT" in (folder / "page").read_text()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert dockeraudit.run_command(["man"]) == 0
+    assert ".TH DOCKERAUDIT" in capsys.readouterr().out
