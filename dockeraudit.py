@@ -37,7 +37,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, NoReturn
+from typing import Any, NoReturn
 
 if sys.version_info < (3, 9):  # before the imports below, which need it
     sys.stderr.write(
@@ -62,7 +62,13 @@ from _dockeraudit.commands import (
     command_rules,
     command_verify,
     command_watch,
+    learn_parser,
+    report_parser,
+    rules_parser,
+    verify_parser,
+    watch_parser,
 )
+from _dockeraudit.completions import completions_parser, run_completions
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection
@@ -79,7 +85,8 @@ from _dockeraudit.errors import (
     defect,
 )
 from _dockeraudit.exchange import Exchange
-from _dockeraudit.healthcheck import command_healthcheck
+from _dockeraudit.healthcheck import command_healthcheck, healthcheck_parser
+from _dockeraudit.helptext import Command, command_named, help_parser, run_help, serve_parser
 from _dockeraudit.http1 import (
     HTTP2_PREFACE,
     NO_BODY,
@@ -89,15 +96,16 @@ from _dockeraudit.http1 import (
     head_length,
 )
 from _dockeraudit.listeners import load_listeners
-from _dockeraudit.maskpipe import command_mask
-from _dockeraudit.options import load_settings
+from _dockeraudit.manpage import man_parser, run_man
+from _dockeraudit.maskpipe import command_mask, mask_parser
+from _dockeraudit.options import load_settings, unknown_variables
 from _dockeraudit.policy import Decision, Policy, refusal
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.reload import reload
 from _dockeraudit.report import live_page
 from _dockeraudit.routes import Route, cut_path, method_name, read_request, seeming_request
-from _dockeraudit.scan import command_scan
+from _dockeraudit.scan import command_scan, scan_parser
 from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
     GONE,
@@ -636,10 +644,12 @@ def raise_descriptor_limit(connections: int) -> None:
 
 def command_serve(arguments: Sequence[str]) -> int:
     """`serve`: relay until SIGTERM or SIGINT."""
-    settings = load_settings(arguments, os.environ)
+    settings = load_settings(arguments, os.environ, serve_parser())
     require_linux()
     watchdog, inherited = watchdog_interval(os.environ), inherited_count(os.environ)
     diagnostics = Diagnostics(settings.log_level)
+    for text in unknown_variables(os.environ):
+        diagnostics.say("warning", text)
     scanner = load_scanner(settings)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
     raise_descriptor_limit(settings.max_connections)
@@ -720,29 +730,51 @@ def stop_service(service: Service, timeout: float) -> None:
         service.proxy.diagnostics.say("error", f"stopping failed by a defect: {kind} at {place}")
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
-    "serve": command_serve,
-    "scan": command_scan,
-    "mask": command_mask,
-    "verify": command_verify,
-    "report": command_report,
-    "watch": command_watch,
-    "learn": command_learn,
-    "rules": command_rules,
-    "healthcheck": command_healthcheck,
+def command_help(arguments: Sequence[str]) -> int:
+    """`help [COMMAND]`: what a command does and takes."""
+    return run_help(arguments, COMMANDS)
+
+
+def command_completions(arguments: Sequence[str]) -> int:
+    """`completions SHELL`: a script that completes commands, options and values."""
+    return run_completions(arguments, COMMANDS)
+
+
+def command_man(arguments: Sequence[str]) -> int:
+    """`man`: the manual page."""
+    return run_man(arguments, COMMANDS)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command(command_serve, serve_parser),
+    "scan": Command(command_scan, scan_parser),
+    "mask": Command(command_mask, mask_parser),
+    "report": Command(command_report, report_parser),
+    "watch": Command(command_watch, watch_parser),
+    "verify": Command(command_verify, verify_parser),
+    "learn": Command(command_learn, learn_parser),
+    "rules": Command(command_rules, rules_parser),
+    "healthcheck": Command(command_healthcheck, healthcheck_parser),
+    "completions": Command(command_completions, completions_parser),
+    "man": Command(command_man, man_parser),
+    "help": Command(command_help, help_parser),
 }
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run the command that the first argument names, or `serve`; raises what commands raise."""
+    first = arguments[0] if arguments else ""
+    if first in ("-h", "--help"):
+        return command_help([])
+    if first and not first.startswith("-"):
+        return command_named(first, COMMANDS).run(arguments[1:])
+    return command_serve(arguments)
 
 
 def dispatch(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status. Errors are one sentence on standard error."""
-    command = COMMANDS.get(arguments[0]) if arguments else None
     try:
-        if command:
-            return command(arguments[1:])
-        if arguments and not arguments[0].startswith("-"):
-            known = ", ".join(COMMANDS)
-            raise ConfigurationError(f"{arguments[0]!r} is not a command; there are {known}")
-        return command_serve(arguments)
+        return run_command(arguments)
     except ConfigurationError as error:
         status, text = EXIT_CONFIGURATION, str(error)
     except ListenError as error:

@@ -58,6 +58,7 @@
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets
     admin          health, metrics, the page of what runs now
+    commandline    argparse, with help that fits the terminal and errors as one sentence
     values         option values from their text
     options        command line, environment and file to settings
     listeners      listeners with their policy, clients and TLS
@@ -81,6 +82,9 @@
     scan           the command `scan`
     maskpipe       the command `mask`
     commands       the small commands
+    helptext       the table of commands as help
+    completions    what shells complete, from the same table
+    manpage        the manual page, from the same table
 
 `tests/test_layers.py` holds this order against the imports in the source.
 """

@@ -1,19 +1,20 @@
-"""The small commands: rules, verify, report, learn."""
+"""The small commands: rules, verify, report, watch, learn."""
 
 from __future__ import annotations
 
 import gc
+import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.engine import nested
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.learning import learn
 from _dockeraudit.logrecords import RecordReader, text_of
-from _dockeraudit.options import OneLineParser, load_settings, option_parser
+from _dockeraudit.options import load_settings, option_parser
 from _dockeraudit.policy import PolicyError
 from _dockeraudit.report import (
     FORMATS,
@@ -26,6 +27,7 @@ from _dockeraudit.report import (
     look_for,
     run_report,
 )
+from _dockeraudit.rules import Rule
 from _dockeraudit.settings import Settings
 from _dockeraudit.startup import load_scanner
 from _dockeraudit.text import ReportError, printable
@@ -36,22 +38,53 @@ from _dockeraudit.watch import Watch, run_watch
 
 
 def command_rules(arguments: Sequence[str]) -> int:
-    """`rules`: the table of rules; --markdown as a document."""
-    parser = OneLineParser(prog="dockeraudit rules", description=command_rules.__doc__)
+    """`rules`: the table of rules: severity, id, name; --markdown and --json as documents."""
+    options = load_settings(arguments, os.environ, rules_parser())
+    rules = load_scanner(options).rules
+    with_output("rules", lambda out: write_rules(rules, options, out))
+    return 0
+
+
+def rules_parser() -> OneLineParser:
+    """The parser of `rules`' options."""
+    parser = option_parser(
+        ("rules", "only-rules", "disable-rule", "config"),
+        prog="dockeraudit rules",
+        description=command_rules.__doc__,
+    )
     parser.add_argument("--markdown", action="store_true", help="as docs/rules.md")
-    options, rest = parser.parse_known_args(arguments)
-    rules = load_scanner(load_settings(rest, os.environ)).rules
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def write_rules(rules: Sequence[Rule], options: Settings, out: TextIO) -> int:
+    """The rules in the form that was asked for."""
     if options.markdown:
-        sys.stdout.write(rules_markdown(rules))
+        out.write(rules_markdown(rules))
+        return 0
+    if options.json:
+        fields = ("id", "name", "severity", "reference", "custom")
+        table = [{field: getattr(rule, field) for field in fields} for rule in rules]
+        out.write(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
         return 0
     width = max(len(rule.id) for rule in rules)
     for rule in rules:
-        sys.stdout.write(f"{rule.severity:6}  {rule.id:{width}}  {rule.name}\n")
+        out.write(f"{rule.severity:6}  {rule.id:{width}}  {rule.name}\n")
     return 0
 
 
 def command_verify(arguments: Sequence[str]) -> int:
     """`verify FILE...`: check audit logs: 0 whole, 1 something is missing, changed or lost."""
+    options = verify_parser().parse_args(arguments)
+
+    def write(out: TextIO) -> int:
+        return run_verify(options.files, json_output=options.json, anchors=options.anchor, out=out)
+
+    return with_output("verify", write)
+
+
+def verify_parser() -> OneLineParser:
+    """The parser of `verify`'s options."""
     parser = OneLineParser(prog="dockeraudit verify", description=command_verify.__doc__)
     parser.add_argument(
         "files",
@@ -67,12 +100,7 @@ def command_verify(arguments: Sequence[str]) -> int:
         metavar="HASH",
         help="a line's hash seen elsewhere; repeatable",
     )
-    options = parser.parse_args(arguments)
-
-    def write(out: TextIO) -> int:
-        return run_verify(options.files, json_output=options.json, anchors=options.anchor, out=out)
-
-    return with_output("verify", write)
+    return parser
 
 
 def command_report(arguments: Sequence[str]) -> int:
@@ -152,6 +180,11 @@ def add_filters(parser: OneLineParser) -> None:
 
 def command_watch(arguments: Sequence[str]) -> int:
     """`watch [FILE]`: findings as they come, a line each; with --since the earlier ones first."""
+    return follow(load_settings(arguments, os.environ, watch_parser()))
+
+
+def watch_parser() -> OneLineParser:
+    """The parser of `watch`'s options."""
     parser = option_parser(
         ("audit-log", "config"), prog="dockeraudit watch", description=command_watch.__doc__
     )
@@ -163,7 +196,7 @@ def command_watch(arguments: Sequence[str]) -> int:
     )
     add_filters(parser)
     parser.add_argument("--json", action="store_true", help="records for programs, one a line")
-    return follow(load_settings(arguments, os.environ, parser))
+    return parser
 
 
 def follow(options: Settings) -> int:
@@ -196,6 +229,22 @@ def follow(options: Settings) -> int:
 
 def command_learn(arguments: Sequence[str]) -> int:
     """`learn AUDIT_LOG...`: the least settings that admit what the log has seen."""
+    options = learn_parser().parse_args(arguments)
+    seen = ListenerRecords(options.listener)
+    try:
+        lines = learn(seen.of(read_records(options.files)), options.policy == "linuxserver")
+    except PolicyError as error:
+        raise ConfigurationError(seen.why_nothing(options.files, str(error))) from None
+
+    def write(out: TextIO) -> int:
+        out.write("".join(line + "\n" for line in lines))
+        return 0
+
+    return with_output("learn", write)
+
+
+def learn_parser() -> OneLineParser:
+    """The parser of `learn`'s options."""
     parser = OneLineParser(prog="dockeraudit learn", description=command_learn.__doc__)
     parser.add_argument(
         "files",
@@ -212,18 +261,7 @@ def command_learn(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--listener", metavar="NAME", help="only what came to this listener (its name or URL)"
     )
-    options = parser.parse_args(arguments)
-    seen = ListenerRecords(options.listener)
-    try:
-        lines = learn(seen.of(read_records(options.files)), options.policy == "linuxserver")
-    except PolicyError as error:
-        raise ConfigurationError(seen.why_nothing(options.files, str(error))) from None
-
-    def write(out: TextIO) -> int:
-        out.write("".join(line + "\n" for line in lines))
-        return 0
-
-    return with_output("learn", write)
+    return parser
 
 
 class ListenerRecords:

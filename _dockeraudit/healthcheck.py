@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sys
 from collections.abc import Sequence
 
+from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.errors import EXIT_UNAVAILABLE
 from _dockeraudit.http1 import STATUS_LINE
 from _dockeraudit.listeners import load_listeners
-from _dockeraudit.options import load_settings
+from _dockeraudit.options import OPTIONS, add_option, load_settings, option_parser
 from _dockeraudit.settings import UNIX, Listener
 
 HEALTHCHECK_TIMEOUT = 5.0  # seconds for each listener
 STATUS_BYTES = 4096  # bytes in which an answer's status line must have come
 PING = b"GET /_ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+HEALTHCHECK_HELP = """\
+The listeners are those of --listen, of the variable DOCKERAUDIT_LISTEN or of the file, tried in
+their order: the first that answers decides. All options of serve are taken, so that its command
+line can be repeated."""
 #: answers of a listener that cannot serve: no engine, and no room for another connection
 UNHEALTHY = {502: "its engine cannot be reached", 503: "it has no room for another connection"}
 #: what to dial for an address that stands for all (::1 can be off where :: is not)
@@ -24,7 +30,7 @@ LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::ffff:127.0.0.1"}
 
 def command_healthcheck(arguments: Sequence[str]) -> int:
     """`healthcheck`: 0 if a listener answers, unless with 502 or 503; else 69, and why."""
-    settings = load_settings(arguments, os.environ)
+    settings = load_settings(arguments, os.environ, healthcheck_parser())
     listeners = load_listeners(settings, os.environ, lambda level, text: None)
     for listener in listeners:
         status = ask_listener(listener)
@@ -34,6 +40,19 @@ def command_healthcheck(arguments: Sequence[str]) -> int:
             return unhealthy(f"{listener.address.url} answers {status}: {UNHEALTHY[status]}")
         return 0
     return unhealthy(f"nobody answers at {', '.join(item.address.url for item in listeners)}")
+
+
+def healthcheck_parser() -> OneLineParser:
+    """The parser of `healthcheck`: it takes what `serve` takes, and shows what it looks at."""
+    parser = option_parser(
+        ("listen", "config"),
+        prog="dockeraudit healthcheck",
+        description=f"{command_healthcheck.__doc__}\n\n{HEALTHCHECK_HELP}",
+    )
+    for option in OPTIONS:
+        if option.name not in ("listen", "config"):
+            add_option(parser, option._replace(help=argparse.SUPPRESS, default=None))
+    return parser
 
 
 def unhealthy(why: str) -> int:

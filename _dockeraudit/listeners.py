@@ -13,6 +13,7 @@ from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_option
 from _dockeraudit.policy import DenyAll, Policy, PolicyError, native_policy
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
+from _dockeraudit.text import did_you_mean
 from _dockeraudit.values import YES
 
 #: options that are keys of a [listener NAME] too
@@ -114,9 +115,10 @@ def section_listener(
         elif key.upper().replace("-", "_") in SWITCHES:
             variables[key.upper().replace("-", "_")] = value
         else:
-            known = ", ".join(LISTENER_KEYS)
+            hint, known = did_you_mean(key, LISTENER_KEYS), ", ".join(LISTENER_KEYS)
             raise ConfigurationError(
-                f"[{section}]: {key!r} is not one of {known}, nor a variable such as containers"
+                f"[{section}]: {key!r}{hint} is not one of {known}, "
+                "nor a variable such as containers"
             )
     if address is None:
         raise ConfigurationError(f"[{section}] has no 'listen = URL'")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import Any, Callable, NamedTuple
 
 from _dockeraudit import __version__
 from _dockeraudit.clients import read_group, read_network, read_user
+from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.diagnostics import LEVELS
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.keyfile import default_key_path
 from _dockeraudit.settings import Settings
+from _dockeraudit.text import did_you_mean
 from _dockeraudit.values import (
+    Choice,
     read_address,
-    read_choice,
     read_mode,
     read_number,
     read_switch,
@@ -25,17 +28,21 @@ from _dockeraudit.values import (
 ENVIRONMENT = "DOCKERAUDIT_"
 #: variables without our prefix, which other socket proxies take too
 SHARED_VARIABLES = {"log-level": "LOG_LEVEL", "upstream": "SOCKET_PATH"}
-DESCRIPTION = """\
-A Docker socket proxy that audits log streams: it relays the whole Engine API unchanged, and writes
-one JSON line for each secret (keys, tokens, passwords) that container output carries past it.
-
-  python3 dockeraudit.py                     relay 127.0.0.1:2375 to /var/run/docker.sock
-  export DOCKER_HOST=tcp://127.0.0.1:2375    then use docker as always; findings: audit.log
-
-commands: serve (the default), scan, mask, verify, report, learn, rules, healthcheck
-COMMAND --help says more. Each option has a variable DOCKERAUDIT_NAME (dashes as underscores), and a
-key of its name in the file of --config; the command line wins over the variable, over the file.
-"""
+#: variables that Docker's links and Kubernetes set for a service called dockeraudit
+SERVICE_VARIABLE = re.compile(
+    r"DOCKERAUDIT_(NAME$|ENV_|SERVICE_(HOST|PORT)|PORT($|_[0-9]+_(TCP|UDP)))"
+)
+PRECEDENCE = """\
+Each option has a variable DOCKERAUDIT_NAME (dashes as underscores), and a key of its name in the
+file of --config. The command line wins over the variable, the variable over the file."""
+#: the groups of the help, by the option that each begins with
+GROUPS = {
+    "listen": "where it listens, and to which engine it relays",
+    "audit-log": "the audit log",
+    "rules": "what counts as a finding",
+    "policy": "who may connect, and who may do what",
+    "config": "from a file",
+}
 
 
 class Option(NamedTuple):
@@ -66,11 +73,11 @@ class Option(NamedTuple):
         return ENVIRONMENT + self.key.upper()
 
 
-POLICIES = read_choice("off", "tecnativa", "linuxserver", "rules", "auto")
+POLICIES = Choice("off", "tecnativa", "linuxserver", "rules", "auto")
 SECONDS = read_number(float, 0, "a number of seconds")
 CONNECTIONS = read_number(int, 2, "a number of connections from 2")
 THREADS = read_number(int, 1, "a number of threads from 1")
-SYNCS = read_choice("always", "interval", "never")
+SYNCS = Choice("always", "interval", "never")
 LISTEN_HELP = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable"
 LEVEL_HELP = "lines on standard error: debug, info, warning, error"
 FSYNC_HELP = "always, interval (each second or 64 KiB) or never"
@@ -91,7 +98,7 @@ OPTIONS = (
            per_listener=True),
     Option("admin-listen", None, read_address, "URL",
            "health, metrics and a page; never the Docker listener"),
-    Option("http2", "refuse", read_choice("refuse", "relay"), "WHAT",
+    Option("http2", "refuse", Choice("refuse", "relay"), "WHAT",
            "refuse, or relay HTTP/2 without auditing it", reloads=True),
     # the audit log
     Option("audit-log", "audit.log", read_text, "PATH",
@@ -99,9 +106,9 @@ OPTIONS = (
     Option("fsync", "interval", SYNCS, "WHEN", FSYNC_HELP),
     Option("fingerprint-key", None, read_text, "FILE",
            "key of the fingerprints, made once; default: beside the log"),
-    Option("on-audit-failure", "continue", read_choice("continue", "deny"), "WHAT",
+    Option("on-audit-failure", "continue", Choice("continue", "deny"), "WHAT",
            "continue, or deny what would go unrecorded"),
-    Option("log-level", "info", read_choice(*LEVELS), "LEVEL", LEVEL_HELP, reloads=True),
+    Option("log-level", "info", Choice(*LEVELS), "LEVEL", LEVEL_HELP, reloads=True),
     # what counts as a finding
     Option("rules", None, read_text, "FILE", "rules of your own (JSON)", reloads=True),
     Option("only-rules", None, read_text, "ID", "only these rules; repeatable", many=True,
@@ -109,14 +116,14 @@ OPTIONS = (
     Option("disable-rule", None, read_text, "ID", "not this rule; repeatable", many=True,
            reloads=True),
     Option("allow-secret", None, read_text, "FINGERPRINT", SECRET_HELP, many=True, reloads=True),
-    Option("answers", "on", read_choice("on", "off"), "WHAT",
+    Option("answers", "on", Choice("on", "off"), "WHAT",
            "look for secrets in inspect, lists, builds and the like too: on, off", reloads=True),
     Option("own-secrets", "on", read_switch, "SWITCH",
            "off: do not look for the values of a container's own secret variables", reloads=True),
     Option("workers", "2", THREADS, "N", "scanning threads"),
     # who may do what
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),
-    Option("mode", "enforce", read_choice("enforce", "learn"), "WHAT",
+    Option("mode", "enforce", Choice("enforce", "learn"), "WHAT",
            "enforce the policy, or learn what it would refuse", reloads=True),
     Option("allow-from", None, read_network, "CIDR",
            "addresses that may connect over TCP; repeatable",
@@ -144,40 +151,55 @@ OPTIONS = (
 OPTION = {option.name: option for option in OPTIONS}
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """argparse, with errors as one sentence and exit 78."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong, without the usage of thirty options before it."""
-        raise ConfigurationError(f"{message}; see 'dockeraudit --help'")
-
-
-def option_parser(names: Sequence[str] | None = None, **described: Any) -> OneLineParser:
-    """The parser of all options, or of those that another command takes.
+def option_parser(
+    names: Sequence[str] | None = None,
+    prog: str = "dockeraudit serve",
+    description: str | None = None,
+    **given: Any,
+) -> OneLineParser:
+    """The parser of all options in their groups, or of those that another command takes.
 
     It leaves the values as texts, which `load_settings` reads.
     """
-    given = {
-        "prog": "dockeraudit",
-        "description": DESCRIPTION,
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-    }
-    parser = OneLineParser(**{**given, **described})
-    parser.add_argument("--version", action="version", version=f"dockeraudit {__version__}")
+    parser = OneLineParser(prog, description, **given)
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"dockeraudit {__version__}",
+        help="show the version",
+    )
+    group: argparse._ActionsContainer = parser
     for option in OPTIONS:
+        if names is None and option.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[option.name])
         if names is None or option.name in names:
-            add_option(parser, option)
+            add_option(group, option)
     return parser
 
 
-def add_option(parser: OneLineParser, option: Option) -> None:
+def add_option(group: argparse._ActionsContainer, option: Option) -> None:
     """Add an option to a parser; all are lists of texts there, of which the last may count."""
     default = f" (default: {option.default})" if option.default else ""
     kind: dict[str, Any] = {"action": "append", "metavar": option.metavar}
     if option.metavar is None:
         kind = {"action": "append_const", "const": "yes"}
+        default = ""
     text = option.help.replace("%", "%%") + default
-    parser.add_argument(f"--{option.name}", dest=option.key, help=text, **kind)
+    group.add_argument(f"--{option.name}", dest=option.key, help=text, **kind)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A sentence about each variable with our prefix that is no option's.
+
+    Docker and Kubernetes make variables too, where a service is called dockeraudit: those are left
+    out.
+    """
+    known = [option.variable for option in OPTIONS] + [ENVIRONMENT + "ACCESS"]
+    return [
+        f"the variable {name} is no option's and does nothing{did_you_mean(name, known)}"
+        for name in sorted(environ)
+        if name.startswith(ENVIRONMENT) and name not in known and not SERVICE_VARIABLE.match(name)
+    ]
 
 
 Section = tuple[str, list[tuple[str, str]]]  # a section's name, and its keys with their values
@@ -219,8 +241,9 @@ def file_options(path: str, sections: Sequence[Section]) -> dict[str, list[str]]
         for key, text in keys if section == "dockeraudit" else ():
             name = key.replace("_", "-")
             if name not in OPTION and name not in ("allow", "deny"):
+                hint = did_you_mean(name, (*OPTION, "allow", "deny"))
                 raise ConfigurationError(
-                    f"{path}: {name!r} is not an option; see 'dockeraudit --help'"
+                    f"{path}: {name!r} is not an option{hint}; see 'dockeraudit --help'"
                 )
             found.setdefault(name, []).append(text)
     return found

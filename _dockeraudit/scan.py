@@ -18,6 +18,7 @@ from contextlib import closing
 from typing import Any, Callable, NamedTuple, TextIO
 
 from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import BLOCK, UnixHTTPConnection, ask_engine, engine_stream, nested
 from _dockeraudit.errors import (
@@ -28,7 +29,7 @@ from _dockeraudit.errors import (
     HTTPError,
 )
 from _dockeraudit.found import FoundSecrets, found_text, write_found_csv, write_sarif
-from _dockeraudit.options import ENVIRONMENT, OneLineParser, load_settings, option_parser
+from _dockeraudit.options import ENVIRONMENT, load_settings, option_parser
 from _dockeraudit.report import look_for
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.settings import Settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 #: Characters that a terminal or a browser would obey or hide: C0 and C1 controls, zero-width and
 #: bidirectional ones, line and paragraph separators, tags; and lone surrogates, which cannot be
@@ -86,6 +87,14 @@ def columns(text: str) -> int:
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
         for char in text
     )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'serve'?)` for a word that is nearly a known one; else nothing."""
+    import difflib  # here, since only a mistake needs it
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def size_text(size: int) -> str:

@@ -20,15 +20,17 @@ def read_text(text: str) -> str:
     return text
 
 
-def read_choice(*choices: str) -> Callable[[str], str]:
-    """A reader for one of a few words."""
+class Choice:
+    """A reader for one of a few words, which completions offer too."""
 
-    def read(text: str) -> str:
-        if text.lower() not in choices:
-            raise ConfigurationError(f"{text!r} is not one of {', '.join(choices)}")
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, text: str) -> str:
+        """The word in lower case; raises ConfigurationError."""
+        if text.lower() not in self.words:
+            raise ConfigurationError(f"{text!r} is not one of {', '.join(self.words)}")
         return text.lower()
-
-    return read
 
 
 def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
@@ -48,7 +50,7 @@ def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable
 
 def read_switch(text: str) -> bool:
     """Yes or no."""
-    return read_choice(*YES, *NO)(text) in YES
+    return Choice(*YES, *NO)(text) in YES
 
 
 def read_mode(text: str) -> int:

@@ -101,7 +101,8 @@ def test_without_unix_sockets_no_engine_is_asked_and_one_sentence_says_so() -> N
 def test_an_unknown_command_is_one_sentence_that_names_the_known_ones() -> None:
     done = run({}, "sacn")
     assert (
-        done.returncode == 78 and b"'sacn' is not a command; there are serve, scan" in done.stderr
+        done.returncode == 78
+        and b"'sacn' is not a command (did you mean 'scan'?); there are serve" in done.stderr
     )
 
 

@@ -228,7 +228,7 @@ def test_keys_of_the_file_may_have_underscores_and_capitals(folder: Path) -> Non
 
 
 def test_an_unknown_option_is_one_sentence() -> None:
-    with pytest.raises(ConfigurationError, match="--nonsense.*see 'dockeraudit --help'"):
+    with pytest.raises(ConfigurationError, match="--nonsense.*see 'dockeraudit serve --help'"):
         load_settings(["--nonsense"], {})
 
 
