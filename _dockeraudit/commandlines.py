@@ -51,7 +51,7 @@ ARGUMENT = re.compile(
 USER_PAIR = re.compile(rb"[ ]?[\"']?[^\s:\"',%]{1,64}[:,%]([^\s\"'$<{]{3,128})")
 
 
-class Command(NamedTuple):
+class CommandLine(NamedTuple):
     """What has been read of a command: up to where, and its words, programs without their folder."""
 
     upto: int
@@ -66,7 +66,7 @@ class CommandLineFinder:
 
     def find(self, block: bytes, found: Found) -> None:
         """Append the passwords of the block's command lines."""
-        command, go_on = Command(0, frozenset()), 0
+        command, go_on = CommandLine(0, frozenset()), 0
         for option in OPTION_SIGN.finditer(block):
             at, end = option.span()
             if at < go_on:
@@ -80,14 +80,14 @@ class CommandLineFinder:
             found.append((self._anchored.rank, match))
             go_on = value[1]
 
-    def _read(self, block: bytes, command: Command, at: int) -> Command:
+    def _read(self, block: bytes, command: CommandLine, at: int) -> CommandLine:
         """The command up to `at`: what was read before is not read again."""
         start, words = command
         if at - start > COMMAND_SIZE or COMMAND_END.search(block, start, at):
             start = max(start, at - COMMAND_SIZE)
             ends = [end.end() for end in COMMAND_END.finditer(block, start, at)]
             start, words = (ends[-1] if ends else start), frozenset()
-        return Command(at, words.union(map(program, block[start:at].lower().split())))
+        return CommandLine(at, words.union(map(program, block[start:at].lower().split())))
 
 
 def program(word: bytes) -> bytes:

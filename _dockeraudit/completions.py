@@ -11,15 +11,15 @@ from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.helptext import Commands
 from _dockeraudit.options import OPTION
 from _dockeraudit.text import SEVERITY_RANK
-from _dockeraudit.values import Choice
+from _dockeraudit.values import OneOf
 
-FILES, RULES, COMMAND_NAMES, ANYTHING = "@files", "@rules", "@commands", "@anything"
+FILES, FILE_RULES, COMMAND_NAMES, ANYTHING = "@files", "@rules", "@commands", "@anything"
 #: what stands for a value in the help, and what may be offered for it
 KINDS = {
     "FILE": FILES,
     "PATH": FILES,
     "AUDIT_LOG": FILES,
-    "ID": RULES,
+    "ID": FILE_RULES,
     "COMMAND": COMMAND_NAMES,
     "SEVERITY": " ".join(SEVERITY_RANK),
 }
@@ -29,7 +29,7 @@ class Word(NamedTuple):
     """An option or argument of a command.
 
     `flags`: its names; an argument has none. `value`: the words to offer for its value, or one of
-    FILES, RULES, COMMAND_NAMES and ANYTHING; None: it takes no value.
+    FILES, FILE_RULES, COMMAND_NAMES and ANYTHING; None: it takes no value.
     """
 
     flags: tuple[str, ...]
@@ -51,7 +51,7 @@ def value_kind(action: argparse.Action) -> str:
     if action.choices:
         return " ".join(map(str, action.choices))
     option = OPTION.get(action.dest.replace("_", "-"))
-    if option and isinstance(option.read, Choice) and option.metavar == action.metavar:
+    if option and isinstance(option.read, OneOf) and option.metavar == action.metavar:
         return " ".join(option.read.words)
     return KINDS.get(str(action.metavar), ANYTHING)
 
@@ -200,7 +200,7 @@ fi
 """
 ZSH_ACTIONS = {
     FILES: "_files",
-    RULES: "_dockeraudit_rules",
+    FILE_RULES: "_dockeraudit_rules",
     COMMAND_NAMES: "_dockeraudit_commands",
     ANYTHING: "",
 }
@@ -272,7 +272,7 @@ def fish_word(word: Word, commands: str) -> str:
         None: [],
         FILES: ["-r -F"],
         ANYTHING: ["-x"],
-        RULES: ["-x -a '(__dockeraudit_rules)'"],
+        FILE_RULES: ["-x -a '(__dockeraudit_rules)'"],
         COMMAND_NAMES: [f"-x -a '{commands}'"],
     }.get(word.value, [f"-x -a '{word.value}'"])
     if not word.flags:

@@ -1,6 +1,6 @@
 """The command `man`: the manual page, from the parsers that make the help.
 
-On a terminal the page is shown by man(1); piped, it is the page's source (man(7)).
+On a terminal the page is roff_shown by man(1); piped, it is the page's source (man(7)).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def run_man(arguments: Sequence[str], commands: Commands) -> int:
     """Show the page on a terminal where there is man(1); else write its source."""
     man_parser().parse_args(arguments)
     page = manual_page(commands)
-    if not (sys.stdout.isatty() and shown(page)):
+    if not (sys.stdout.isatty() and roff_shown(page)):
         sys.stdout.write(page)
     return 0
 
 
-def shown(page: str) -> bool:
+def roff_shown(page: str) -> bool:
     """Whether man(1) could show the page."""
     import subprocess  # here, since other commands start faster without it
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.engine import BLOCK
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.http1 import CloseReader
 from _dockeraudit.keyfile import load_fingerprint_key
 from _dockeraudit.masking import MASK_SEVERITIES, Mask
-from _dockeraudit.options import OneLineParser, load_settings, option_parser
+from _dockeraudit.options import load_settings, option_parser
 from _dockeraudit.places import PlainSpans, WirePlaces
 from _dockeraudit.records import Fingerprinter
 from _dockeraudit.settings import Settings

@@ -16,7 +16,7 @@ from _dockeraudit.keyfile import default_key_path
 from _dockeraudit.settings import Settings
 from _dockeraudit.text import did_you_mean
 from _dockeraudit.values import (
-    Choice,
+    OneOf,
     read_address,
     read_mode,
     read_number,
@@ -73,11 +73,11 @@ class Option(NamedTuple):
         return ENVIRONMENT + self.key.upper()
 
 
-POLICIES = Choice("off", "tecnativa", "linuxserver", "rules", "auto")
+POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto")
 SECONDS = read_number(float, 0, "a number of seconds")
 CONNECTIONS = read_number(int, 2, "a number of connections from 2")
 THREADS = read_number(int, 1, "a number of threads from 1")
-SYNCS = Choice("always", "interval", "never")
+SYNCS = OneOf("always", "interval", "never")
 LISTEN_HELP = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable"
 LEVEL_HELP = "lines on standard error: debug, info, warning, error"
 FSYNC_HELP = "always, interval (each second or 64 KiB) or never"
@@ -98,7 +98,7 @@ OPTIONS = (
            per_listener=True),
     Option("admin-listen", None, read_address, "URL",
            "health, metrics and a page; never the Docker listener"),
-    Option("http2", "refuse", Choice("refuse", "relay"), "WHAT",
+    Option("http2", "refuse", OneOf("refuse", "relay"), "WHAT",
            "refuse, or relay HTTP/2 without auditing it", reloads=True),
     # the audit log
     Option("audit-log", "audit.log", read_text, "PATH",
@@ -106,9 +106,9 @@ OPTIONS = (
     Option("fsync", "interval", SYNCS, "WHEN", FSYNC_HELP),
     Option("fingerprint-key", None, read_text, "FILE",
            "key of the fingerprints, made once; default: beside the log"),
-    Option("on-audit-failure", "continue", Choice("continue", "deny"), "WHAT",
+    Option("on-audit-failure", "continue", OneOf("continue", "deny"), "WHAT",
            "continue, or deny what would go unrecorded"),
-    Option("log-level", "info", Choice(*LEVELS), "LEVEL", LEVEL_HELP, reloads=True),
+    Option("log-level", "info", OneOf(*LEVELS), "LEVEL", LEVEL_HELP, reloads=True),
     # what counts as a finding
     Option("rules", None, read_text, "FILE", "rules of your own (JSON)", reloads=True),
     Option("only-rules", None, read_text, "ID", "only these rules; repeatable", many=True,
@@ -116,14 +116,14 @@ OPTIONS = (
     Option("disable-rule", None, read_text, "ID", "not this rule; repeatable", many=True,
            reloads=True),
     Option("allow-secret", None, read_text, "FINGERPRINT", SECRET_HELP, many=True, reloads=True),
-    Option("answers", "on", Choice("on", "off"), "WHAT",
+    Option("answers", "on", OneOf("on", "off"), "WHAT",
            "look for secrets in inspect, lists, builds and the like too: on, off", reloads=True),
     Option("own-secrets", "on", read_switch, "SWITCH",
            "off: do not look for the values of a container's own secret variables", reloads=True),
     Option("workers", "2", THREADS, "N", "scanning threads"),
     # who may do what
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),
-    Option("mode", "enforce", Choice("enforce", "learn"), "WHAT",
+    Option("mode", "enforce", OneOf("enforce", "learn"), "WHAT",
            "enforce the policy, or learn what it would refuse", reloads=True),
     Option("allow-from", None, read_network, "CIDR",
            "addresses that may connect over TCP; repeatable",

@@ -187,10 +187,8 @@ class SentenceFinder:
         """A sentence that gives the value."""
         if name.kind not in (Kind.PASSWORD, Kind.SECRET):
             return -1
-        ways = STATED
-        if name.kind != Kind.PASSWORD or name.text in (b"pass", b"passes"):
-            ways = STATED[:-1]
-        for way in ways:
+        bare = name.kind != Kind.PASSWORD or name.text in (b"pass", b"passes")
+        for way in STATED[:-1] if bare else STATED:
             lead = way.match(found.lower, name.behind)
             value = STATED_VALUE.match(block, lead.end()) if lead else None
             if value is None:

@@ -20,7 +20,7 @@ def read_text(text: str) -> str:
     return text
 
 
-class Choice:
+class OneOf:
     """A reader for one of a few words, which completions offer too."""
 
     def __init__(self, *words: str) -> None:
@@ -50,7 +50,7 @@ def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable
 
 def read_switch(text: str) -> bool:
     """Yes or no."""
-    return Choice(*YES, *NO)(text) in YES
+    return OneOf(*YES, *NO)(text) in YES
 
 
 def read_mode(text: str) -> int:

@@ -53,7 +53,7 @@ def word(rng: random.Random, size: int, letters: str = LETTERS + DIGITS) -> str:
 def private_key(rng: random.Random, newline: str) -> tuple[str, list[str]]:
     """A private key's text, and the lines of its body."""
     body = [word(rng, 64) for _ in range(5)] + [word(rng, 22) + "=="]
-    head, tail = ("-----%s RSA PRIVATE " % edge + "KEY-----" for edge in ("BEGIN", "END"))
+    head, tail = (f"-----{edge} RSA PRIVATE " + "KEY-----" for edge in ("BEGIN", "END"))
     return newline.join([head, *body, tail]), body
 
 
@@ -156,9 +156,9 @@ class Stream:
         """How a mask reads it; `known`: the engine's answer says how it is framed."""
         if self.kind == "websocket":
             return WirePlaces(PlainSpans(CloseReader()), "websocket")
-        if self.chunked and known and self.kind == "multiplexed":
-            if not (self.stamps or self.details):
-                return FramedChunks(ChunkSpans())
+        plain = not (self.stamps or self.details)
+        if self.chunked and known and self.kind == "multiplexed" and plain:
+            return FramedChunks(ChunkSpans())
         body = ChunkSpans() if self.chunked else PlainSpans(CloseReader())
         return WirePlaces(body, self.kind if known else None, self.stamps, self.details)
 
@@ -224,7 +224,7 @@ def test_a_stream_whose_framing_the_engine_says_late_is_masked_the_same(seed: in
     whole = mask_all(Mask(stream.places(), SCANNER, Records(), "MEDIUM"), [stream.wire])
     mask = Mask(stream.places(known=False), SCANNER, Records(), "MEDIUM")
     half = len(stream.wire) // 2
-    assert not stream.kind == "raw" or stream.chunked or mask.feed(stream.wire[:half], 0.0) == b""
+    assert stream.kind != "raw" or stream.chunked or mask.feed(stream.wire[:half], 0.0) == b""
     if mask.held == 0:
         mask = Mask(stream.places(known=False), SCANNER, Records(), "MEDIUM")
         early = mask.feed(stream.wire[:half], 0.0)
