@@ -23,6 +23,7 @@
     urlfinder      credentials in URLs, and e-mail addresses
     wordfinder     the words that rules are anchored at, in one pass
     phrasefinder   recovery phrases behind the words that announce them
+    shortoptions   passwords behind the short options of known programs
     phrases        secrets behind words that name none: sessions, SQL, logins, options
     traces         passwords among a call's arguments, and in protocols' dialogues
     judging        values that are assigned to a name, judged

@@ -35,7 +35,7 @@ MASK_SEVERITY = "MEDIUM"  # from which on the pipe masks, unless it is told
 def command_mask(arguments: Sequence[str]) -> int:
     """`mask [--severity SEVERITY]`: standard input to standard output, secrets as asterisks.
 
-    `docker logs web 2>&1 | dockeraudit mask`. Each byte of a secret becomes an asterisk, and no
+    For example: docker logs web 2>&1 | dockeraudit mask. Each byte of a secret becomes an asterisk, and no
     other byte changes. A line leaves when it is complete, or 15 ms after its last byte.
     """
     settings = load_settings(arguments, os.environ, mask_parser())

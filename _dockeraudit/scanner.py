@@ -22,7 +22,7 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
-from _dockeraudit.commandlines import CommandLineFinder
+from _dockeraudit.shortoptions import CommandLineFinder
 from _dockeraudit.phrasefinder import PHRASE_LITERALS, PHRASE_WORDS, at_announcement
 from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule

@@ -41,6 +41,7 @@ SANS_IO = (
     "assignments",
     "sentences",
     "secretwords",
+    "shortoptions",
     "scanner",
     "textscanner",
     "places",

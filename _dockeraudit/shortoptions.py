@@ -1,4 +1,4 @@
-"""Finds passwords behind the short options of known programs: mysql -pX, sshpass -p X, redis-cli -a X."""
+"""Passwords behind the short options of known programs: mysql -pX, redis-cli -a X, and others."""
 
 from __future__ import annotations
 
