@@ -318,8 +318,8 @@ FOREIGN_NAMES = tuple(
 #: the name's rest, then a colon of any width, `is` in Chinese or Japanese, or nothing
 FOREIGN = phrase(
     "keyed-password",
-    rb"""(?:[^\x00-\x7f]{2,4}){1,4}[^\n:=\xef]{0,40}?[ ]?
-    (?:[:=]|\xef\xbc\x9a|\xe6\x98\xaf|\xe4\xb8\xba|\xe3\x81\xaf|-)[ ]{0,3}[\"'`]?([!-~]{6,128})""",
+    rb"""(?:\xe6\x98\xaf|\xe4\xb8\xba|\xe3\x81\xaf|[ ]-[ ]|[^\n:=\xef]{0,40}(?:[:=]|\xef\xbc\x9a))
+    [ ]{0,3}[\"'`]?([!-~]{6,128})""",
     is_login_password,
 )
 #: by word, what must follow it in the translated copy; single letters are written as shown there
@@ -359,15 +359,18 @@ class PhraseFinder:
         """By foreign name of a password, its visitor, where the rule is there."""
         if FOREIGN.rule_id not in self._rules:
             return {}
-        return {name: self._at(len(name), [FOREIGN]) for name in FOREIGN_NAMES}
+        return {name: self._at(len(name), [FOREIGN], behind=len(name)) for name in FOREIGN_NAMES}
 
-    def _at(self, size: int, phrases: Sequence[Phrase]) -> Visitor:
-        """A visitor that reports the first of the phrases whose secret is one."""
+    def _at(self, size: int, phrases: Sequence[Phrase], *, behind: int = 0) -> Visitor:
+        """A visitor that reports the first of the phrases whose secret is one.
+
+        The word has `size` bytes; the regexes begin `behind` bytes from its start.
+        """
 
         def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
             before = None
             for each in phrases:
-                match = each.pattern.match(block, at)
+                match = each.pattern.match(block, at + behind)
                 if match is None:
                     continue
                 if before is None:

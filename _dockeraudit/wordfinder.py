@@ -135,7 +135,9 @@ def unless_seen(visit: Visitor) -> Visitor:
     seen: dict[bytes, int] = {}
 
     def visit_new(block: bytes, at: int, lines: bool, found: Found) -> int:
-        around = block[max(0, at - SEEN_BEFORE) : at + SEEN_BEHIND]
+        if at < SEEN_BEFORE:
+            return visit(block, at, lines, found)
+        around = block[at - SEEN_BEFORE : at + SEEN_BEHIND]
         step = seen.get(around)
         if step is not None:
             return at + step
