@@ -211,8 +211,8 @@ class OpenFinding(NamedTuple):
 class AnswerAudit:
     """What the scans of all answers share.
 
-    `masked` makes a name fit for a record. `secrets` are the containers' own, as far as an answer or
-    a look-up for a stream has told them: the engine is asked for nothing more.
+    `masked` makes a name fit for a record. `secrets` are the containers' own, as far as an answer
+    or a look-up for a stream has told them: the engine is asked for nothing more.
     """
 
     def __init__(
