@@ -15,7 +15,7 @@ import hashlib
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple
 
@@ -24,15 +24,19 @@ from _dockeraudit.answertext import (
     AnswerDecoder,
     answer_decoder,
     body_decoder,
+    environment_in,
     query_text,
+    shows_environment,
     subject_of,
 )
 from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.ownsecrets import AnyScanner, OwnSecrets, with_own_secrets
 from _dockeraudit.records import redact_bytes
 from _dockeraudit.routes import Route
 from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import OWN_SHARE, TOTAL_SHARE, ScanBudget, StreamScanner
+from _dockeraudit.secretsmemory import SecretsMemory
 from _dockeraudit.streams import UNDECODED, Decoded, Piece, stream_type_of
 from _dockeraudit.text import SHORT_ID
 from _dockeraudit.textscanner import TextScanner
@@ -207,8 +211,8 @@ class OpenFinding(NamedTuple):
 class AnswerAudit:
     """What the scans of all answers share.
 
-    `masked` makes a name fit for a record. `scanner_of` is the door for secrets that only one
-    container has: it may return a scanner that knows more than the rules, by the place.
+    `masked` makes a name fit for a record. `secrets` are the containers' own, as far as an answer
+    or a look-up for a stream has told them: the engine is asked for nothing more.
     """
 
     def __init__(
@@ -217,11 +221,12 @@ class AnswerAudit:
         budget: ScanBudget,
         executor: ThreadPoolExecutor,
         masked: Callable[[str], str],
+        secrets: SecretsMemory,
     ) -> None:
         self.log, self.budget, self.executor, self.masked = log, budget, executor, masked
+        self.secrets = secrets
         self.seen = SeenAnswers()
         self.names = KnownNames()
-        self.scanner_of: Callable[[Scanner, Place], Scanner] = lambda scanner, place: scanner
         self._scanner: Scanner | None = None
 
     def open(self, route: Route, client: Mapping[str, Any], scanner: Scanner) -> AnswerScan:
@@ -260,6 +265,21 @@ class AnswerAudit:
             return None, None
         full_id, name = subject_of(route.kind, answer)
         return full_id, name or (route.name if full_id else None) or None
+
+    def known_secrets(self, place: Place) -> OwnSecrets | None:
+        """The own secrets of the container that an answer is about, if they are in memory."""
+        if place.kind is not None or place.subject_id is None:
+            return None
+        return self.secrets.get(place.subject_id)
+
+    def shown_secrets(self, route: Route, place: Place, payload: bytes) -> OwnSecrets | None:
+        """The same, and the secrets in the variables that a payload itself shows or sets."""
+        whole = place.subject_id if route.answer == "inspect" and place.kind is None else None
+        shown = self.secrets.learn(whole, environment_in(route, payload))
+        known = None if whole else self.known_secrets(place)
+        if not (shown and known):
+            return shown or known
+        return OwnSecrets((*shown.needles, *known.needles))
 
     def recorded(self, place: Place) -> Place:
         """A place as records name it: what the client asked for could hold a secret itself."""
@@ -378,16 +398,17 @@ class AnswerScan:
         findings = AnswerFindings(
             audit.log, place, lambda sighting: audit.log.answers.sighted(place, [sighting])
         )
-        scanner = audit.scanner_of(self._scanner, place)
-        return StreamScanner(
+        scan = StreamScanner(
             audit.executor,
             audit.budget,
-            scanner,
+            self._scanner,
             findings,
             abandoned=lambda: True,
             on_error=lambda: None,
             share=TOTAL_SHARE,
         )
+        scan.inspected(None, audit.known_secrets(place))
+        return scan
 
     # -- once for each exchange, in a worker or in the relaying thread
 
@@ -402,14 +423,18 @@ class AnswerScan:
 
     def _look(self, place: Place, part: AnswerPart, payload: bytes) -> None:
         """Record what a whole answer or body holds; scan it unless it has been seen before."""
-        audit = self._audit
-        scanner = audit.scanner_of(self._scanner, place)
-        digest = digest_of(scanner, place, part.decoder.stream_type, payload)
+        audit, stream_type = self._audit, part.decoder.stream_type
+        shows = shows_environment(self._route, stream_type)
+        own = None if shows else audit.known_secrets(place)  # else the payload decides
+        digest = digest_of((id(self._scanner), own and own.needles), place, stream_type, payload)
         found = audit.seen.get(digest)
         if found is None:
             sightings: list[Sighting] = []
             findings = AnswerFindings(audit.log, place, sightings.append)
             try:
+                if shows:
+                    own = audit.shown_secrets(self._route, place, payload)
+                scanner = with_own_secrets(self._scanner, own)
                 scan_text(scanner, findings, part.decoder, payload)
             except Exception as error:  # by its kind alone: its text may hold what it choked on
                 findings.error(type(error).__name__)
@@ -421,17 +446,17 @@ class AnswerScan:
             audit.log.answers.sighted(audit.recorded(place), found)
 
 
-def digest_of(scanner: Scanner, place: Place, stream_type: str, payload: bytes) -> bytes:
-    """What a payload is met again by: its bytes, and all that decides how they are read."""
+def digest_of(rules: Hashable, place: Place, stream_type: str, payload: bytes) -> bytes:
+    """What a payload is met again by: its bytes, and all that decides what is found in them."""
     digest = hashlib.blake2b(digest_size=16)
-    said = (id(scanner), place.endpoint, place.kind, place.subject_id, stream_type)
+    said = (hash(rules), place.endpoint, place.kind, place.subject_id, stream_type)
     digest.update(repr(said).encode("utf-8", "surrogatepass") + b"\0")
     digest.update(payload)
     return digest.digest()
 
 
 def scan_text(
-    scanner: Scanner, findings: AnswerFindings, decoder: AnswerDecoder, payload: bytes
+    scanner: AnyScanner, findings: AnswerFindings, decoder: AnswerDecoder, payload: bytes
 ) -> None:
     """Report what a whole payload holds."""
     texts: dict[str, TextScanner] = {}

@@ -2,6 +2,7 @@
 
     payload ─▶ JsonText / DataText / BuildText ─▶ [(name of a text, bytes), …]
     payload ─▶ subject_of ─▶ what the answer is about: its id and name
+    payload ─▶ environment_in ─▶ the variables that it shows or sets
 
 A secret is looked for as it is, and not as JSON writes it: `&` and not `\\u0026`, lines and not
 `\\n`. So it has the same fingerprint in an answer as in a log.
@@ -13,6 +14,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Sequence
 from typing import Union
 
 from _dockeraudit.routes import Route
@@ -51,6 +53,20 @@ SUBJECTS: dict[str, tuple[re.Pattern[bytes], re.Pattern[bytes] | None]] = {
     "config": (SWARM_ID, NAME),
     "secret": (SWARM_ID, NAME),
 }
+
+# Where variables stand, by word and kind. Podman's own API takes an object `env`.
+SERVICE_ENV = ("TaskTemplate", "ContainerSpec", "Env")
+ENVIRONMENTS: dict[tuple[str, str | None], Sequence[str]] = {
+    ("inspect", "container"): ("Config", "Env"),
+    ("inspect", "image"): ("Config", "Env"),
+    ("inspect", "service"): ("Spec", *SERVICE_ENV),
+    ("inspect", "task"): ("Spec", "ContainerSpec", "Env"),
+    ("create", "container"): ("Env",),
+    ("create", "image"): ("Env",),
+    ("create", "service"): SERVICE_ENV,
+    ("update", "service"): SERVICE_ENV,
+}
+LONGEST_SHOWN = 1 << 20  # bytes of a payload that is read for its variables
 
 
 class JsonText:
@@ -198,3 +214,24 @@ def subject_of(kind: str | None, answer: bytes) -> tuple[str | None, str | None]
     found = [pattern.search(answer) if pattern else None for pattern in patterns]
     full_id, name = (match[1].decode("utf-8", "replace") if match else None for match in found)
     return full_id, name
+
+
+def shows_environment(route: Route, stream_type: str) -> bool:
+    """Whether variables stand in the answer to a request, or in its body."""
+    wanted = ANSWER if route.answer == "inspect" else BODY
+    return stream_type == wanted and (route.answer, route.kind) in ENVIRONMENTS
+
+
+def environment_in(route: Route, payload: bytes) -> list[str]:
+    """The variables in such an answer or body, as NAME=VALUE."""
+    if len(payload) > LONGEST_SHOWN or b"env" not in payload.lower():
+        return []
+    try:
+        said = json.loads(payload)
+    except (ValueError, RecursionError):
+        return []
+    if isinstance(said, dict) and isinstance(said.get("env"), dict):
+        return [f"{name}={value}" for name, value in said["env"].items()]
+    for key in ENVIRONMENTS[route.answer, route.kind]:
+        said = said.get(key) if isinstance(said, dict) else None
+    return [entry for entry in said if isinstance(entry, str)] if isinstance(said, list) else []

@@ -47,8 +47,9 @@ class Proxy:
         self.diagnostics = diagnostics
         self.budget = ScanBudget()
         self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
-        self.answers = AnswerAudit(log, self.budget, self.scanning, self.masked)
-        self.lookups = Lookups(settings.upstream, SecretsMemory(self._rules_of_secrets))
+        secrets = SecretsMemory(self._rules_of_secrets)
+        self.answers = AnswerAudit(log, self.budget, self.scanning, self.masked, secrets)
+        self.lookups = Lookups(settings.upstream, secrets)
         self.engine_kind = EngineKind(settings.upstream)
         self.connections = Connections(settings.max_connections)
         self.doorman = Doorman()

@@ -168,7 +168,8 @@ def script(engine: ScriptedEngine, name: str) -> None:
 def show(seen: list[str], log: Path) -> None:
     """Print the client's lines on the left and the findings in them on the right."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    findings = [record for record in records if record["event"] == "finding"]
+    found = [record for record in records if record["event"] == "finding"]
+    findings = [record for record in found if record["stream"] is not None]
     width = max(100, min(160, shutil.get_terminal_size((100, 24)).columns))
     left = width * 11 // 20
     print(f"\n{'what the client sees':{left}}what the audit log says")
@@ -185,6 +186,9 @@ def show(seen: list[str], log: Path) -> None:
             print(f"{part:{left}}{note}".rstrip())
     print(f"\n{len(findings)} findings; the first one's line in the audit log:")
     print(json.dumps(findings[0]))
+    elsewhere = sorted({record["endpoint"] for record in found if record["stream"] is None})
+    if elsewhere:
+        print(f"\n{len(found) - len(findings)} more in other requests: {', '.join(elsewhere)}")
 
 
 def main() -> int:

@@ -121,6 +121,17 @@ def test_a_secret_in_a_containers_environment(place):
     assert record["client"]["command"] == "docker" and record["severity"] == "HIGH"
 
 
+def test_a_containers_own_secret_of_no_known_shape(place):
+    secret = "correct horse " + place.secret()[4:].lower()
+    container = place.run("-e", f"DB_PASSWORD={secret}", "busybox", "sleep", "1000")
+    assert place.seen(secret, "create", "body")["env"] == "DB_PASSWORD"
+    place.docker("inspect", container)
+    record = place.seen(secret, "inspect")
+    assert (record["env"], record["container_id"]) == ("DB_PASSWORD", container)
+    place.docker("exec", container, "echo", f"it is {secret}!")
+    assert place.seen(secret, "create", "body")["rule"]
+
+
 def test_a_secret_in_the_output_of_a_health_check(place):
     secret = place.secret()
     quoted = f"{secret[:9]}''{secret[9:]}"  # whole in the output alone

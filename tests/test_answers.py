@@ -25,6 +25,7 @@ from _dockeraudit.answertext import (
     BuildText,
     DataText,
     JsonText,
+    environment_in,
     query_text,
     subject_of,
 )
@@ -33,6 +34,7 @@ from _dockeraudit.routes import classify
 from _dockeraudit.rules import Match
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import ScanBudget
+from _dockeraudit.secretsmemory import SecretsMemory
 from conftest import splits, wait_for
 from patterns import RULES
 
@@ -237,7 +239,9 @@ class Audited:
         self.budget = ScanBudget()
         self.scanner = CountingScanner()
         self.executor = ThreadPoolExecutor(2)
-        self.audit = AnswerAudit(self.log, self.budget, self.executor, lambda name: name)
+        self.own = True
+        secrets = SecretsMemory(lambda: self.scanner if self.own else None)
+        self.audit = AnswerAudit(self.log, self.budget, self.executor, lambda name: name, secrets)
         self.audit.names._clock = self.monotonic
 
     def ask(self, target, answer=b"", *, method="GET", body=b"", client=CLIENT, blocks=1):
@@ -296,7 +300,7 @@ def test_a_finding_says_where_it_was_seen_and_names_no_stream(audited):
         assert record["client"] == CLIENT and "kind" not in record
     assert list(password)[5:] == [
         "container_id", "container_name", "stream_type", "pattern", "redacted_match", "severity",
-        "rule", "fingerprint", "count", "endpoint", "client", "stream", "line",
+        "rule", "fingerprint", "count", "endpoint", "client", "stream", "line", "env",
     ]  # fmt: skip
 
 
@@ -311,6 +315,7 @@ def test_an_answer_that_is_polled_costs_one_record_and_a_count_a_minute(audited)
 
 
 def test_the_same_answer_is_scanned_once(audited):
+    audited.own = False
     for _ in range(5):
         audited.ask("/containers/web/json", INSPECT)
     assert audited.scanner.blocks == 1
@@ -550,22 +555,105 @@ def test_what_finds_no_room_in_a_budget_is_counted_as_suppressed(audited, monkey
     assert suppressed[0]["container_id"] == FULL_ID
 
 
-def test_a_door_stands_open_for_a_containers_own_secrets(audited):
-    class Own(CountingScanner):
-        """Knows one secret more."""
+OPAQUE = "correct horse" + " battery"  # of no shape that a rule knows
+OWN = {"Id": FULL_ID, "Name": "/web", "Config": {"Env": [f"DB_PASSWORD={OPAQUE}", "PATH=/bin"]}}
 
-        def scan_lines(self, block):
-            at = block.find(b"opaque-value")
-            return [] if at < 0 else [own_match(at, at + 12)]
 
-    own = Own()
-    audited.audit.scanner_of = lambda scanner, place: (
-        own if place.subject_id == FULL_ID else scanner
-    )
-    audited.ask("/containers/web/json", {**INSPECT, "Config": {"Env": ["X=opaque-value"]}})
-    audited.ask("/containers/json", [{"Command": "opaque-value"}])
+def test_an_inspect_shows_the_containers_own_secrets_in_any_form(audited):
+    encoded = base64.b64encode(f"user:{OPAQUE}!".encode()).decode()
+    health = {"Health": {"Log": [{"Output": f"sent {encoded}\n"}]}}
+    audited.ask("/containers/web/json", {**OWN, "State": health})
     found = of(audited.finish())
-    assert [record["fingerprint"] for record in found] == [FINGERPRINT(b"opaque-value")]
+    own = next(record for record in found if record["rule"] == "container-env")
+    assert (own["severity"], own["redacted_match"]) == ("HIGH", "***")
+    assert sum(record["count"] for record in found) == 2
+    for record in found:
+        assert record["env"] == "DB_PASSWORD"
+        assert record["fingerprint"] == FINGERPRINT(OPAQUE.encode())
+    assert OPAQUE not in audited.path.read_text()
+
+
+def test_what_an_inspect_has_told_is_found_in_the_containers_other_answers(audited):
+    top = {"Processes": [[f"mysql {OPAQUE}"]]}
+    audited.ask("/containers/web/top", top)
+    audited.ask("/containers/web/json", OWN)
+    audited.ask("/containers/web/top", top)
+    audited.ask("/containers/web/exec", {"Id": "ee" * 32}, method="POST", body={"Cmd": [OPAQUE]})
+    audited.ask("/containers/json", [{"Command": OPAQUE}])
+    audited.ask("/containers/" + "cd" * 32 + "/top", top)
+    found = of(audited.finish())
+    assert [record["endpoint"] for record in found] == ["inspect", "top", "create"]
+    assert {record["container_id"] for record in found} == {FULL_ID}
+
+
+def test_an_inspect_is_scanned_once_though_it_tells_secrets(audited):
+    for _ in range(3):
+        audited.ask("/containers/web/json", OWN)
+    assert [record["count"] for record in of(audited.finish())] == [1, 2]
+    assert len(audited.audit.seen._found) == 1
+
+
+SETTING = [
+    ("/containers/create", {"Env": [f"DB_PASSWORD={OPAQUE}"]}),
+    ("/libpod/containers/create", {"env": {"DB_PASSWORD": OPAQUE}}),
+    ("/containers/web/exec", {"Env": [f"DB_PASSWORD={OPAQUE}"], "Cmd": ["true"]}),
+    (
+        "/services/create",
+        {"TaskTemplate": {"ContainerSpec": {"Env": [f"DB_PASSWORD={OPAQUE}"]}}},
+    ),
+    ("/commit?container=web", {"Env": [f"DB_PASSWORD={OPAQUE}"]}),
+]
+
+
+@pytest.mark.parametrize("target, body", SETTING)
+def test_a_secret_of_no_known_shape_is_found_where_it_is_set(audited, target, body):
+    audited.ask(target, {"Id": "ee" * 32}, method="POST", body=body)
+    record = of(audited.finish())[0]
+    assert (record["env"], record["stream_type"]) == ("DB_PASSWORD", "body")
+    assert record["fingerprint"] == FINGERPRINT(OPAQUE.encode())
+
+
+def test_an_exec_is_searched_for_its_own_secrets_and_its_containers(audited):
+    audited.ask("/containers/web/json", OWN)
+    body = {"Env": ["API_PASSWORD=" + OPAQUE[::-1]], "Cmd": [OPAQUE]}
+    audited.ask("/containers/web/exec", {}, method="POST", body=body)
+    found = [record["env"] for record in of(audited.finish()) if record["endpoint"] == "create"]
+    assert sorted(found) == ["API_PASSWORD", "DB_PASSWORD"]
+
+
+@pytest.mark.parametrize("kind", ["image", "service", "task"])
+def test_what_runs_in_containers_shows_its_secrets_too(audited, kind):
+    spec = {"ContainerSpec": {"Env": [f"DB_PASSWORD={OPAQUE}"]}}
+    answer = {
+        "image": {"Id": FULL_ID, "Config": spec["ContainerSpec"]},
+        "service": {"ID": "s1", "Spec": {"Name": "web", "TaskTemplate": spec}},
+        "task": {"ID": "t1", "Spec": spec},
+    }[kind]
+    target = {"image": "/images/x/json", "service": "/services/s1", "task": "/tasks/t1"}[kind]
+    audited.ask(target, answer)
+    record = of(audited.finish())[0]
+    assert (record["kind"], record["env"]) == (kind, "DB_PASSWORD")
+
+
+def test_own_secrets_can_be_left_alone(audited):
+    audited.own = False
+    audited.ask("/containers/web/json", OWN)
+    audited.ask("/containers/create", {}, method="POST", body={"Env": [f"A_PASSWORD={OPAQUE}"]})
+    assert not [record for record in of(audited.finish()) if "env" in record]
+
+
+def test_an_environment_that_is_none_is_read_as_it_is():
+    route = classify(b"GET", b"/containers/web/json")
+    for payload in (
+        b"",
+        b"[1]",
+        b'{"Config":[]}',
+        b'{"Config":{"Env":"x"}}',
+        b"env{",
+        b"[" * 99999,
+    ):
+        assert environment_in(route, payload + b" env") == []
+    assert environment_in(route, b'{"Config":{"Env":["A=1",2]}}') == ["A=1"]
 
 
 def own_match(start, end):
