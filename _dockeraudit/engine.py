@@ -349,7 +349,7 @@ class Lookups:
     """
 
     def __init__(self, socket_path: str, secrets: SecretsMemory | None = None) -> None:
-        self.secrets = secrets or SecretsMemory(lambda: None)
+        self.secrets = SecretsMemory(lambda: None) if secrets is None else secrets
         self._socket_path = socket_path
         self._changed = threading.Condition()
         self._lookups: dict[tuple[str, str], Lookup] = {}  # all that wait or are under way
