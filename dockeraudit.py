@@ -311,7 +311,14 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self.proxy.record_request(head.method, route, error.status, self.peer.identity, 0.0)
             raise
         exchange = Exchange(
-            self.proxy, self.peer, head, route, engine, reused=reused, unread=self.buffer
+            self.proxy,
+            self.peer,
+            head,
+            route,
+            engine,
+            reused=reused,
+            unread=self.buffer,
+            mask=self.listener.mask,
         )
         relay = exchange.relay
         relay.client.ended = self.client_eof
@@ -329,7 +336,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.proxy.settings.http2 != "relay":
             self.proxy.record_denial("denied", b"PRI", "*", self.peer.identity, "http2")
             raise Denied(400, "http2", "HTTP/2 is not spoken here; use HTTP/1.1")
-        if self.listener.policy or self.listener.clients:
+        if self.listener.policy or self.listener.clients or self.listener.mask:
             text = "HTTP/2 cannot be held to this listener's rules, so it is refused"
             self._deny(head, route, "http2", text)
         engine, _ = self._engine()
@@ -361,6 +368,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
             reason = browser_refusal(head, route, plain, settings.allow_host)
             if reason:
                 yield "browser", f"a request from a web page is refused: {reason}; {BROWSER_HINT}"
+        word = route.unmaskable if self.listener.mask else ""
+        if word and word not in self.listener.mask_pass and head.method in (b"GET", b"POST"):
+            yield "mask", unmaskable_refusal(word)
         decisions = []
         if self.listener.clients:
             client = with_groups(identity, self.peer.sock)
@@ -385,7 +395,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
         """Record a refusal; raises Denied unless the policy is only being learned."""
-        learning = self.proxy.settings.mode == "learn" and rule != "browser"
+        learning = self.proxy.settings.mode == "learn" and rule not in ("browser", "mask")
         event = "would_deny" if learning else "denied"
         self.proxy.record_denial(event, head.method, route.path, self.peer.identity, rule)
         if not learning:
@@ -461,6 +471,14 @@ class ProxyHandler(BaseHTTPRequestHandler):
                     return
             except OSError:
                 return
+
+
+def unmaskable_refusal(word: str) -> str:
+    """Why a masking listener refuses a route, and how it is let pass."""
+    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
+    return (
+        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
+    )
 
 
 class RelayServer(ThreadingHTTPServer):
@@ -656,7 +674,7 @@ def command_serve(arguments: Sequence[str]) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL)
     # Before any thread starts: all inherit the mask, and the main thread waits for the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    log = open_log(settings, scanner, [listener.address.url for listener in listeners], diagnostics)
+    log = open_log(settings, scanner, listeners, diagnostics)
     reason = "a defect"
     try:
         proxy = Proxy(settings, log, scanner, diagnostics)

@@ -21,9 +21,10 @@ from _dockeraudit.answers import AnswerScan
 from _dockeraudit.connections import Connection
 from _dockeraudit.engine import ContainerFacts
 from _dockeraudit.errors import HTTPError
-from _dockeraudit.http1 import BodyReader, Framing, RequestHead, ResponseHead, body_reader
+from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
+from _dockeraudit.maskedstream import UNSAID_POLL, MaskAsked, MaskedStream, wire_places
 from _dockeraudit.proxy import Proxy
-from _dockeraudit.relay import Relay, RelayState
+from _dockeraudit.relay import Reader, Relay, RelayState
 from _dockeraudit.routes import Route, offered_protocols
 from _dockeraudit.scanning import StreamScanner
 from _dockeraudit.sockets import (
@@ -61,7 +62,8 @@ class Exchange:
     """
 
     audit: StreamRecords | None = None  # of a stream that is recorded
-    scanner: StreamScanner | None = None  # of a stream that is scanned too
+    scanner: StreamScanner | MaskedStream | None = None  # of a stream that is scanned too
+    masked: MaskedStream | None = None  # the same, where the client gets no secrets
     answers: AnswerScan | None = None  # of an answer or a body that is scanned
     output: Decoder = UNDECODED
     input: Decoder = UNDECODED
@@ -80,8 +82,10 @@ class Exchange:
         *,
         reused: bool = False,
         unread: bytes = b"",
+        mask: str | None = None,
     ) -> None:
         self.proxy, self.connection = proxy, connection
+        self._mask = mask  # the severity from which on the listener masks
         self.head, self.route = head, route
         self.begun = time.monotonic()
         self._client, self._engine = connection.sock, engine
@@ -139,7 +143,7 @@ class Exchange:
     def begin_opaque(self) -> None:
         """Make it a tunnel from the first byte on: HTTP/2, where that was asked for."""
         self.relay.begin_opaque(self.head.end_to_end)
-        self._open_audit()
+        self._open_audit(Framing("close"))
 
     # -- one turn of the loop
 
@@ -166,6 +170,7 @@ class Exchange:
     def _wait(self) -> Events:
         """Poll both sockets for what can be done now."""
         relay = self.relay
+        limit = self._mask_turn() if self.masked else None
         if self._poll is None:
             self._poll = PollPair(self._client, self._engine)
         client = select.POLLIN if relay.wants_client else 0
@@ -178,7 +183,7 @@ class Exchange:
             engine |= select.POLLOUT
         leaving = self._leaving and bool(relay.engine.pending)
         restless = self.scanner is not None and self.scanner.restless
-        limit = LEAVING if leaving else SILENCE if restless else None
+        limit = LEAVING if leaving else SILENCE if restless else limit
         events = self._poll.wait(None if leaving else client, engine or None, limit)
         if not events:
             self._nothing_came(leaving)
@@ -187,8 +192,20 @@ class Exchange:
     def _nothing_came(self, leaving: bool) -> None:
         if leaving:  # the engine does not read what a closed client has sent
             self._client_gone()
-        elif self.scanner:
+        elif isinstance(self.scanner, StreamScanner):
             self.scanner.silence()
+
+    def _mask_turn(self) -> float | None:
+        """Deliver what the mask lets go by now; seconds until it may let go more."""
+        assert self.masked is not None
+        limit = self.masked.limit()
+        if limit is None or limit > 0 and limit != UNSAID_POLL:
+            return limit
+        data = self.masked.turn()
+        if data:
+            self.relay.client.add(data)
+        self._send_client()
+        return self.masked.limit()
 
     # -- client to engine
 
@@ -296,20 +313,23 @@ class Exchange:
 
     # -- beside the relay
 
-    def _opened(self, relay: Relay, framing: Framing) -> BodyReader:
+    def _opened(self, relay: Relay, framing: Framing) -> Reader:
         """The final response's head has come: open the audit, and choose the body's reader."""
         self.proxy.engine_answered()
         if self.proxy.stopping:
             relay.keep_client = False
         if relay.stream:
-            self._open_audit()
+            self._open_audit(framing)
         if relay.state is RelayState.TUNNEL:
             self._record_request()
+        if self.masked:
+            relay.mask = self.masked
+            return self.masked
         if framing.kind == "chunked" and self.scanner and isinstance(self.output, StreamDemuxer):
             return FrameReader(self.output)
         return body_reader(framing, collect=bool(self.scanner or self.answers))
 
-    def _open_audit(self) -> None:
+    def _open_audit(self, framing: Framing) -> None:
         """A stream begins: write its `stream_open`; where it can be read, have it scanned."""
         route, proxy = self.route, self.proxy
         endpoint = route.endpoint if route.audited else "tunnel"
@@ -322,26 +342,47 @@ class Exchange:
             follow,
             route.audited,
             kind,
+            self._mask if route.audited else None,
         )
         if not route.audited or self.relay.response is None:
             self.audit.named(None, None)
             return
+        self.output = output_decoder(route, self.relay.response)
+        self.input = input_decoder(route)
+        self.scanner = self._masked_stream(framing) if self._mask else self._stream_scanner()
+        self._look_up()
         deny = proxy.settings.on_audit_failure == "deny"
-        self.scanner = StreamScanner(
+        if deny and proxy.log.failed():  # it failed between the request and here
+            self.cut("audit_failure")
+
+    def _stream_scanner(self) -> StreamScanner:
+        """What scans a stream beside the relay."""
+        proxy = self.proxy
+        assert self.audit is not None
+        return StreamScanner(
             proxy.scanning,
             proxy.budget,
             proxy.scanner,
             self.audit,
             self._abandoned,
             self._scan_failed,
-            patient=deny,
+            patient=proxy.settings.on_audit_failure == "deny",
             awaits_own=proxy.settings.own_secrets,
         )
-        self.output = output_decoder(route, self.relay.response)
-        self.input = input_decoder(route)
-        self._look_up()
-        if deny and proxy.log.failed():  # it failed between the request and here
-            self.cut("audit_failure")
+
+    def _masked_stream(self, framing: Framing) -> MaskedStream:
+        """What masks a stream on its way to the client."""
+        settings = self.proxy.settings
+        assert self.audit is not None and self._mask is not None
+        asked = MaskAsked(
+            self._mask,
+            exempts=bool(settings.allow_secret),
+            waits=settings.own_secrets or any(":" in text for text in settings.allow_secret),
+            typed=self.route.endpoint != "logs",
+        )
+        wire = wire_places(self.output, framing, asked.waits)
+        self.masked = MaskedStream(wire, self.proxy.scanner, self.audit, asked, self._mask_failed)
+        return self.masked
 
     def _look_up(self) -> None:
         """Ask for the container's name, TTY and own secrets; what cannot change may be known."""
@@ -386,6 +427,12 @@ class Exchange:
     def _scan_failed(self) -> None:
         if self.proxy.settings.on_audit_failure == "deny":
             self.cut("audit_failure")
+
+    def _mask_failed(self) -> None:
+        """What cannot be masked does not reach the client."""
+        text = "a stream could not be masked, and was cut; its scan_error says why"
+        self.proxy.diagnostics.seldom("error", "mask", text)
+        self.cut("mask_failure")
 
     def _record(self) -> None:
         """The exchange is over: close its stream; write its `request` record unless it has one."""

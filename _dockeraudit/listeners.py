@@ -41,7 +41,10 @@ def load_listeners(
     Raises ConfigurationError. `say` gets each warning once, however many listeners it is about.
     """
     shared = Wanted(
-        {option.name: getattr(settings, option.key) for option in LISTENER_OPTIONS},
+        {
+            **{option.name: getattr(settings, option.key) for option in LISTENER_OPTIONS},
+            "http2": settings.http2,
+        },
         shared_rules(settings, environ),
         environ,
         settings.mode,
@@ -162,7 +165,13 @@ def make_listener(
     if tls is None and clients is None and not address.loopback:
         warnings[OPEN_WARNING.format(address.url)] = None
     mode, group = values["socket-mode"], values["socket-group"]
-    return Listener(name, address, policy, clients, tls, mode, group)
+    mask = values["mask"]
+    if mask and values["http2"] == "relay":
+        raise ConfigurationError(
+            f"{name}: mask and http2 relay cannot be had together: nothing in HTTP/2 can be masked"
+        )
+    passed = frozenset(values["mask-pass"])
+    return Listener(name, address, policy, clients, tls, mode, group, mask, passed)
 
 
 OPEN_WARNING = "{} is open to the network: whoever reaches an open Docker port is root on this host"

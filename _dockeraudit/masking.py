@@ -356,7 +356,7 @@ class Mask:
         self._scanner = scanner
         self._records = MaskRecords(records)
         self._wanted = frozenset(MASK_SEVERITIES[MASK_SEVERITIES.index(severity) :])
-        self._hold = hold
+        self.hold = hold
         self._exempt = exempt
         self._held: bytes | bytearray = b""  # bytes that wait
         self._base = 0  # where on the wire they begin
@@ -412,7 +412,7 @@ class Mask:
         due = [text.arrived for text in self.texts.values() if text.open_from >= 0]
         if self.wire.framing is not None and self.wire.undecided >= 0:
             due.append(self._arrived)
-        return min(due) + self._hold if due else None
+        return min(due) + self.hold if due else None
 
     def end(self) -> bytes:
         """The stream has ended: what waited, for the client."""
@@ -428,10 +428,10 @@ class Mask:
         """Let go what has waited long enough."""
         if self.wire.framing is None:
             return b""
-        if self.wire.undecided >= 0 and self._arrived + self._hold <= now:
+        if self.wire.undecided >= 0 and self._arrived + self.hold <= now:
             self._take(self.wire.lapse(), self._arrived)
         for text in self.texts.values():
-            if text.arrived + self._hold <= now and text.open_from >= 0:
+            if text.arrived + self.hold <= now and text.open_from >= 0:
                 text.lapse()
         return self._release()
 

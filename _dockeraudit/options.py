@@ -13,6 +13,7 @@ from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.diagnostics import LEVELS
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.keyfile import default_key_path
+from _dockeraudit.routes import UNMASKABLE
 from _dockeraudit.settings import Settings
 from _dockeraudit.text import did_you_mean
 from _dockeraudit.values import (
@@ -20,6 +21,7 @@ from _dockeraudit.values import (
     read_address,
     read_mode,
     read_number,
+    read_severity,
     read_switch,
     read_text,
     read_upstream,
@@ -121,6 +123,13 @@ OPTIONS = (
     Option("own-secrets", "on", read_switch, "SWITCH",
            "off: do not look for the values of a container's own secret variables", reloads=True),
     Option("workers", "2", THREADS, "N", "scanning threads"),
+    # what clients get
+    Option("mask", None, read_severity, "SEVERITY",
+           "HIGH, MEDIUM or LOW: clients get asterisks for such secrets and graver ones; or off",
+           per_listener=True, reloads=True),
+    Option("mask-pass", None, read_choice(*UNMASKABLE), "ROUTE",
+           "let pass what cannot be masked: export, archive, get, tunnel; repeatable", many=True,
+           per_listener=True, reloads=True),
     # who may do what
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),
     Option("mode", "enforce", OneOf("enforce", "learn"), "WHAT",

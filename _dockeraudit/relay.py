@@ -29,7 +29,6 @@ from typing import Any, Callable, Protocol, Union
 
 from _dockeraudit.errors import EngineError, HTTPError
 from _dockeraudit.http1 import (
-    BodyReader,
     CloseReader,
     Framing,
     RequestHead,
@@ -82,6 +81,18 @@ class Side:
         self.pending = b""
 
 
+class Reader(Protocol):
+    """What finds the end of a response's body."""
+
+    @property
+    def done(self) -> bool: ...
+    @property
+    def broken(self) -> HTTPError | None: ...
+
+    def feed(self, block: bytes) -> tuple[int, Any]:
+        """How many bytes of `block` are the body's, and the payload among them."""
+
+
 class Masking(Protocol):
     """What puts asterisks where secrets are, on a body's way to the client.
 
@@ -98,7 +109,7 @@ class Masking(Protocol):
         """A block of the body, with what its reader gave; the bytes for the client."""
 
     def end(self) -> bytes:
-        """The body has ended; the bytes for the client."""
+        """The body has ended; the bytes for the client, unless they must wait."""
 
 
 class Relay:
@@ -109,7 +120,7 @@ class Relay:
     """
 
     response: ResponseHead | None = None
-    download: BodyReader | None = None
+    download: Reader | None = None
     status = 502  # what the client is answered, as far as is known
     reason = "end"  # how it ended, in the words of `stream_close`
     stream = False  # the answer is a stream that is recorded
@@ -123,7 +134,7 @@ class Relay:
         head: RequestHead,
         route: Route,
         upgrade: list[bytes],
-        opened: Callable[[Relay, Framing], BodyReader],
+        opened: Callable[[Relay, Framing], Reader],
         *,
         reused: bool = False,
         unread: bytes = b"",
@@ -331,7 +342,7 @@ class Relay:
             self.keep_engine = False
             block = block[:used]
         if self.mask:
-            block = self.mask.pass_on(block, payload)
+            block, payload = self.mask.pass_on(block, payload), b""
             if self.download.done or self.download.broken:
                 block += self.mask.end()
         self.client.add(block)

@@ -10,7 +10,7 @@ from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import OPTIONS, load_settings
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.settings import Listener, Settings
-from _dockeraudit.startup import load_scanner, say_policy
+from _dockeraudit.startup import load_scanner, say_mask, say_policy
 
 
 class Server(Protocol):
@@ -78,6 +78,7 @@ def replace_listeners(
             text = f"the mode or group of {url} has changed, which counts after a restart"
             say("warning", f"SIGHUP: {text}")
         say_policy(listener, proxy.diagnostics)
+        say_mask(listener, proxy.diagnostics)
     for url in by_url:
         say("warning", f"SIGHUP: {url} is new; it is listened on after a restart")
 

@@ -91,6 +91,8 @@ ANSWERS = (
 EXPORTS = re.compile(
     r"(?:/libpod)?/(?:containers/.*/(?:archive|export)|images/(?:.*/)?get|images/export)", re.S
 )
+#: The words for routes whose output cannot be masked: copies of files, and BuildKit's tunnels.
+UNMASKABLE = ("export", "archive", "get", "tunnel")
 #: Answers that go on until somebody ends them. The proxy cuts them at once when it stops.
 ENDLESS = re.compile(r"(?:/libpod)?/(?:events|containers/.*/stats|containers/stats)", re.S)
 # A parameter of a query
@@ -147,6 +149,13 @@ class Route(NamedTuple):
     def audited(self) -> bool:
         """Whether container output flows in the answer, in a form that can be read."""
         return self.endpoint not in ("other", "tunnel")
+
+    @property
+    def unmaskable(self) -> str:
+        """Which word of UNMASKABLE says what it is; empty if its output can be masked."""
+        if self.endpoint == "tunnel":
+            return "tunnel"
+        return self.path.rpartition("/")[2] if self.exports else ""
 
     @property
     def has_scanned_body(self) -> bool:

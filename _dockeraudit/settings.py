@@ -42,7 +42,11 @@ class Address(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """A listener's settings. `tls`: None is plain; `policy`, `clients`: None admit everything."""
+    """A listener's settings. `tls`: None is plain; `policy`, `clients`: None admit everything.
+
+    `mask`: the severity from which on its clients get asterisks for secrets; None: never.
+    `mask_pass`: the routes that are let pass although their output cannot be masked.
+    """
 
     name: str
     address: Address
@@ -51,3 +55,5 @@ class Listener(NamedTuple):
     tls: ssl.SSLContext | None = None
     socket_mode: int = 0o660
     socket_group: int | None = None
+    mask: str | None = None
+    mask_pass: frozenset[str] = frozenset()

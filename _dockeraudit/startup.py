@@ -39,7 +39,7 @@ def load_scanner(settings: Settings) -> Scanner:
 def open_log(
     settings: Settings,
     scanner: Scanner,
-    listen: Sequence[str],
+    listeners: Sequence[Listener],
     diagnostics: Diagnostics,
     write: Callable[[int, bytes], int] = os.write,
     queue_limit: int = QUEUE_LIMIT,
@@ -62,12 +62,14 @@ def open_log(
         queue_limit=queue_limit,
         budgeted=budgeted,
     )
+    masks = {listener.name: listener.mask for listener in listeners if listener.mask}
     log.open(
         version=__version__,
         pid=os.getpid(),
-        listen=list(listen),
+        listen=[listener.address.url for listener in listeners],
         upstream=settings.upstream,
         rules=len(scanner.rules),
+        **({"mask": masks} if masks else {}),
     )
     return log
 
@@ -113,6 +115,7 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
     """Say what runs, and the line to type next; never waits for the engine."""
     for listener in listeners:
         say_policy(listener, diagnostics)
+        say_mask(listener, diagnostics)
         diagnostics.say("info", f"listening on {listener.address.url}")
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
@@ -142,6 +145,15 @@ def say_policy(listener: Listener, diagnostics: Diagnostics) -> None:
     """The table that decides at a listener."""
     for line in listener.policy.table() if listener.policy else ():
         diagnostics.say("info", f"{listener.name}: {line}")
+
+
+def say_mask(listener: Listener, diagnostics: Diagnostics) -> None:
+    """What a listener's clients do not get to see."""
+    if listener.mask:
+        above = "" if listener.mask == "HIGH" else " and above"
+        passed = ", ".join(sorted(listener.mask_pass))
+        text = f"{listener.name}: masks secrets of severity {listener.mask}{above}"
+        diagnostics.say("info", text + (f"; lets pass unmasked: {passed}" if passed else ""))
 
 
 def client_url(address: Address) -> str:

@@ -10,6 +10,7 @@ from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.settings import UNIX, Address
 
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+SEVERITIES = ("HIGH", "MEDIUM", "LOW")
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
 LARGEST = 1e9  # of a number of anything
 ADDRESSES = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH"
@@ -31,6 +32,15 @@ class OneOf:
         if text.lower() not in self.words:
             raise ConfigurationError(f"{text!r} is not one of {', '.join(self.words)}")
         return text.lower()
+
+
+def read_severity(text: str) -> str | None:
+    """A severity, or off: None."""
+    if text.lower() == "off":
+        return None
+    if text.upper() not in SEVERITIES:
+        raise ConfigurationError(f"{text!r} is not one of {', '.join(SEVERITIES)}, off")
+    return text.upper()
 
 
 def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
