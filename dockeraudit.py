@@ -116,6 +116,7 @@ from _dockeraudit.sockets import (
     certificate_subject,
     half_close,
     inherited_sockets,
+    listen_failure,
     listens_at,
     notify_systemd,
     peer_identity,
@@ -501,8 +502,9 @@ class RelayServer(ThreadingHTTPServer):
                 listener.address.target, ProxyHandler, bind_and_activate=inherited is None
             )
         except OSError as error:
-            reason = error.strerror or error
-            raise ListenError(f"cannot listen on {listener.address.url}: {reason}") from error
+            url = listener.address.url
+            option = "--listen" if listener.name == url else f"listen of [listener {listener.name}]"
+            raise ListenError(listen_failure(url, option, error)) from error
         if inherited is not None:
             self.socket.close()
             self.socket = inherited

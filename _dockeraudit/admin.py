@@ -27,7 +27,7 @@ from _dockeraudit.http1 import RequestHead, head_length
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.routes import Route, read_request
 from _dockeraudit.settings import Address
-from _dockeraudit.sockets import HEAD_TIMEOUT, bind_unix, shut_down
+from _dockeraudit.sockets import HEAD_TIMEOUT, bind_unix, listen_failure, shut_down
 
 ADMIN_CONNECTIONS = (
     64  # open at once, a thread each; a new one takes the longest silent one's place
@@ -294,9 +294,7 @@ class AdminServer(ThreadingHTTPServer):
         try:
             super().__init__(address.target, AdminHandler)
         except OSError as error:
-            raise ListenError(
-                f"cannot listen on {address.url} (--admin-listen): {error.strerror or error}"
-            ) from error
+            raise ListenError(listen_failure(address.url, "--admin-listen", error)) from error
 
     def server_bind(self) -> None:
         """Bind without the base class's look-up of host names."""

@@ -1,4 +1,4 @@
-"""The command `completions`: scripts for bash, zsh and fish, from the parsers that make the help."""
+"""The command `completions`: what bash, zsh and fish complete, from the parsers of the help."""
 
 from __future__ import annotations
 

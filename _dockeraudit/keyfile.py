@@ -74,11 +74,23 @@ def refuse_unfit_log(path: str) -> None:
         if not reason and not os.access(path, os.W_OK):
             reason = os.strerror(errno_codes.EACCES)
     except FileNotFoundError:
-        return
+        reason = unfit_folder(os.path.dirname(os.path.abspath(path)))
     except OSError as error:
         reason = error.strerror
     if reason:
         raise cannot_be_opened(path, reason)
+
+
+def unfit_folder(folder: str) -> str | None:
+    """Why a log cannot be made in a folder; one that is missing is made, where that is allowed."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        return f"{folder} is not a folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        who = f"uid {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
+        return f"{who} may not write in the folder {folder}"
+    return None
 
 
 def cannot_be_opened(path: str, reason: str | None) -> AuditLogError:

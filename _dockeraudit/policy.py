@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+NO_RULE = "no rule"  # the name of a refusal by a policy none of whose clauses matches
 VERSION_RULE = "version"  # the rule that refuses a version segment which the engine does not know
 LONGEST_HINT = 512  # bytes of a path for which a refusal still prints the rule that would admit it
 
@@ -38,6 +39,8 @@ def refusal(method: str, path: str, decision: Decision) -> str:
             f"{method} {path} is refused: the version in front of it is one that only Podman "
             "serves, and this engine is not known to be Podman"
         )
+    if decision.rule == NO_RULE and decision.admits:
+        return f"{method} {path} is refused: no rule of access admits it; {decision.admits[0]}"
     admits = (
         "it takes " + ", or ".join(decision.admits)
         if decision.admits
@@ -121,7 +124,7 @@ class Policy:
 
     def unnamed(self, asked: Asked) -> str:
         """The name of the refusal of a request that no clause matches."""
-        return "no rule"
+        return NO_RULE
 
     def admits(self, asked: Asked, clause: Clause | None) -> tuple[str, ...]:
         """What would admit a request that `clause` refused; None: no clause matched."""
@@ -217,8 +220,8 @@ class NativePolicy(Policy):
         """The line that would admit the request, and where it would have to stand."""
         if len(asked.path) > LONGEST_HINT:
             return ()
-        place = " above that one" if clause else ""
-        return (f"the rule 'allow = {asked.method} {path_pattern(asked.path)}'{place}",)
+        rule = f"`allow = {asked.method} {path_pattern(asked.path)}`"
+        return (f"the rule {rule} above that one" if clause else f"add {rule}",)
 
     def table(self) -> list[str]:
         """The lines as they were given."""

@@ -22,12 +22,12 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
-from _dockeraudit.shortoptions import CommandLineFinder
 from _dockeraudit.phrasefinder import PHRASE_LITERALS, PHRASE_WORDS, at_announcement
 from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule
 from _dockeraudit.secretwords import SECOND_PASS, SECRET_WORDS, secret_word_visits, word_ahead
 from _dockeraudit.sentences import undecided_from
+from _dockeraudit.shortoptions import CommandLineFinder
 from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
 from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
 from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign

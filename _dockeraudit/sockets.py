@@ -267,6 +267,25 @@ def remove_dead_socket(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "another process answers on it")
 
 
+def listen_failure(url: str, option: str, error: OSError) -> str:
+    """Why an address cannot be listened on: who has it, or which option gives another."""
+    where, _, port = url.rpartition(":")
+    on_tcp = url.startswith("tcp://")
+    reason = error.strerror or str(error)
+    hint = f"choose another with {option}"
+    if error.errno == errno.EADDRINUSE and on_tcp:
+        hint = f"`ss -ltnp 'sport = :{port}'` shows who has it; {hint}"
+    elif error.errno == errno.EADDRINUSE:
+        hint = f"`ss -lxp src {url[len('unix://') :]}` shows who has it; {hint}"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        hint = f"{where[len('tcp://') :]} is no address of this host; {hint}"
+    elif error.errno == errno.EACCES and on_tcp:
+        hint = f"ports below 1024 need root; {hint}"
+    elif error.errno == errno.ENOENT:
+        hint = f"the folder of {url[len('unix://') :]} is missing; make it, or {hint}"
+    return f"cannot listen on {url}: {reason}; {hint}"
+
+
 FIRST_INHERITED = 3  # the first descriptor that systemd passes (sd_listen_fds(3))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Callable
@@ -20,6 +21,7 @@ from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.userrules import RuleError, load_rules, select_rules
 from patterns import RULES
 
+MOST_HINTS = 3  # listeners of which the start says how docker reaches them
 MOST_INHERITED = 64  # sockets that a supervisor passes; more is a mistake
 WATCHDOG_DEFAULT = 3600.0  # seconds between two looks at the listeners where no watchdog is set
 
@@ -119,7 +121,8 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
         diagnostics.say("info", f"listening on {listener.address.url}")
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
-    diagnostics.say("info", f"next: export DOCKER_HOST={client_url(listeners[0].address)}")
+    for number, listener in enumerate(listeners[:MOST_HINTS]):
+        diagnostics.say("info", f"{'or' if number else 'next'}: {client_hint(listener)}")
     thread = threading.Thread(
         target=announce_engine,
         name="announce",
@@ -154,6 +157,16 @@ def say_mask(listener: Listener, diagnostics: Diagnostics) -> None:
         passed = ", ".join(sorted(listener.mask_pass))
         text = f"{listener.name}: masks secrets of severity {listener.mask}{above}"
         diagnostics.say("info", text + (f"; lets pass unmasked: {passed}" if passed else ""))
+
+
+def client_hint(listener: Listener) -> str:
+    """What to type so that docker uses a listener."""
+    line = f"export DOCKER_HOST={client_url(listener.address)}"
+    if listener.tls is None:
+        return line
+    mutual = listener.tls.verify_mode == ssl.CERT_REQUIRED
+    files = "ca.pem, cert.pem and key.pem" if mutual else "ca.pem"
+    return f"{line} DOCKER_TLS_VERIFY=1 DOCKER_CERT_PATH=FOLDER (it holds {files})"
 
 
 def client_url(address: Address) -> str:

@@ -25,7 +25,7 @@ def test_the_first_rule_that_matches_decides() -> None:
     assert rules.decide("POST", "/exec/1/start").allowed
     assert not rules.decide("POST", "/exec/1/2/start").allowed
     refused = rules.decide("POST", "/containers/abc/kill")
-    assert refused == (False, "no rule", ("the rule 'allow = POST /containers/*/kill'",))
+    assert refused == (False, "no rule", ("add `allow = POST /containers/*/kill`",))
     assert rules.decide("GET", "/containers/x/archive").admits[0].endswith("above that one")
 
 
