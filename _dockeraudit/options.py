@@ -127,7 +127,7 @@ OPTIONS = (
     Option("mask", None, read_severity, "SEVERITY",
            "HIGH, MEDIUM or LOW: clients get asterisks for such secrets and graver ones; or off",
            per_listener=True, reloads=True),
-    Option("mask-pass", None, read_choice(*UNMASKABLE), "ROUTE",
+    Option("mask-pass", None, OneOf(*UNMASKABLE), "ROUTE",
            "let pass what cannot be masked: export, archive, get, tunnel; repeatable", many=True,
            per_listener=True, reloads=True),
     # who may do what

@@ -81,7 +81,7 @@ class Side:
         self.pending = b""
 
 
-class Reader(Protocol):
+class WireReader(Protocol):
     """What finds the end of a response's body."""
 
     @property
@@ -120,7 +120,7 @@ class Relay:
     """
 
     response: ResponseHead | None = None
-    download: Reader | None = None
+    download: WireReader | None = None
     status = 502  # what the client is answered, as far as is known
     reason = "end"  # how it ended, in the words of `stream_close`
     stream = False  # the answer is a stream that is recorded
@@ -134,7 +134,7 @@ class Relay:
         head: RequestHead,
         route: Route,
         upgrade: list[bytes],
-        opened: Callable[[Relay, Framing], Reader],
+        opened: Callable[[Relay, Framing], WireReader],
         *,
         reused: bool = False,
         unread: bytes = b"",
