@@ -24,7 +24,7 @@ from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
 from _dockeraudit.maskedstream import UNSAID_POLL, MaskAsked, MaskedStream, wire_places
 from _dockeraudit.proxy import Proxy
-from _dockeraudit.relay import Reader, Relay, RelayState
+from _dockeraudit.relay import Relay, RelayState, WireReader
 from _dockeraudit.routes import Route, offered_protocols
 from _dockeraudit.scanning import StreamScanner
 from _dockeraudit.sockets import (
@@ -313,7 +313,7 @@ class Exchange:
 
     # -- beside the relay
 
-    def _opened(self, relay: Relay, framing: Framing) -> Reader:
+    def _opened(self, relay: Relay, framing: Framing) -> WireReader:
         """The final response's head has come: open the audit, and choose the body's reader."""
         self.proxy.engine_answered()
         if self.proxy.stopping:
