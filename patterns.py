@@ -924,7 +924,7 @@ def sample_phrase() -> str:
 
 
 RECOVERY_PHRASE = Rule(
-    "recovery-phrase", "Recovery phrase of a wallet", "HIGH", (b"nemonic", b"phrase", b"seed"), rb"\S+", 0,
+    "recovery-phrase", "Recovery phrase of a wallet", "HIGH", (b"mnemonic", b"phrase", b"seed"), rb"\S+", 0,
     ("Mnemonic: " + sample_phrase(), "your seed phrase\n" + sample_phrase()), ("mnemonic of the day", "phrase: " + "legal " * 12), "BIP-39", find="phrase",
 )  # fmt: skip
 UNCHECKED_PHRASE = RECOVERY_PHRASE._replace(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from _dockeraudit.candidates import Anchored, Found, Visitor
 from _dockeraudit.rules import Match
 from _dockeraudit.wallets import GAP, recovery_phrase
 
-#: words of the second pass, and one that `find` looks for, its first letter left out for its case
-PHRASE_WORDS = (b"phrase", b"seed")
-PHRASE_LITERALS = (b"nemonic", b"NEMONIC")
+#: what a phrase has, and the text behind `phrase=` or `pass phrase` seldom
+WORDS_IN_A_ROW = re.compile(rb"(?:\b[A-Za-z]{3,8}[^A-Za-z]{1,8}){5}")
+#: words of the first pass and of the second, and what must follow them
+FIRST_WORDS = (b"mnemonic",)
+SECOND_WORDS = (b"phrase", b"seed")
+ANNOUNCEMENT_AHEAD = {b"seed": rb"(?=s?[\"'`\\]{0,8}[ \t]{0,4}[:=\n])"}
 
 
 def at_announcement(word: bytes, rules: Sequence[Anchored]) -> Visitor:
@@ -19,7 +23,9 @@ def at_announcement(word: bytes, rules: Sequence[Anchored]) -> Visitor:
     checked, unchecked = by_id.get("recovery-phrase"), by_id.get("recovery-phrase-unchecked")
 
     def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
-        phrase = recovery_phrase(block, at + len(word))
+        phrase = None
+        if WORDS_IN_A_ROW.search(block, at + len(word), at + 2 * GAP):
+            phrase = recovery_phrase(block, at + len(word))
         if phrase is None:
             return at + GAP
         anchored = checked if phrase.fits else unchecked

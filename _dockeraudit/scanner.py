@@ -22,7 +22,7 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
-from _dockeraudit.phrasefinder import PHRASE_LITERALS, PHRASE_WORDS, at_announcement
+from _dockeraudit.phrasefinder import ANNOUNCEMENT_AHEAD, FIRST_WORDS, SECOND_WORDS, at_announcement
 from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule
 from _dockeraudit.secretwords import SECOND_PASS, SECRET_WORDS, secret_word_visits, word_ahead
@@ -135,8 +135,6 @@ def literal_visitors(by_find: Mapping[str, Sequence[Anchored]]) -> dict[bytes, V
             visits.update({b">": at_call(anchored), b"#": at_frame(anchored)})
         elif anchored.rule.id == "protocol-login":
             visits[ASKS_PASSWORD] = at_challenge(anchored)
-    for literal in PHRASE_LITERALS if "phrase" in by_find else ():
-        visits[literal] = at_announcement(literal, by_find["phrase"])
     for anchored in by_find.get("encoded", ()):
         visits[b"%"] = at_percent(anchored)
     at_signs = [at_sign(anchored) for anchored in by_find.get("email", ())]
@@ -169,12 +167,14 @@ def word_finders(
     if "keyed" in by_find or "service" in by_find:
         for word, visits in secret_word_visits(by_find, first).items():
             (second if word in SECOND_PASS else first)[word] = visits
-    for word in PHRASE_WORDS if "phrase" in by_find else ():
+    for word in FIRST_WORDS if "phrase" in by_find else ():
+        first[word] = [at_announcement(word, by_find["phrase"])]
+    for word in SECOND_WORDS if "phrase" in by_find else ():
         second[word] = [at_announcement(word, by_find["phrase"])]
     finders = []
     for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
-        for word, more in PHRASE_AHEAD.items():
+        for word, more in (*PHRASE_AHEAD.items(), *ANNOUNCEMENT_AHEAD.items()):
             ahead[word] = translated(more, alphabet)
         finders.append(WordFinder(alphabet, words, ahead))
     return [finder for finder in finders if finder]

@@ -15,7 +15,7 @@ from _dockeraudit.judging import Judge
 from _dockeraudit.names import Kind, name_at
 from _dockeraudit.phrases import LOGIN_PHRASES, PhraseFinder
 from _dockeraudit.sentences import SPACED_REST, SPACED_WORDS, SentenceFinder
-from _dockeraudit.wordfinder import NAME_ALPHABET, OWN_GROUP, translated
+from _dockeraudit.wordfinder import OWN_GROUPS, translated
 
 #: what may follow the word at once: `author` and `keyboard` do not
 GOES_ON = b"_-.\"'`]:=,>|()& \t\r\n\\%\x1b0123456789"
@@ -37,12 +37,14 @@ SECRET_WORDS = {
 #: those that hold the pair of the second pass
 SECOND_PASS = frozenset((b"secret", b"credential", b"salt", b"cookie", b"senha"))
 #: words so short or frequent that only an operator behind them counts
-BRIEF = frozenset((b"pw", b"auth", b"salt", b"cookie"))
+BRIEF = frozenset((b"salt", b"cookie"))
 ORIGINAL_GOES_ON = b"w:=_-"  # what the original patterns may have behind `pass` and `key`
-NAME_REST_AHEAD = rb"(?=([\w.\-]{0,48}))" + OWN_GROUP
+NAME_REST_AHEAD = rb"(?=([\w.\-]{0,48}))" + OWN_GROUPS[0]
+#: what follows a name that has a value; most names in prose end here
+NAME_ENDS = rb"(?=[^\w.\-])"
 #: what the original patterns take is looked at in any case
 ORIGINAL_AHEAD = (
-    rb"(?<=password)[:=]|(?<=password_)[:=]|(?<=password-)[:=]|(?<=key[_\-])[:=]|(?<=key)[:=]|"
+    rb"[:=](?:(?<=password[:=])|(?<=password_[:=])|(?<=password-[:=])|(?<=key[_\-][:=])|(?<=key[:=]))|"
 )
 #: an operator, or what closes a quoted name; behind a colon, no word alone: that is prose
 OPERATORS_AHEAD = (
@@ -50,20 +52,17 @@ OPERATORS_AHEAD = (
     rb"|[,(][ ]?[\"'\\]|>[^\s]|\)(?!\w)|\][ \t]{0,16}[=:|!%]|[ \t]{1,40}(?:[=|!%\-\"'>\xe2\xc3]|"
     rb":[ \t=][^\s]{4}|:=[ \t])"
 )
-DIGIT_AHEAD = rb"[^\s\w]{0,4}[^\s\d]{0,24}[0-9]"
+DIGIT_AHEAD = rb"[^\s\d]{0,28}[0-9]"
 #: a sentence: it states, or a colon or = stands further on, before a word with a digit
 STATES_AHEAD = (
-    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|"
-    rb"updated)[ ]"
-    rb"|[^\n:=]{1,100}(?:[:=]|=>|->)[ \t]{1,3}"
-    + DIGIT_AHEAD
-    + rb"|[ \t]{1,4}(?!for[ ])(?:[^\s]{1,24}[ ])?"
-    + DIGIT_AHEAD
+    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|updated)[ ]"
+    rb"|[ \t(](?=([^\n:=>]{1,100}))" + OWN_GROUPS[1] + rb"(?:[:=]>?|(?<=-)>)[ \t]{1,3}" + DIGIT_AHEAD
+    + rb"|[ \t]{1,4}(?!for[ ])(?:[^\s]{1,24}[ ])?" + DIGIT_AHEAD
     + rb"|[ ]for[ ][^\n]{1,60}[ ]is[ ]"
 )
 #: the value may stand one line below
 BELOW_AHEAD = (
-    rb"(?:[^\n]{0,160}[:=>|][ \t]?\r?|[\"'];?\r?)\n|[^\n]{0,160}\n[^\n]{0,40}value[^\n]{0,4}[:=]"
+    rb"[^\n]{0,160}\n(?:(?<=[:=>|\"']\n)|(?<=[:=>|;\"'][ \t\r]\n)|[^\n]{0,40}value[^\n]{0,4}[:=])"
 )
 #: a service's value without an operator: a digit early, or long
 SPACED_AHEAD = SPACED_REST + (
@@ -74,46 +73,37 @@ BRIEF_AHEAD = (
     rb"[\"'`\\]{0,16}\]?[ \t]{0,16}[=:|>]{1,2}[ \t]{0,16}[^\s]{6}|[\"'],?[ ][\"'][^\s]{4}"
     rb"|[ \t]{1,4}[\"'][^\s]{6}"
 )
-#: `pw` is no more than a pair: a sign comes first, which `re` tries fast
-PW_AHEAD = (
-    rb"[=:\"'`\\ \d_](?=(?:(?<=[=:])|[\w\"'`\\]{0,16}\]?[ \t]{0,16}[=:|>]{1,2}|[ ]?[\"'])"
-    rb"[ \t]{0,16}[^\s]{6})"
-)
-#: AUTH PLAIN of SMTP, AUTHENTICATE PLAIN of IMAP, in the translated copy of the first pass
-AUTH_AHEAD = translated(
-    rb"(?:enticate)?[ ](?:plain|login)[ ]|[ ][^\s\d]{0,24}[0-9][^\s]{5}", NAME_ALPHABET
-)
+#: by word, what follows it where that differs; single letters are written as the copy shows them
+OWN_AHEAD = {
+    # no more than a pair: a sign comes first, which `re` tries fast
+    b"pw": (
+        rb"[=:\"'`\\ \d_](?=(?:(?<=[=:])|[\w\"'`\\]{0,16}\]?[ \t]{0,16}[=:|>]{1,2}|[ ]?[\"'])"
+        rb"[ \t]{0,16}[^\s]{6})"
+    ),
+    # auth= of Docker, Authorization, AUTH PLAIN of SMTP, AUTHENTICATE PLAIN of IMAP, AUTH of Redis
+    b"auth": (
+        rb"(?=[se]?(?:orization)?[se]?(?:"
+        + BRIEF_AHEAD.replace(b"{6}", b"{3}")
+        + rb")|(?:enticate)?[ ](?:plain|login)[ ]|[ ][^\s\d]{0,24}[0-9][^\s]{5})"
+    ),
+}
 
 
 def word_ahead(word: bytes, alphabet: bytes) -> bytes:
     """What must follow a secret word in the translated copy: the name's rest, then an operator."""
-    if word == b"pw":
-        return PW_AHEAD
+    if word in OWN_AHEAD:
+        return translated(OWN_AHEAD[word], alphabet)
+    plural = b"s".translate(alphabet)
     more = SECRET_WORDS[word].translate(alphabet).split()
-    goes_on = (
-        b"(?="
-        + b"|".join((b"s".translate(alphabet) + b"?[" + re.escape(GOES_ON) + b"]", *more))
-        + b")"
-    )
-    ahead = ORIGINAL_AHEAD + OPERATORS_AHEAD + b"|" + STATES_AHEAD + b"|" + BELOW_AHEAD
-    spaced = b"|" + translated(SPACED_AHEAD, alphabet) if word in SPACED_WORDS else b""
-    if word in BRIEF:
-        ahead = BRIEF_AHEAD
-    if word == b"auth":
-        ahead = BRIEF_AHEAD.replace(b"{6}", b"{3}")
-        return (
-            b"(?="
-            + AUTH_AHEAD
-            + b"|"
-            + goes_on
-            + b"(?="
-            + NAME_REST_AHEAD
-            + b"(?:"
-            + ahead
-            + b")))"
-        )
-    ahead = NAME_REST_AHEAD + b"(?:" + translated(ahead, alphabet) + b")"
-    return goes_on + b"(?=" + ahead + spaced + b")"
+    goes_on = b"|".join((plural + b"?[" + re.escape(GOES_ON) + b"]", *more))
+    ahead = BRIEF_AHEAD
+    if word not in BRIEF:
+        ahead = ORIGINAL_AHEAD + OPERATORS_AHEAD + b"|" + STATES_AHEAD + b"|" + BELOW_AHEAD
+    here = NAME_REST_AHEAD + NAME_ENDS + b"(?:" + translated(ahead, alphabet) + b")"
+    if word in SPACED_WORDS:
+        here += b"|" + translated(SPACED_AHEAD, alphabet)
+    folder = rb"(?![ ]?=[ ]?[/~])" if word == b"pwd" else b""  # PWD=/home/user
+    return folder + b"(?=" + goes_on + b")(?=" + here + b")"
 
 
 def secret_word_visits(

@@ -130,15 +130,21 @@ class MarkFinder:
                 if match:
                     accept(anchored, block, match, found)
                     return int(match.end())
-            return self._next(block, at)
+            return self._next(block, at, found)
 
         return visit
 
-    def _next(self, block: bytes, at: int) -> int:
-        """Where to go on behind a false mark, in a text that may be full of them."""
-        nearby = (
-            anchored.whole.search(block, at + 1, at + MARK_WINDOW) for anchored in self._rules
-        )
-        return min(
-            (match.start() for match in nearby if match), default=at + MARK_WINDOW - MARK_LONGEST
-        )
+    def _next(self, block: bytes, at: int, found: Found) -> int:
+        """Where to go on behind a false mark, in a text that may be full of them.
+
+        Where each rule matches next is remembered: nothing is searched twice.
+        """
+        go_on = at + MARK_WINDOW - MARK_LONGEST
+        for anchored in self._rules:
+            known = found.ends.get((anchored.rank, "next"), 0)
+            if known <= at:
+                match = anchored.whole.search(block, at + 1, at + MARK_WINDOW)
+                known = match.start() if match else at + MARK_WINDOW - MARK_LONGEST
+                found.ends[anchored.rank, "next"] = known
+            go_on = min(go_on, known)
+        return go_on

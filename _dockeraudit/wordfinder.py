@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from _dockeraudit.candidates import Anchored, Found, Visitor, at_literal, together
 from _dockeraudit.plausibility import CAPITALS
+from _dockeraudit.rules import Match
 
 CURL_WINDOW = 128  # bytes behind curl in which a URL begins
 #: blocks with more than a word in so many bytes repeat themselves, or are made to cost time
-CROWD = 64
+CROWD = 256
 SEEN_BEFORE, SEEN_BEHIND = 96, 320  # bytes around a word that decide on it
 MOST_SEEN = 2000
-OWN_GROUP = rb"\\N"
+LONG_SPACE = re.compile(rb"\s{64}")  # behind which a match may begin that is not seen
+FAR_WORDS = frozenset((b"-----begin",))  # whose matches are longer than what is seen
+#: in a look ahead, references to its first and second group: what they took is not given back
+OWN_GROUPS = (rb"\N", rb"\M")
 PAIR = b"ke"  # what each word holds in its alphabet's copy; `re` finds it by its first letter
 
 
@@ -30,7 +34,7 @@ def pair_alphabet(first: bytes, second: bytes) -> bytes:
 
 
 #: token → tokek… key → key, pass → kkee, auth → keth
-NAME_ALPHABET = pair_alphabet(b"kabcp", b"esuw")
+NAME_ALPHABET = pair_alphabet(b"kabcnp", b"esuw")
 #: sess → keke, code → ckee, secret → kecret
 PHRASE_ALPHABET = pair_alphabet(b"ios", b"adegkm")
 LETTER_RUN = re.compile(rb"(?<!\\)[a-z]{2,}")
@@ -53,12 +57,13 @@ class WordFinder:
         visits: Mapping[bytes, Sequence[Visitor]],
         ahead: Mapping[bytes, bytes],
     ) -> None:
-        """`ahead`: by word, what must follow it in the copy; OWN_GROUP refers to its only group."""
+        """`ahead`: by word, what must follow it in the copy; OWN_GROUPS refer to its groups."""
         self._alphabet = alphabet
         self._words = [
             (word, word.translate(alphabet).index(PAIR), together(visits[word])) for word in visits
         ]
         self._alikes = [self._later_alikes(number) for number in range(len(self._words))]
+        self._far = {number for number, (word, _, _) in enumerate(self._words) if word in FAR_WORDS}
         self._word_of: dict[int, int] = {}
         self._places = self._pattern(ahead)
 
@@ -74,9 +79,10 @@ class WordFinder:
             here = re.escape(text[before + len(PAIR) :])
             here += b"(?<=" + re.escape(text) + b")" if before or here else b""
             more = ahead.get(word, b"")
-            if OWN_GROUP in more:
-                groups += 1
-                more = more.replace(OWN_GROUP, b"\\%d" % groups)
+            for group in OWN_GROUPS:
+                if group in more:
+                    groups += 1
+                    more = more.replace(group, b"\\%d" % groups)
             groups += 1
             self._word_of[groups] = number
             parts.append(here + more + b"()")
@@ -86,31 +92,32 @@ class WordFinder:
         """Visit the words, word by word: of several in a name, the first in order decides."""
         places: dict[int, list[int]] = {}
         words, word_of = self._words, self._word_of
+        lower = found.lower
         for match in self._places.finditer(block.translate(self._alphabet)):
+            lower = lower or block.lower()
             start, number = match.start(), word_of[match.lastindex]
             word, before, _ = words[number]
-            if block[start - before : start - before + len(word)].lower() != word:
-                number = self._alike(block, start, number)
+            if not lower.startswith(word, start - before):
+                number = self._alike(lower, start, number)
                 if number < 0:
                     continue
             places.setdefault(number, []).append(start)
-        if places:
-            found.lower = found.lower or block.lower()
+        found.lower = lower
         crowded = sum(map(len, places.values())) * CROWD > len(block)
         for number in sorted(places):
             _, before, visit = words[number]
-            if crowded:
-                visit = unless_seen(visit)
+            if crowded and number not in self._far:
+                visit = once(visit)
             go_on = 0
             for start in places[number]:
                 if start - before >= go_on:
                     go_on = visit(block, start - before, lines, found)
 
-    def _alike(self, block: bytes, start: int, shown: int) -> int:
+    def _alike(self, lower: bytes, start: int, shown: int) -> int:
         """The number of the word whose pair is at `start`, where the copy shows another; or -1."""
         for number in self._alikes[shown]:
             word, before, _ = self._words[number]
-            if block[start - before : start - before + len(word)].lower() == word:
+            if lower.startswith(word, start - before):
                 return number
         return -1
 
@@ -130,24 +137,44 @@ class WordFinder:
         return later
 
 
-def unless_seen(visit: Visitor) -> Visitor:
-    """A visitor for blocks full of words: where the text around was seen, with nothing in it, skip it."""
-    seen: dict[bytes, int] = {}
+class Seen(NamedTuple):
+    """What a visitor found in a text, and where it went on; all offsets from the word on."""
+
+    step: int
+    found: tuple[tuple[int, Match], ...]
+
+
+def once(visit: Visitor) -> Visitor:
+    """A visitor for blocks full of words: what was found in a text is found in the same text again."""
+    seen: dict[bytes, Seen] = {}
 
     def visit_new(block: bytes, at: int, lines: bool, found: Found) -> int:
         if at < SEEN_BEFORE:
             return visit(block, at, lines, found)
         around = block[at - SEEN_BEFORE : at + SEEN_BEHIND]
-        step = seen.get(around)
-        if step is not None:
-            return at + step
+        before = seen.get(around)
+        if before is not None:
+            for rank, match in before.found:
+                again = moved(match, at)
+                if again.secret_start not in found.values:
+                    found.values.add(again.secret_start)
+                    found.append((rank, again))
+            return at + before.step
         known = len(found)
         end = visit(block, at, lines, found)
-        if len(found) == known and len(seen) < MOST_SEEN:
-            seen[around] = end - at
+        new = tuple((rank, moved(match, -at)) for rank, match in found[known:])
+        decided = all(match.end <= SEEN_BEHIND for _, match in new)
+        if decided and len(seen) < MOST_SEEN and not LONG_SPACE.search(around):
+            seen[around] = Seen(end - at, new)
         return end
 
     return visit_new
+
+
+def moved(match: Match, by: int) -> Match:
+    """The match so many bytes further on."""
+    rule, start, end, secret_start, secret_end, *rest = match
+    return Match(rule, start + by, end + by, secret_start + by, secret_end + by, *rest)
 
 
 def at_key(anchored: Anchored) -> Visitor:
