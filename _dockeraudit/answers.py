@@ -419,6 +419,9 @@ class AnswerScan:
         for part in (self._body, self._answer):
             if part.flow:
                 self._guarded(self._end_flow, part, part.flow, reason)
+        self._guarded(self._look_at_kept)
+
+    def _look_at_kept(self) -> None:
         size = self._answer.size + self._body.size
         if size > QUICK_ANSWER or (size and not self._is_known()):
             self._audit.jobs.submit(lambda: self._guarded(self._scan_kept))
@@ -431,6 +434,8 @@ class AnswerScan:
             step(*arguments)
         except Exception as error:
             self._broken = True
+            for part in (self._body, self._answer):
+                part.take(self._audit.budget)
             place = Place(self._route.answer, None, None, None, self._client)
             record_error(self._audit.log, place, type(error).__name__)
 
