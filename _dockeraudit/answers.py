@@ -43,8 +43,10 @@ from _dockeraudit.textscanner import TextScanner
 
 MAX_KEPT = 8 << 20  # bytes of an answer that is kept until its end; 4,000 containers in a list
 QUICK_ANSWER = 8 << 10  # bytes; whether a longer answer has been seen before is not asked at once
-QUIET = 0.01  # seconds without a request for an answer: the next may come right behind the last
-LATEST = 0.1  # seconds that an answer waits for such a moment
+QUIET_TIME = (
+    0.01  # seconds without a request for an answer: the next may come right behind the last
+)
+LONGEST_WAIT = 0.1  # seconds that an answer waits for such a moment
 SCAN_STEP = 256 << 10  # bytes that are read at once
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
@@ -121,7 +123,7 @@ class KnownNames:
 
 
 class QuietJobs:
-    """Does jobs in a thread of its own, each once nobody asks for anything, or after LATEST."""
+    """Does jobs in a thread of its own, each once nobody asks for anything, or after LONGEST_WAIT."""
 
     def __init__(self) -> None:
         self.asked = 0.0  # when something was asked for last
@@ -179,7 +181,7 @@ class QuietJobs:
         """Seconds until the next job is due; None without one."""
         if not self._jobs:
             return None
-        return min(self.asked + QUIET, self._jobs[0][0] + LATEST) - time.monotonic()
+        return min(self.asked + QUIET_TIME, self._jobs[0][0] + LONGEST_WAIT) - time.monotonic()
 
 
 class AnswerFindings:

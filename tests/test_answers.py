@@ -659,8 +659,8 @@ def test_an_environment_that_is_none_is_read_as_it_is():
 
 
 def test_a_job_waits_for_a_quiet_moment(monkeypatch):
-    monkeypatch.setattr(answers, "LATEST", 1000.0)
-    monkeypatch.setattr(answers, "QUIET", 1000.0)
+    monkeypatch.setattr(answers, "LONGEST_WAIT", 1000.0)
+    monkeypatch.setattr(answers, "QUIET_TIME", 1000.0)
     jobs, done = QuietJobs(), []
     jobs.asked = time.monotonic()
     for number in range(3):
@@ -672,10 +672,10 @@ def test_a_job_waits_for_a_quiet_moment(monkeypatch):
     assert done == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("limit", ["LATEST", "QUIET"])
+@pytest.mark.parametrize("limit", ["LONGEST_WAIT", "QUIET_TIME"])
 def test_a_job_is_done_when_it_is_quiet_and_in_time_if_it_never_is(monkeypatch, limit):
-    monkeypatch.setattr(answers, "LATEST", 1000.0)
-    monkeypatch.setattr(answers, "QUIET", 1000.0)
+    monkeypatch.setattr(answers, "LONGEST_WAIT", 1000.0)
+    monkeypatch.setattr(answers, "QUIET_TIME", 1000.0)
     monkeypatch.setattr(answers, limit, 0.0)
     jobs, done = QuietJobs(), threading.Event()
     jobs.asked = time.monotonic()
