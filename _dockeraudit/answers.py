@@ -123,7 +123,7 @@ class KnownNames:
 
 
 class QuietJobs:
-    """Does jobs in a thread of its own, each once nobody asks for anything, or after LONGEST_WAIT."""
+    """Does jobs in its own thread: each when nobody asks for anything, or after LONGEST_WAIT."""
 
     def __init__(self) -> None:
         self.asked = 0.0  # when something was asked for last
