@@ -44,6 +44,7 @@
     keyfile        the key of the fingerprints, and whom a file must belong to
     logfile        the log's file on disk, or standard output
     logsync        syncs that file
+    failures       who is told when the audit log fails
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
     scanning       what a stream delivered to findings, beside the relay, bounded

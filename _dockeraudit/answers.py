@@ -1,9 +1,9 @@
 """Answers and bodies to findings, beside the relay: each is looked at once its client has it.
 
     payload ─▶ AnswerScan: kept until its end ─▶ seen before, byte for byte? ─▶ what was found then
-                      │ endless, or too long            └▶ else TextScanner ─▶ Sightings
-                      └▶ StreamScanner, as it comes                                │
-                                                   AnswerPlaces (answerrecords.py) ◀┘
+                      │ endless, or too long            └▶ else, in a quiet moment, TextScanner
+                      └▶ StreamScanner, as it comes                      │
+                                         AnswerPlaces (answerrecords.py) ◀┘
 
 What waits to be scanned counts against the budget that all streams share. What finds no room is
 counted as unscanned; nothing here ever holds the relay up.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, NamedTuple
@@ -42,7 +42,11 @@ from _dockeraudit.text import SHORT_ID
 from _dockeraudit.textscanner import TextScanner
 
 MAX_KEPT = 8 << 20  # bytes of an answer that is kept until its end; 4,000 containers in a list
-QUICK_ANSWER = 8 << 10  # bytes; a longer answer is left to a worker
+QUICK_ANSWER = 8 << 10  # bytes; whether a longer answer has been seen before is not asked at once
+QUIET_TIME = (
+    0.01  # seconds without a request for an answer: the next may come right behind the last
+)
+LONGEST_WAIT = 0.1  # seconds that an answer waits for such a moment
 SCAN_STEP = 256 << 10  # bytes that are read at once
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
@@ -50,9 +54,10 @@ NAME_AGE = 60.0  # seconds for which a name is believed: a container can get ano
 FLOWING = ("events", "build")  # endless answers, and those that people watch
 LEAST_SEVERITIES = ("HIGH", "MEDIUM")  # answers are full of addresses that are no leak
 
-# Threads. The relaying thread offers payloads and closes a scan. A worker, or for a short answer
-# that thread itself, does the rest. The tables that scans share have locks of their own, held for
-# bookkeeping only.
+# Threads. The relaying thread offers payloads and closes a scan; a short answer that has been seen
+# before it counts itself. A thread of its own scans the rest: a client that asks for one thing
+# after another would wait for a scan before its next answer. Workers scan what flows. The tables
+# that scans share have locks of their own, held for bookkeeping only.
 
 
 class SeenAnswers:
@@ -115,6 +120,68 @@ class KnownNames:
             told, full_id, name = self._known.get(asked, (0.0, None, None))
         fresh = full_id is not None and self._clock() - told < NAME_AGE
         return (full_id, name) if fresh else (None, None)
+
+
+class QuietJobs:
+    """Does jobs in its own thread: each when nobody asks for anything, or after LONGEST_WAIT."""
+
+    def __init__(self) -> None:
+        self.asked = 0.0  # when something was asked for last
+        self._jobs: deque[tuple[float, Callable[[], None]]] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have it done soon; at once while we stop, or where no thread can start."""
+        with self._changed:
+            accepted = not self._stopping and self._started()
+            if accepted:
+                self._jobs.append((time.monotonic(), job))
+                self._changed.notify()
+        if not accepted:
+            job()
+
+    def stop(self, deadline: float) -> None:
+        """Do what is left at once, until `deadline` (monotonic)."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _started(self) -> bool:
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="answers", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # at the limit of threads
+                return False
+            self._thread = thread
+        return True
+
+    def _work(self) -> None:
+        while True:
+            job = self._next()
+            if job is None:
+                return
+            job()
+
+    def _next(self) -> Callable[[], None] | None:
+        """Wait for a job and its moment; None: there will be no more."""
+        with self._changed:
+            while not self._stopping:
+                wait = self._until_due()
+                if wait is not None and wait <= 0:
+                    break
+                self._changed.wait(wait)
+            return self._jobs.popleft()[1] if self._jobs else None
+
+    def _until_due(self) -> float | None:
+        """Seconds until the next job is due; None without one."""
+        if not self._jobs:
+            return None
+        return min(self.asked + QUIET_TIME, self._jobs[0][0] + LONGEST_WAIT) - time.monotonic()
 
 
 class AnswerFindings:
@@ -227,21 +294,16 @@ class AnswerAudit:
         self.secrets = secrets
         self.seen = SeenAnswers()
         self.names = KnownNames()
+        self.jobs = QuietJobs()
         self._scanner: Scanner | None = None
 
     def open(self, route: Route, client: Mapping[str, Any], scanner: Scanner) -> AnswerScan:
         """A request begins whose answer, or body, may hold secrets."""
+        self.jobs.asked = time.monotonic()
         if scanner is not self._scanner:
             self._scanner = scanner
             self.seen.clear()
         return AnswerScan(self, route, client, scanner)
-
-    def submit(self, job: Callable[[], None]) -> None:
-        """Have a worker do it; while we stop it is done here."""
-        try:
-            self.executor.submit(job)
-        except RuntimeError:
-            job()
 
     def place(self, route: Route, client: Mapping[str, Any], answer: bytes) -> Place:
         """Where secrets in the answer to a request, or in its body, are seen."""
@@ -314,8 +376,9 @@ class AnswerPart:
 
     def joined(self) -> bytes:
         """What was kept, in one piece; its room is still taken."""
-        blocks, self.blocks = self.blocks, []
-        return b"".join(blocks)
+        if len(self.blocks) > 1:
+            self.blocks = [b"".join(self.blocks)]
+        return self.blocks[0] if self.blocks else b""
 
     def take(self, budget: ScanBudget) -> list[bytes]:
         """What was kept, which then waits no longer."""
@@ -358,11 +421,12 @@ class AnswerScan:
         for part in (self._body, self._answer):
             if part.flow:
                 self._guarded(self._end_flow, part, part.flow, reason)
+        self._guarded(self._look_at_kept)
+
+    def _look_at_kept(self) -> None:
         size = self._answer.size + self._body.size
-        if size > QUICK_ANSWER:
-            self._audit.submit(self._scan_kept)
-        elif size:
-            self._scan_kept()
+        if size > QUICK_ANSWER or (size and not self._is_known()):
+            self._audit.jobs.submit(lambda: self._guarded(self._scan_kept))
 
     def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
         """What goes wrong here is recorded, by its kind alone, and the relay goes on."""
@@ -372,6 +436,8 @@ class AnswerScan:
             step(*arguments)
         except Exception as error:
             self._broken = True
+            for part in (self._body, self._answer):
+                part.take(self._audit.budget)
             place = Place(self._route.answer, None, None, None, self._client)
             record_error(self._audit.log, place, type(error).__name__)
 
@@ -410,40 +476,66 @@ class AnswerScan:
         scan.inspected(None, audit.known_secrets(place))
         return scan
 
-    # -- once for each exchange, in a worker or in the relaying thread
+    # -- what was kept
+
+    def _is_known(self) -> bool:
+        """Whether all of it has been seen before; then it is counted."""
+        place = self._place()
+        found = [self._audit.seen.get(self._digest(place, part)) for part in self._kept()]
+        if None in found:
+            return False
+        for part, sightings in zip(self._kept(), found):
+            self._sighted(place, sightings or ())
+            part.take(self._audit.budget)
+        return True
 
     def _scan_kept(self) -> None:
-        """Look at what was kept, record what it holds, and give its room back."""
-        payloads = {part: part.joined() for part in (self._body, self._answer)}
-        place = self._audit.place(self._route, self._client, payloads[self._answer])
-        for part, payload in payloads.items():
-            if payload:
-                self._look(place, part, payload)
+        """Look at it all, record what it holds, and give its room back."""
+        place = self._place()
+        for part in self._kept():
+            digest = self._digest(place, part)
+            found = self._audit.seen.get(digest)
+            if found is None:
+                found = self._scanned(place, part, digest)
+            self._sighted(place, found)
             part.take(self._audit.budget)
 
-    def _look(self, place: Place, part: AnswerPart, payload: bytes) -> None:
-        """Record what a whole answer or body holds; scan it unless it has been seen before."""
-        audit, stream_type = self._audit, part.decoder.stream_type
-        shows = shows_environment(self._route, stream_type)
-        own = None if shows else audit.known_secrets(place)  # else the payload decides
-        digest = digest_of((id(self._scanner), own and own.needles), place, stream_type, payload)
-        found = audit.seen.get(digest)
-        if found is None:
-            sightings: list[Sighting] = []
-            findings = AnswerFindings(audit.log, place, sightings.append)
-            try:
-                if shows:
-                    own = audit.shown_secrets(self._route, place, payload)
-                scanner = with_own_secrets(self._scanner, own)
-                scan_text(scanner, findings, part.decoder, payload)
-            except Exception as error:  # by its kind alone: its text may hold what it choked on
-                findings.error(type(error).__name__)
-                findings.gap(len(payload), 0.0)
-            else:
-                found = counted_once(sightings)
-                audit.seen.put(digest, found)
+    def _kept(self) -> list[AnswerPart]:
+        return [part for part in (self._body, self._answer) if part.size]
+
+    def _place(self) -> Place:
+        return self._audit.place(self._route, self._client, self._answer.joined())
+
+    def _sighted(self, place: Place, found: Iterable[Sighting]) -> None:
         if found:
-            audit.log.answers.sighted(audit.recorded(place), found)
+            self._audit.log.answers.sighted(self._audit.recorded(place), found)
+
+    def _digest(self, place: Place, part: AnswerPart) -> bytes:
+        """What such a payload is met again by, found by these rules in such a place."""
+        stream_type = part.decoder.stream_type
+        shows = shows_environment(self._route, stream_type)
+        own = None if shows else self._audit.known_secrets(place)  # else the payload decides
+        rules = id(self._scanner), own and own.needles
+        return digest_of(rules, place, stream_type, part.joined())
+
+    def _scanned(self, place: Place, part: AnswerPart, digest: bytes) -> tuple[Sighting, ...]:
+        """What a whole answer or body holds."""
+        audit, payload = self._audit, part.joined()
+        sightings: list[Sighting] = []
+        findings = AnswerFindings(audit.log, place, sightings.append)
+        try:
+            if shows_environment(self._route, part.decoder.stream_type):
+                own = audit.shown_secrets(self._route, place, payload)
+            else:
+                own = audit.known_secrets(place)
+            scan_text(with_own_secrets(self._scanner, own), findings, part.decoder, payload)
+        except Exception as error:  # by its kind alone: its text may hold what it choked on
+            findings.error(type(error).__name__)
+            findings.gap(len(payload), 0.0)
+            return ()
+        found = counted_once(sightings)
+        audit.seen.put(digest, found)
+        return found
 
 
 def digest_of(rules: Hashable, place: Place, stream_type: str, payload: bytes) -> bytes:

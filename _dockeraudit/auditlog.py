@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from _dockeraudit.answerrecords import AnswerPlaces
 from _dockeraudit.budgets import ClientBudgets, FindingBudgets
 from _dockeraudit.errors import EXIT_LOST, AuditLogError
+from _dockeraudit.failures import FailureListener
 from _dockeraudit.logfile import AuditFile, AuditPipe, FileEvent
 from _dockeraudit.logsync import Syncer
 from _dockeraudit.records import (
@@ -70,20 +71,6 @@ class Line(NamedTuple):
 
     record: Record
     text: bytes
-
-
-class FailureListener:
-    """Somebody who is told whenever the log begins to fail, and whenever that ends."""
-
-    def __init__(self, call: Callable[[bool], Any]) -> None:
-        self._call = call
-        self._told = False
-
-    def tell(self, failed: bool) -> None:
-        """Call it if this is news; one that raises has not been told."""
-        if failed != self._told:
-            self._call(failed)
-            self._told = failed
 
 
 class AuditLog:

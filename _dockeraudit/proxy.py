@@ -186,6 +186,7 @@ class Proxy:
             due = self._denials.drain()
         self._write_denials(due)
         self.lookups.stop()
+        self.answers.jobs.stop(deadline + 0.5)
         finish_executor(self.scanning, deadline + 0.5)
 
 

@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import threading
+import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,7 +19,7 @@ from auditlogs import CLIENT, FULL_ID, KEY, Clock, matches_told, problems, recor
 from scripted import ScriptedEngine, chunk, json_answer
 
 from _dockeraudit import answerrecords, answers, scanning, streamrecords
-from _dockeraudit.answers import AnswerAudit, KnownNames, SeenAnswers
+from _dockeraudit.answers import AnswerAudit, KnownNames, QuietJobs, SeenAnswers
 from _dockeraudit.answertext import (
     LONGEST_DATA,
     LONGEST_MESSAGE,
@@ -35,7 +36,7 @@ from _dockeraudit.rules import Match
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import ScanBudget
 from _dockeraudit.secretsmemory import SecretsMemory
-from conftest import splits, wait_for
+from conftest import DEADLINE, splits, wait_for
 from patterns import RULES
 
 FINGERPRINT = Fingerprinter(KEY).of
@@ -243,6 +244,7 @@ class Audited:
         secrets = SecretsMemory(lambda: self.scanner if self.own else None)
         self.audit = AnswerAudit(self.log, self.budget, self.executor, lambda name: name, secrets)
         self.audit.names._clock = self.monotonic
+        self.audit.jobs.submit = lambda job: job()  # QuietJobs has tests of its own
 
     def ask(self, target, answer=b"", *, method="GET", body=b"", client=CLIENT, blocks=1):
         """One request and its answer, as an exchange tells them."""
@@ -654,6 +656,57 @@ def test_an_environment_that_is_none_is_read_as_it_is():
     ):
         assert environment_in(route, payload + b" env") == []
     assert environment_in(route, b'{"Config":{"Env":["A=1",2]}}') == ["A=1"]
+
+
+def test_a_job_waits_for_a_quiet_moment(monkeypatch):
+    monkeypatch.setattr(answers, "LONGEST_WAIT", 1000.0)
+    monkeypatch.setattr(answers, "QUIET_TIME", 1000.0)
+    jobs, done = QuietJobs(), []
+    jobs.asked = time.monotonic()
+    for number in range(3):
+        jobs.submit(lambda number=number: done.append(number))
+    assert not done
+    jobs.stop(time.monotonic() + DEADLINE)
+    assert done == [0, 1, 2] and not jobs._thread.is_alive()
+    jobs.submit(lambda: done.append(3))
+    assert done == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("limit", ["LONGEST_WAIT", "QUIET_TIME"])
+def test_a_job_is_done_when_it_is_quiet_and_in_time_if_it_never_is(monkeypatch, limit):
+    monkeypatch.setattr(answers, "LONGEST_WAIT", 1000.0)
+    monkeypatch.setattr(answers, "QUIET_TIME", 1000.0)
+    monkeypatch.setattr(answers, limit, 0.0)
+    jobs, done = QuietJobs(), threading.Event()
+    jobs.asked = time.monotonic()
+    jobs.submit(done.set)
+    assert done.wait(DEADLINE)
+    jobs.stop(time.monotonic() + DEADLINE)
+    assert not jobs._thread.is_alive()
+
+
+def test_where_no_thread_can_start_a_job_is_done_at_once(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
+    QuietJobs().submit(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_a_known_answer_is_counted_at_once_and_a_new_one_left_for_later(audited):
+    later = []
+    audited.audit.jobs.submit = later.append
+    for _ in range(2):
+        audited.ask("/containers/web/json", INSPECT)
+    assert len(later) == 2 and audited.budget._left == scanning.TOTAL_SHARE
+    for job in later:
+        job()
+    audited.ask("/containers/web/json", INSPECT)
+    assert len(later) == 2
+    counts = [each["count"] for each in of(audited.finish()) if each["rule"] == "password"]
+    assert counts == [1, 2]
 
 
 def own_match(start, end):
