@@ -82,6 +82,7 @@
     report         the command `report`
     watch          the command `watch`: findings as they come
     found          what a scan has found: for people, SARIF, CSV
+    scaninspect    what a container's inspect shows, to findings
     scan           the command `scan`
     maskpipe       the command `mask`
     commands       the small commands

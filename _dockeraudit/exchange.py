@@ -23,6 +23,7 @@ from _dockeraudit.engine import ContainerFacts
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
 from _dockeraudit.maskedstream import UNSAID_POLL, MaskAsked, MaskedStream, wire_places
+from _dockeraudit.ownsecrets import counts_of_needles
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState, WireReader
 from _dockeraudit.routes import Route, offered_protocols
@@ -396,12 +397,10 @@ class Exchange:
     def _inspected(self, facts: ContainerFacts) -> None:
         """The look-up is over, in its own thread, or has failed."""
         assert self.audit is not None and self.scanner is not None
-        own = facts.own
-        counts = None if own is None else (len(own.needles), own.skipped)
-        self.audit.named(facts.id, facts.name, counts)
+        self.audit.named(facts.id, facts.name, counts_of_needles(facts.own))
         if self.route.kind in ("container", "exec"):
             self.proxy.answers.names.note(facts.id, facts.name)
-        self.scanner.inspected(facts.tty, own)
+        self.scanner.inspected(facts.tty, facts.own)
 
     def _audit(self, decoder: Decoder, payload: Any) -> None:
         if self.scanner:

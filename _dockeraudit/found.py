@@ -86,6 +86,7 @@ class FoundSecrets:
         event = record["event"]
         if event == "stream_open":
             title = text_of(record.get("container_name")) or text_of(record.get("container_id"))
+            title += " (docker inspect)" if record.get("endpoint") == "inspect" else ""
             self.sources[record.get("stream")] = "standard input" if title == "-" else title
         elif event == "finding":
             self._finding(record)

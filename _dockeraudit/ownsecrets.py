@@ -72,6 +72,11 @@ def own_secrets(env: Iterable[object], scanner: Scanner) -> OwnSecrets:
     return OwnSecrets(*needles_of(env, says_secret, spans))
 
 
+def counts_of_needles(own: OwnSecrets | None) -> tuple[int, int] | None:
+    """How many of a container's secrets are searched for, and how many are not; None: unknown."""
+    return None if own is None else (len(own.needles), own.skipped)
+
+
 class EnvScanner:
     """All rules, and one container's own secrets, applied to a block: the doors of a Scanner."""
 
@@ -102,7 +107,7 @@ class EnvScanner:
 
 
 class Merger:
-    """Gives needles to the rules' matches at the same occurrences; what is left is `container-env`'s."""
+    """Gives needles to the rules' matches at the same places; `container-env` has the others."""
 
     def __init__(self, block: bytes, matches: Sequence[Match], rule: Rule) -> None:
         self._block = block

@@ -30,7 +30,15 @@ from _dockeraudit.errors import (
 )
 from _dockeraudit.found import FoundSecrets, found_text, write_found_csv, write_sarif
 from _dockeraudit.options import ENVIRONMENT, load_settings, option_parser
+from _dockeraudit.ownsecrets import (
+    AnyScanner,
+    OwnSecrets,
+    counts_of_needles,
+    own_secrets,
+    with_own_secrets,
+)
 from _dockeraudit.report import look_for
+from _dockeraudit.scaninspect import inspect_findings
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import command_of
@@ -58,7 +66,7 @@ from _dockeraudit.textscanner import TextScanner
 
 SCAN_OPTIONS = (
     "upstream", "log-level", "fsync", "fingerprint-key", "rules", "only-rules", "disable-rule",
-    "allow-secret", "config",
+    "allow-secret", "own-secrets", "config",
 )  # fmt: skip
 SCAN_THREADS = 4  # containers read at once: the engine reads while we scan
 SCAN_QUEUE = 100_000  # records that may wait for a slow reader of standard output
@@ -143,7 +151,7 @@ def run_scan(settings: Settings, chosen: str, least: int, out: TextIO) -> int:
     tee = RecordTee(write_or_end if to_file or chosen == "json" else write_nowhere, secrets)
     about_log = diagnostics if to_file or chosen == "json" else Diagnostics("error", error_output())
     log = open_log(settings, scanner, [], about_log, tee, SCAN_QUEUE, budgeted=False)
-    scan = Scan(scanner, log, diagnostics)
+    scan = Scan(scanner, log, diagnostics, settings.own_secrets)
     reason = "end"
     try:
         if settings.files or settings.containers is None:
@@ -220,10 +228,13 @@ class Scan:
     figures.
     """
 
-    def __init__(self, scanner: Scanner, log: AuditLog, diagnostics: Diagnostics) -> None:
+    def __init__(
+        self, scanner: Scanner, log: AuditLog, diagnostics: Diagnostics, own_secrets: bool = True
+    ) -> None:
         self.log = log
         self.unread_files = self.unread_logs = 0
         self._scanner = scanner
+        self._own_secrets = own_secrets  # of containers are searched for
         self._diagnostics = diagnostics
         self._client = {
             "listener": "scan",
@@ -335,14 +346,16 @@ class Scan:
         ]
 
     def _container(self, socket_path: str, container: Container) -> None:
-        """Scan one container's log.
+        """Scan what one container's inspect shows, and its log.
 
-        With a terminal it is raw, which engines before 23 do not say in their answer.
+        With a terminal the log is raw, which engines before 23 do not say in their answer.
         """
         container_id, name = container
         try:
             answer = ask_engine(socket_path, f"/containers/{container_id}/json")
             tty = nested(answer, ("Config", "Tty"))
+            own = self._own_secrets_of(answer)
+            self._inspect(container, answer, own)
             with closing(UnixHTTPConnection(socket_path)) as connection:
                 target = f"/containers/{container_id}/logs?stdout=1&stderr=1"
                 head, blocks = engine_stream(connection, target)
@@ -350,11 +363,30 @@ class Scan:
                     message = engine_message(b"".join(blocks))
                     raise EngineError(f"the engine answered {head.status}: {message}")
                 decoder = RawDecoder("tty") if tty else StreamDemuxer("multiplexed")
-                self._source(container_id, name, blocks, decoder, name)
+                self._source(container_id, name, blocks, decoder, name, own)
         except (HTTPError, OSError, ValueError) as error:
             self._fail(f"cannot read the log of {name}: {error}")
             with self._lock:
                 self.unread_logs += 1
+
+    def _own_secrets_of(self, answer: Any) -> OwnSecrets | None:
+        """The secrets of a container's Env; None where they are not to be searched for."""
+        env = nested(answer, ("Config", "Env"))
+        entries = env if isinstance(env, list) else []
+        return own_secrets(entries, self._scanner) if self._own_secrets else None
+
+    def _inspect(self, container: Container, answer: Any, own: OwnSecrets | None) -> None:
+        """Report what everybody sees who may inspect the container; nothing if that is harmless."""
+        found = list(inspect_findings(answer, with_own_secrets(self._scanner, own)))
+        if not found:
+            return
+        audit = self.log.open_stream("inspect", container.container_id, self._client, False, True)
+        audit.named(container.container_id, container.name, counts_of_needles(own))
+        for match, shown, secret, line in found:
+            env = match.needle.env if match.needle else None
+            audit.finding("answer", match.rule, shown, secret, line, env=env)
+        ending = {"nbytes": 0, "frames": 0, "lines": 0, "unscanned": 0}
+        audit.close(framing="raw", reason="end", **ending)
 
     # -- either
 
@@ -365,23 +397,25 @@ class Scan:
         blocks: Iterable[bytes],
         decoder: Decoder,
         title: str,
+        own: OwnSecrets | None = None,
     ) -> None:
         """Scan one source to its end.
 
         An exception of its reading passes through, when all before it has been scanned.
         """
         audit = self.log.open_stream("scan", container_id, self._client, False, True)
-        audit.named(container_id, container_name)
+        audit.named(container_id, container_name, counts_of_needles(own))
+        scanner = with_own_secrets(self._scanner, own)
         texts: dict[str, TextScanner] = {}
         size, reason = 0, "error"
         try:
             for block in blocks:
                 size += len(block)
-                self._feed(texts, audit, decoder.feed(block))
+                self._feed(texts, audit, decoder.feed(block), scanner)
                 self._advance(len(block), title)
             reason = "cut_frame" if decoder.inside_frame else "end"
         finally:
-            self._feed(texts, audit, decoder.end())
+            self._feed(texts, audit, decoder.end(), scanner)
             for text in texts.values():
                 text.end()
             audit.close(
@@ -399,7 +433,11 @@ class Scan:
             self._diagnostics.say(level, printable(f"scanned {title}: {size_text(size)}"))
 
     def _feed(
-        self, texts: dict[str, TextScanner], audit: StreamRecords, pieces: Sequence[Piece]
+        self,
+        texts: dict[str, TextScanner],
+        audit: StreamRecords,
+        pieces: Sequence[Piece],
+        scanner: AnyScanner | None = None,
     ) -> None:
         """Scan some runs, once the log has room for what they may hold."""
         deadline = time.monotonic() + SCAN_PATIENCE
@@ -407,7 +445,7 @@ class Scan:
             time.sleep(0.01)
         for stream_type, data in pieces:
             if stream_type not in texts:
-                texts[stream_type] = TextScanner(self._scanner, audit, stream_type)
+                texts[stream_type] = TextScanner(scanner or self._scanner, audit, stream_type)
             texts[stream_type].feed(data)
 
     # -- for people

@@ -26,7 +26,9 @@ from _dockeraudit.engine import (
     says_podman,
 )
 from _dockeraudit.errors import EngineError
+from _dockeraudit.secretsmemory import SecretsMemory
 from conftest import wait_for
+from patterns import DEFAULT_SCANNER
 
 DOCKER = {"Version": "28.5.2", "ApiVersion": "1.51", "Components": [{"Name": "Engine"}]}
 PODMAN = {"Version": "4.3.1", "ApiVersion": "1.41", "Components": [{"Name": "Podman Engine"}]}
@@ -193,6 +195,89 @@ def test_the_tty_of_a_full_id_is_known_without_the_engine(
     assert told.wait("container", "web").tty is True
     assert told.wait("container", FULL_ID) == ContainerFacts(FULL_ID, None, True)
     assert told.wait("container", "gone") == UNKNOWN
+
+
+# ================================================================================================
+# the container's own secrets
+# ================================================================================================
+
+VALUE = "Qz7-kH3m-" + "wP9x"
+ENV = ["PATH=/bin", "DB_PASSWORD=" + VALUE]
+
+
+@pytest.fixture
+def knowing(scripted: ScriptedEngine) -> Iterator[Lookups]:
+    """Look-ups that read the secrets of containers."""
+    found = Lookups(scripted.path, SecretsMemory(lambda: DEFAULT_SCANNER))
+    yield found
+    found.stop()
+    wait_for(lambda: not found._threads, "the look-ups' threads")
+
+
+def container(env: Any, **more: Any) -> Answer:
+    return json_answer({"Id": FULL_ID, "Name": "/web", "Config": {"Tty": True, "Env": env}, **more})
+
+
+def variables(facts: ContainerFacts) -> list[str] | None:
+    """The names of the secret variables; None if they are not known."""
+    return None if facts.own is None else [needle.env for needle in facts.own.needles]
+
+
+@pytest.mark.parametrize(
+    "kind, path, answer",
+    [
+        ("container", "/containers/x/json", {"Id": FULL_ID, "Config": {"Env": ENV}}),
+        (
+            "service",
+            "/services/x",
+            {"ID": "s1", "Spec": {"TaskTemplate": {"ContainerSpec": {"Env": ENV}}}},
+        ),
+        ("task", "/tasks/x", {"ID": "t1", "Spec": {"ContainerSpec": {"Env": ENV}}}),
+    ],
+)
+def test_one_request_brings_the_secret_variables_too(
+    scripted: ScriptedEngine, knowing: Lookups, kind: str, path: str, answer: dict[str, Any]
+) -> None:
+    scripted.routes[path] = json_answer(answer)
+    assert variables(Told(knowing).wait(kind, "x")) == ["DB_PASSWORD"]
+    assert asked(scripted) == [path]
+
+
+def test_an_exec_has_its_containers_secrets(scripted: ScriptedEngine, knowing: Lookups) -> None:
+    execution = {"ContainerID": FULL_ID, "ProcessConfig": {"tty": False}}
+    scripted.routes["/exec/x/json"] = json_answer(execution)
+    scripted.routes[f"/containers/{FULL_ID}/json"] = container(ENV)
+    facts = Told(knowing).wait("exec", "x")
+    assert (facts.tty, variables(facts)) == (False, ["DB_PASSWORD"])
+    assert asked(scripted) == ["/exec/x/json", f"/containers/{FULL_ID}/json"]
+
+
+def test_the_secrets_of_a_full_id_are_known_without_the_engine(
+    scripted: ScriptedEngine, knowing: Lookups
+) -> None:
+    scripted.routes["/containers/web/json"] = container(ENV)
+    told = Told(knowing).wait("container", "web")
+    before = len(asked(scripted))
+    known = knowing.known(FULL_ID)
+    assert known == ContainerFacts(FULL_ID, None, True, told.own) and known.own is told.own
+    assert len(asked(scripted)) == before
+    assert knowing.known("web") == knowing.known("cd" * 32) == UNKNOWN
+
+
+@pytest.mark.parametrize("env", [None, [], "DB_PASSWORD=x", {"DB_PASSWORD": VALUE}, [7, None]])
+def test_an_env_of_another_type_holds_nothing(
+    scripted: ScriptedEngine, knowing: Lookups, env: Any
+) -> None:
+    scripted.routes["/containers/x/json"] = container(env)
+    assert variables(Told(knowing).wait("container", "x")) == []
+
+
+def test_the_text_of_what_is_known_shows_no_value(
+    scripted: ScriptedEngine, knowing: Lookups
+) -> None:
+    scripted.routes["/containers/x/json"] = container(ENV)
+    facts = Told(knowing).wait("container", "x")
+    assert VALUE not in repr(facts) and VALUE not in str([knowing.__dict__, facts.own.__dict__])
 
 
 # ================================================================================================

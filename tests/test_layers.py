@@ -49,6 +49,7 @@ SANS_IO = (
     "records",
     "needles",
     "ownsecrets",
+    "scaninspect",
     "relay",
     "wallets",
 )

@@ -1,4 +1,4 @@
-"""A container's own secrets beside the rules: who reports what, at any cut; what is kept of them."""
+"""A container's own secrets beside the rules: who reports, at any cut; what is kept of them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from _dockeraudit.ownsecrets import (
     with_own_secrets,
 )
 from _dockeraudit.rules import Needle
+from _dockeraudit.scaninspect import inspect_findings, inspect_text
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.secretsmemory import SecretsMemory
 from _dockeraudit.streams import StreamDemuxer
@@ -397,3 +398,43 @@ def test_nothing_is_read_where_that_is_turned_off() -> None:
 def test_an_env_of_another_type_holds_no_secrets(env: Any) -> None:
     own = memory().learn("a" * 64, env)
     assert own is not None and not own
+
+
+# ================================================================================================
+# what inspect shows
+# ================================================================================================
+
+
+def inspected(**config: Any) -> list[tuple[Any, ...]]:
+    """What is found in the inspect of a container with the secrets of ENV."""
+    answer = {"Id": "a" * 64, "Config": {"Env": ENV, **config}}
+    return [
+        (found.match.rule.id, found.secret, found.match.needle and found.match.needle.env)
+        for found in inspect_findings(answer, scanner_of())
+    ]
+
+
+def test_what_env_lists_is_found_by_the_other_rules_alone() -> None:
+    assert [rule for rule, *_ in inspected()] == [rule for rule, *_ in inspected(Labels={})]
+    assert "container-env" not in [rule for rule, *_ in inspected()]
+
+
+def test_a_secret_elsewhere_in_an_inspect_is_found() -> None:
+    (found,) = [each for each in inspected(Cmd=["run", WORDS]) if each[0] == "container-env"]
+    assert found == ("container-env", WORDS.encode(), "APP_TOKEN")
+
+
+def test_the_line_is_the_one_that_docker_inspect_prints() -> None:
+    answer = {"Config": {"Env": ENV, "Cmd": ["run", WORDS], "Labels": {"a": "b"}}}
+    printed = json.dumps([answer], indent=4).splitlines()
+    text, first, last = inspect_text(answer)
+    assert text.decode().splitlines() == printed
+    assert json.loads("[" + text[first:last].decode() + "]") == ENV
+    for found in inspect_findings(answer, scanner_of()):
+        if found.match.rule.find == "env":
+            assert WORDS in printed[found.line - 1]
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"Config": None}, {"Config": {"Env": "x"}}])
+def test_an_inspect_of_another_shape_shows_nothing(answer: Any) -> None:
+    assert list(inspect_findings(answer, scanner_of())) == []

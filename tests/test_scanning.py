@@ -22,6 +22,7 @@ from recorded import (
 from scripted import stdcopy_frame
 
 from _dockeraudit import scanning
+from _dockeraudit.ownsecrets import own_secrets
 from _dockeraudit.scanning import OWN_SHARE, ScanBudget, StreamScanner
 from _dockeraudit.streams import RawDecoder, StreamDemuxer
 from conftest import wait_for
@@ -228,6 +229,99 @@ def test_a_silence_looks_at_unfinished_lines_and_the_enter_key_ends_what_is_type
     assert found["complete"] and (found["secret"], found["type"]) == (b"hunter2hunter2", "stdin")
     stream.close((output, typed), "end")
     assert closed(records)["lines"] == 2
+
+
+# -- the container's own secrets: the scan waits for them, the relay does not
+
+VALUE = b"correct horse " + b"battery staple"
+OWN = own_secrets(["DB_PASSWORD=" + VALUE.decode()], DEFAULT_SCANNER)
+LINE = b"logged in with " + VALUE + b"\n"
+
+
+def own_findings(records: RecordedStream) -> list[tuple[Any, ...]]:
+    return [(found["id"], found["env"], found["line"]) for found in records.findings]
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_what_came_before_the_answer_is_searched_for_own_secrets_too(
+    executor: ThreadPoolExecutor, when: str
+) -> None:
+    records, decoder = RecordedStream(), RawDecoder("tty")
+    stream = stream_scanner(executor, records, awaits_own=True)
+    if when == "before":
+        stream.inspected(True, OWN)
+    stream.offer(decoder, LINE)
+    if when == "between":
+        assert stream.waiting == len(LINE) and stream.restless
+        stream.silence()
+        assert stream.restless and not records.findings, "it waits for the answer"
+        stream.inspected(True, OWN)
+        wait_for(lambda: records.findings, "a finding without another byte")
+    stream.offer(decoder, LINE)
+    if when == "after":
+        threading.Timer(0.02, stream.inspected, [True, OWN]).start()
+    stream.close((decoder,), "end")
+    closed(records)
+    assert own_findings(records) == [("container-env", "DB_PASSWORD", n) for n in (1, 2)]
+
+
+def test_a_look_up_that_takes_too_long_is_waited_for_no_longer(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "INSPECT_WAIT", 0.05)
+    records, decoder = RecordedStream(), RawDecoder("tty")
+    stream = stream_scanner(executor, records, awaits_own=True)
+    stream.offer(decoder, SECRET + LINE)
+
+    def found() -> bool:
+        stream.silence()
+        return bool(records.findings)
+
+    wait_for(found, "what the rules find")
+    stream.inspected(True, OWN)
+    stream.offer(decoder, LINE)
+    stream.close((decoder,), "end")
+    closed(records)
+    late = ("container-env", "DB_PASSWORD", 3)
+    assert own_findings(records) == [("aws-access-key", None, 1), late]
+
+
+def test_a_look_up_that_fails_leaves_the_rules(executor: ThreadPoolExecutor) -> None:
+    records, decoder = RecordedStream(), RawDecoder("tty")
+    stream = stream_scanner(executor, records, awaits_own=True)
+    stream.offer(decoder, SECRET + LINE)
+    stream.inspected(None, None)
+    stream.close((decoder,), "end")
+    closed(records)
+    assert own_findings(records) == [("aws-access-key", None, 1)]
+
+
+def test_where_there_is_no_room_to_wait_the_scan_begins_and_nothing_is_lost(
+    executor: ThreadPoolExecutor,
+) -> None:
+    records, decoder = RecordedStream(), RawDecoder("tty")
+    stream = stream_scanner(executor, records, budget=ScanBudget(OWN_SHARE), awaits_own=True)
+    for _ in range(40):
+        stream.offer(decoder, b"." * 8000 + b"\n" + SECRET)
+    stream.inspected(True, OWN)
+    stream.offer(decoder, LINE)
+    stream.close((decoder,), "end")
+    assert closed(records)["unscanned"] == 0 and not records.gaps
+    assert len(records.findings) == 41 and records.findings[-1]["env"] == "DB_PASSWORD"
+
+
+def test_a_stream_that_ends_while_it_waits_is_closed_once_and_whole(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "INSPECT_WAIT", 0.05)
+    for data in (b"", LINE, SECRET):
+        records, decoder = RecordedStream(), RawDecoder("tty")
+        stream = stream_scanner(executor, records, awaits_own=True)
+        if data:
+            stream.offer(decoder, data)
+        stream.close((decoder,), "client")
+        assert closed(records)["nbytes"] == len(data)
+        assert len(records.findings) == (data == SECRET)
 
 
 # -- how the output is read: the engine's word decides
