@@ -32,7 +32,7 @@ from _dockeraudit.answertext import (
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.ownsecrets import AnyScanner, OwnSecrets, with_own_secrets
 from _dockeraudit.records import redact_bytes
-from _dockeraudit.routes import Route
+from _dockeraudit.routes import FLOWING_ANSWERS, Route
 from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import OWN_SHARE, TOTAL_SHARE, ScanBudget, StreamScanner
@@ -47,7 +47,6 @@ SCAN_STEP = 256 << 10  # bytes that are read at once
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
 NAME_AGE = 60.0  # seconds for which a name is believed: a container can get another one
-FLOWING = ("events", "build")  # endless answers, and those that people watch
 LEAST_SEVERITIES = ("HIGH", "MEDIUM")  # answers are full of addresses that are no leak
 
 # Threads. The relaying thread offers payloads and closes a scan. A worker, or for a short answer
@@ -229,12 +228,14 @@ class AnswerAudit:
         self.names = KnownNames()
         self._scanner: Scanner | None = None
 
-    def open(self, route: Route, client: Mapping[str, Any], scanner: Scanner) -> AnswerScan:
+    def open(
+        self, route: Route, client: Mapping[str, Any], scanner: Scanner, mask: str | None = None
+    ) -> AnswerScan:
         """A request begins whose answer, or body, may hold secrets."""
         if scanner is not self._scanner:
             self._scanner = scanner
             self.seen.clear()
-        return AnswerScan(self, route, client, scanner)
+        return AnswerScan(self, route, client, scanner, mask)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Have a worker do it; while we stop it is done here."""
@@ -330,9 +331,15 @@ class AnswerScan:
     """One request's answer and body. All methods are for the relaying thread, and never block."""
 
     def __init__(
-        self, audit: AnswerAudit, route: Route, client: Mapping[str, Any], scanner: Scanner
+        self,
+        audit: AnswerAudit,
+        route: Route,
+        client: Mapping[str, Any],
+        scanner: Scanner,
+        mask: str | None = None,
     ) -> None:
         self._audit, self._route, self._client, self._scanner = audit, route, client, scanner
+        self._mask = mask  # the severity from which on the client got asterisks
         self._answer = AnswerPart(answer_decoder(route))
         self._body = AnswerPart(body_decoder(route))
         self._broken = False
@@ -372,11 +379,16 @@ class AnswerScan:
             step(*arguments)
         except Exception as error:
             self._broken = True
-            place = Place(self._route.answer, None, None, None, self._client)
+            place = Place(self._route.answer, None, None, None, self._client, self._mask)
             record_error(self._audit.log, place, type(error).__name__)
 
+    def _place(self, answer: bytes) -> Place:
+        """Where the secrets in an answer are seen."""
+        place = self._audit.place(self._route, self._client, answer)
+        return place._replace(mask=self._mask)
+
     def _offer(self, part: AnswerPart, payload: bytes) -> None:
-        flows = part is self._answer and self._route.answer in FLOWING
+        flows = part is self._answer and self._route.answer in FLOWING_ANSWERS
         if part.flow is None and not flows and part.keep(payload, self._audit.budget):
             return
         blocks = [payload]
@@ -394,7 +406,7 @@ class AnswerScan:
     def _flow(self, begun: bytes) -> StreamScanner:
         """A scanner for what cannot be kept; it skips what finds no room, and waits for none."""
         audit = self._audit
-        place = audit.recorded(audit.place(self._route, self._client, begun))
+        place = audit.recorded(self._place(begun))
         findings = AnswerFindings(
             audit.log, place, lambda sighting: audit.log.answers.sighted(place, [sighting])
         )
@@ -415,7 +427,7 @@ class AnswerScan:
     def _scan_kept(self) -> None:
         """Look at what was kept, record what it holds, and give its room back."""
         payloads = {part: part.joined() for part in (self._body, self._answer)}
-        place = self._audit.place(self._route, self._client, payloads[self._answer])
+        place = self._place(payloads[self._answer])
         for part, payload in payloads.items():
             if payload:
                 self._look(place, part, payload)
