@@ -24,6 +24,7 @@ from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
 from _dockeraudit.maskedstream import (
     UNSAID_POLL,
+    AnswerMask,
     MaskAsked,
     MaskedBody,
     MaskedStream,
@@ -387,15 +388,23 @@ class Exchange:
         proxy, route = self.proxy, self.route
         exempt = proxy.log.allows if proxy.settings.allow_secret else None
         self.masked = masked_answer(
-            route, framing, proxy.scanner, self._mask, exempt, self._answer_unmasked
+            route,
+            framing,
+            proxy.scanner,
+            AnswerMask(self._mask, exempt, proxy.settings.own_secrets),
+            self._answer_unmasked,
         )
         if not is_plain(relay.response):
             self._answer_unmasked("compressed")
         elif self.masked.wire.framing is None:
-            done = lambda facts: self._answer_inspected(facts)
-            proxy.lookups.resolve(route.kind or "container", route.name, done)
+            known = proxy.lookups.known(route.name)
+            if known.own is not None:
+                self._answer_inspected(known)
+            else:
+                proxy.lookups.resolve(route.kind or "container", route.name, self._answer_inspected)
 
     def _answer_inspected(self, facts: ContainerFacts) -> None:
+        """The look-up is over, in its own thread, or has failed."""
         assert self.masked is not None
         self.masked.inspected(facts.tty, facts.own)
 

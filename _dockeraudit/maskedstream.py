@@ -199,12 +199,22 @@ class NoRecords:
         """Nothing is recorded."""
 
 
+class AnswerMask(NamedTuple):
+    """What is asked of a masked answer.
+
+    `exempt`: whether a secret is allowed. `own_secrets`: the container's are masked too.
+    """
+
+    severity: str
+    exempt: Callable[[bytes], bool] | None
+    own_secrets: bool
+
+
 def masked_answer(
     route: Route,
     framing: Framing,
     rules: Scanner,
-    severity: str,
-    exempt: Callable[[bytes], bool] | None,
+    asked: AnswerMask,
     on_error: Callable[[str], None],
 ) -> MaskedBody:
     """An answer that may hold secrets; AnswerScan records what is found in it.
@@ -213,10 +223,13 @@ def masked_answer(
     lines leave as of a log.
     """
     body = ChunkSpans() if framing.kind == "chunked" else PlainSpans(body_reader(framing))
-    waits = route.kind in ("container", "exec") and route.answer not in ("create", "update")
+    of_one = route.kind in ("container", "exec") and route.answer not in ("create", "update")
+    waits = asked.own_secrets and of_one
     wire = WirePlaces(body, "raw", waits=waits, reader=answer_places(route))
     hold = HOLD if route.answer in FLOWING_ANSWERS else ANSWER_HOLD
-    mask = Mask(wire, rules, NoRecords(), severity, hold, exempt, ANSWER_MOST, spared=b'"')
+    mask = Mask(
+        wire, rules, NoRecords(), asked.severity, hold, asked.exempt, ANSWER_MOST, spared=b'"'
+    )
     return MaskedBody(wire, mask, rules, on_error)
 
 
