@@ -49,6 +49,7 @@
     verify         reads audit logs and names what is missing
     scanning       what a stream delivered to findings, beside the relay, bounded
     secretsmemory  the own secrets of the containers that are read
+    answerplaces   where the texts of answers stand in their bytes, sans I/O
     maskedstream   one exchange of a masking listener
     engine         the connection to the engine
     answers        answers and bodies to findings, beside the relay, bounded

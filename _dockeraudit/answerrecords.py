@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from _dockeraudit.masking import MASK_SEVERITIES
 from _dockeraudit.records import rfc3339
 from _dockeraudit.streamrecords import (
     REPEAT_PERIOD,
@@ -21,6 +22,7 @@ from _dockeraudit.streamrecords import (
     Known,
     StreamLog,
     StreamRecords,
+    cover_fields,
 )
 
 PLACES_KEPT = 2_000  # places whose repeats are counted; the one longest without a sighting goes
@@ -72,6 +74,7 @@ class Place(NamedTuple):
     """Where secrets are seen: the endpoint's word, what the answer is about, and who asked.
 
     `kind`: of the subject, unless it is a container. A subject is None where there are many.
+    `mask`: the severity from which on the client got asterisks in answers.
     """
 
     endpoint: str
@@ -79,12 +82,13 @@ class Place(NamedTuple):
     subject_id: str | None
     subject_name: str | None
     client: Mapping[str, Any]
+    mask: str | None = None
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What the place is kept under: each docker command is a new process, so no pid."""
         who = tuple((name, value) for name, value in self.client.items() if name != "pid")
-        return self.endpoint, self.kind, self.subject_id, who
+        return self.endpoint, self.kind, self.subject_id, who, self.mask
 
 
 class AnswerRecords(StreamRecords):
@@ -101,6 +105,7 @@ class AnswerRecords(StreamRecords):
         }
         super().__init__(log, None, fields)
         self.container_name = place.subject_name
+        self._mask = place.mask
         self._waiting = None
         self._unscanned = 0
         self._unscanned_since = 0.0
@@ -119,10 +124,17 @@ class AnswerRecords(StreamRecords):
         elif not log.admits(self, rule.severity, 1):
             self._suppress(rule, count)
         else:
-            self._add_finding(rule, sighting.fields(), count, sighting.where)
-            known = Known(self, sighting.fields(), sighting.where, rule)
+            where = {**sighting.where, **cover_fields((self._masks(sighting), 0))}
+            self._add_finding(rule, sighting.fields(), count, where)
+            known = Known(self, sighting.fields(), where, rule)
             self._known[sighting.key] = known
             log.known.remember(sighting.key, known)
+
+    def _masks(self, sighting: Sighting) -> bool:
+        """Whether the client got asterisks; what it sends itself is never changed."""
+        if self._mask is None or sighting.stream_type == "body":
+            return False
+        return MASK_SEVERITIES.index(sighting.rule.severity) >= MASK_SEVERITIES.index(self._mask)
 
     def skip(self, nbytes: int) -> None:
         """Count bytes that passed unscanned, for a `scan_gap` within the minute."""

@@ -32,7 +32,7 @@ from _dockeraudit.answertext import (
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.ownsecrets import AnyScanner, OwnSecrets, with_own_secrets
 from _dockeraudit.records import redact_bytes
-from _dockeraudit.routes import Route
+from _dockeraudit.routes import FLOWING_ANSWERS, Route
 from _dockeraudit.rules import Rule
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.scanning import OWN_SHARE, TOTAL_SHARE, ScanBudget, StreamScanner
@@ -51,7 +51,6 @@ SCAN_STEP = 256 << 10  # bytes that are read at once
 SEEN_ANSWERS = 16_384  # digests of answers, and secrets in them, that are remembered: some 8 MiB
 NAMES_KEPT = 1_024  # containers whose names are remembered
 NAME_AGE = 60.0  # seconds for which a name is believed: a container can get another one
-FLOWING = ("events", "build")  # endless answers, and those that people watch
 LEAST_SEVERITIES = ("HIGH", "MEDIUM")  # answers are full of addresses that are no leak
 
 # Threads. The relaying thread offers payloads and closes a scan; a short answer that has been seen
@@ -297,13 +296,15 @@ class AnswerAudit:
         self.jobs = QuietJobs()
         self._scanner: Scanner | None = None
 
-    def open(self, route: Route, client: Mapping[str, Any], scanner: Scanner) -> AnswerScan:
+    def open(
+        self, route: Route, client: Mapping[str, Any], scanner: Scanner, mask: str | None = None
+    ) -> AnswerScan:
         """A request begins whose answer, or body, may hold secrets."""
         self.jobs.asked = time.monotonic()
         if scanner is not self._scanner:
             self._scanner = scanner
             self.seen.clear()
-        return AnswerScan(self, route, client, scanner)
+        return AnswerScan(self, route, client, scanner, mask)
 
     def place(self, route: Route, client: Mapping[str, Any], answer: bytes) -> Place:
         """Where secrets in the answer to a request, or in its body, are seen."""
@@ -393,9 +394,15 @@ class AnswerScan:
     """One request's answer and body. All methods are for the relaying thread, and never block."""
 
     def __init__(
-        self, audit: AnswerAudit, route: Route, client: Mapping[str, Any], scanner: Scanner
+        self,
+        audit: AnswerAudit,
+        route: Route,
+        client: Mapping[str, Any],
+        scanner: Scanner,
+        mask: str | None = None,
     ) -> None:
         self._audit, self._route, self._client, self._scanner = audit, route, client, scanner
+        self._mask = mask  # the severity from which on the client got asterisks
         self._answer = AnswerPart(answer_decoder(route))
         self._body = AnswerPart(body_decoder(route))
         self._broken = False
@@ -438,11 +445,16 @@ class AnswerScan:
             self._broken = True
             for part in (self._body, self._answer):
                 part.take(self._audit.budget)
-            place = Place(self._route.answer, None, None, None, self._client)
+            place = Place(self._route.answer, None, None, None, self._client, self._mask)
             record_error(self._audit.log, place, type(error).__name__)
 
+    def _place(self, answer: bytes) -> Place:
+        """Where the secrets in an answer are seen."""
+        place = self._audit.place(self._route, self._client, answer)
+        return place._replace(mask=self._mask)
+
     def _offer(self, part: AnswerPart, payload: bytes) -> None:
-        flows = part is self._answer and self._route.answer in FLOWING
+        flows = part is self._answer and self._route.answer in FLOWING_ANSWERS
         if part.flow is None and not flows and part.keep(payload, self._audit.budget):
             return
         blocks = [payload]
@@ -460,7 +472,7 @@ class AnswerScan:
     def _flow(self, begun: bytes) -> StreamScanner:
         """A scanner for what cannot be kept; it skips what finds no room, and waits for none."""
         audit = self._audit
-        place = audit.recorded(audit.place(self._route, self._client, begun))
+        place = audit.recorded(self._place(begun))
         findings = AnswerFindings(
             audit.log, place, lambda sighting: audit.log.answers.sighted(place, [sighting])
         )
@@ -480,7 +492,7 @@ class AnswerScan:
 
     def _is_known(self) -> bool:
         """Whether all of it has been seen before; then it is counted."""
-        place = self._place()
+        place = self._place(self._answer.joined())
         found = [self._audit.seen.get(self._digest(place, part)) for part in self._kept()]
         if None in found:
             return False
@@ -491,7 +503,7 @@ class AnswerScan:
 
     def _scan_kept(self) -> None:
         """Look at it all, record what it holds, and give its room back."""
-        place = self._place()
+        place = self._place(self._answer.joined())
         for part in self._kept():
             digest = self._digest(place, part)
             found = self._audit.seen.get(digest)
@@ -502,9 +514,6 @@ class AnswerScan:
 
     def _kept(self) -> list[AnswerPart]:
         return [part for part in (self._body, self._answer) if part.size]
-
-    def _place(self) -> Place:
-        return self._audit.place(self._route, self._client, self._answer.joined())
 
     def _sighted(self, place: Place, found: Iterable[Sighting]) -> None:
         if found:

@@ -348,6 +348,10 @@ class AuditLog:
         """The stream has ended and nothing of it waits."""
         self.streams.discard(stream)
 
+    def allows(self, secret: bytes) -> bool:
+        """Whether a secret is known as harmless everywhere."""
+        return self.fingerprinter.of(secret) in self._allow
+
     def is_allowed(self, fingerprint: str, stream: StreamRecords) -> bool:
         """Whether this secret is known as harmless, everywhere or in this container."""
         if not self._allow:

@@ -22,7 +22,15 @@ from _dockeraudit.connections import Connection
 from _dockeraudit.engine import ContainerFacts
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
-from _dockeraudit.maskedstream import UNSAID_POLL, MaskAsked, MaskedStream, wire_places
+from _dockeraudit.maskedstream import (
+    UNSAID_POLL,
+    AnswerMask,
+    MaskAsked,
+    MaskedBody,
+    MaskedStream,
+    masked_answer,
+    wire_places,
+)
 from _dockeraudit.ownsecrets import counts_of_needles
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState, WireReader
@@ -64,7 +72,7 @@ class Exchange:
 
     audit: StreamRecords | None = None  # of a stream that is recorded
     scanner: StreamScanner | MaskedStream | None = None  # of a stream that is scanned too
-    masked: MaskedStream | None = None  # the same, where the client gets no secrets
+    masked: MaskedBody | None = None  # the answer, where the client gets no secrets
     answers: AnswerScan | None = None  # of an answer or a body that is scanned
     output: Decoder = UNDECODED
     input: Decoder = UNDECODED
@@ -93,7 +101,7 @@ class Exchange:
         self._secure = isinstance(self._client, ssl.SSLSocket)  # may hold bytes poll does not see
         upgrade = offered_protocols(head, route, proxy.settings.http2 == "relay")
         if route.answer and proxy.settings.answers == "on":
-            self.answers = proxy.answers.open(route, connection.identity, proxy.scanner)
+            self.answers = proxy.answers.open(route, connection.identity, proxy.scanner, mask)
         self.relay = Relay(head, route, upgrade, self._opened, reused=reused, unread=unread)
 
     @property
@@ -172,6 +180,8 @@ class Exchange:
         """Poll both sockets for what can be done now."""
         relay = self.relay
         limit = self._mask_turn() if self.masked else None
+        if self.masked and relay.finished:
+            return []
         if self._poll is None:
             self._poll = PollPair(self._client, self._engine)
         client = select.POLLIN if relay.wants_client else 0
@@ -323,6 +333,8 @@ class Exchange:
             self._open_audit(framing)
         if relay.state is RelayState.TUNNEL:
             self._record_request()
+        elif self._mask and self.route.answer and framing.kind != "none":
+            self._mask_answer(relay, framing)
         if self.masked:
             relay.mask = self.masked
             return self.masked
@@ -371,6 +383,41 @@ class Exchange:
             awaits_own=proxy.settings.own_secrets,
         )
 
+    def _mask_answer(self, relay: Relay, framing: Framing) -> None:
+        """Mask an answer on its way to the client."""
+        assert self._mask is not None and relay.response is not None
+        proxy, route = self.proxy, self.route
+        exempt = proxy.log.allows if proxy.settings.allow_secret else None
+        self.masked = masked_answer(
+            route,
+            framing,
+            proxy.scanner,
+            AnswerMask(self._mask, exempt, proxy.settings.own_secrets),
+            self._answer_unmasked,
+        )
+        if not is_plain(relay.response):
+            self._answer_unmasked("compressed")
+        elif self.masked.wire.framing is None:
+            known = proxy.lookups.known(route.name)
+            if known.own is not None:
+                self._answer_inspected(known)
+            else:
+                proxy.lookups.resolve(route.kind or "container", route.name, self._answer_inspected)
+
+    def _answer_inspected(self, facts: ContainerFacts) -> None:
+        """The look-up is over, in its own thread, or has failed."""
+        assert self.masked is not None
+        self.masked.inspected(facts.tty, facts.own)
+
+    def _answer_unmasked(self, kind: str) -> None:
+        """An answer cannot be masked."""
+        if self.masked:
+            self.masked.failed = True
+        fields = {"stream": None, "endpoint": self.route.answer, "error": kind}
+        client = self.connection.identity
+        self.proxy.log.accept_for(client, "scan_error", {**fields, "client": client})
+        self._mask_failed()
+
     def _masked_stream(self, framing: Framing) -> MaskedStream:
         """What masks a stream on its way to the client."""
         settings = self.proxy.settings
@@ -382,8 +429,9 @@ class Exchange:
             typed=self.route.endpoint != "logs",
         )
         wire = wire_places(self.output, framing, asked.waits)
-        self.masked = MaskedStream(wire, self.proxy.scanner, self.audit, asked, self._mask_failed)
-        return self.masked
+        masked = MaskedStream(wire, self.proxy.scanner, self.audit, asked, self._mask_failed)
+        self.masked = masked
+        return masked
 
     def _look_up(self) -> None:
         """Ask for the container's name, TTY and own secrets; what cannot change may be known."""
@@ -429,7 +477,7 @@ class Exchange:
 
     def _mask_failed(self) -> None:
         """What cannot be masked does not reach the client."""
-        text = "a stream could not be masked, and was cut; its scan_error says why"
+        text = "what could not be masked was cut; its scan_error says why"
         self.proxy.diagnostics.seldom("error", "mask", text)
         self.cut("mask_failure")
 

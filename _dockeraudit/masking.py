@@ -22,7 +22,7 @@ from itertools import accumulate
 from typing import Any
 
 from _dockeraudit.ownsecrets import AnyScanner, secret_of
-from _dockeraudit.places import NOWHERE, Pieces, Places, WirePlaces
+from _dockeraudit.places import NOWHERE, Pieces, Places, WirePlaces, Writes
 from _dockeraudit.rules import Match, Rule
 from _dockeraudit.streams import stream_type_of
 from _dockeraudit.textscanner import (
@@ -81,7 +81,8 @@ class MaskedText(TextScanner):
     """One text of a masked stream.
 
     It keeps the places of an unfinished line's bytes, and overwrites secrets there. `overwrite`:
-    puts asterisks on the wire from a place on, as many as said; False where these bytes have left.
+    puts asterisks on the wire, for a part that begins at a place, from which of its bytes on, and
+    for how many; False where these have left.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class MaskedText(TextScanner):
         say: Callable[[tuple[bool, int] | None], None],
         name: str,
         masks: Callable[[bytes, Match], bool],
-        overwrite: Callable[[int, int], bool],
+        overwrite: Callable[[int, int, int], bool],
     ) -> None:
         super().__init__(scanner, records, stream_type_of(name))
         self.size = 0  # bytes so far
@@ -223,7 +224,7 @@ class MaskedText(TextScanner):
             stop = self._offsets[number] if number < len(self._offsets) else self.size
             low, stop = max(at, offset), min(stop, end)
             if low < stop:
-                if place >= 0 and self._overwrite(place + low - offset, stop - low):
+                if place >= 0 and self._overwrite(place, low - offset, stop - low):
                     self._masked.append((low, stop))
                 at = stop
         return self._passed(start, end)
@@ -339,7 +340,7 @@ class Mask:
     """A stream on its way to the client: blocks in, the same bytes out, secrets as asterisks.
 
     `records`: where its findings go. `severity`: from which on a secret is masked. `exempt`:
-    whether a secret is known as harmless.
+    whether a secret is known as harmless. `hold`: seconds that an unfinished line waits.
     """
 
     def __init__(
@@ -350,6 +351,8 @@ class Mask:
         severity: str,
         hold: float = HOLD,
         exempt: Callable[[bytes], bool] | None = None,
+        most: int = HELD_MOST,
+        spared: bytes = b"",
     ) -> None:
         self.wire = wire
         self.texts: dict[str, MaskedText] = {}
@@ -358,9 +361,11 @@ class Mask:
         self._wanted = frozenset(MASK_SEVERITIES[MASK_SEVERITIES.index(severity) :])
         self.hold = hold
         self._exempt = exempt
+        self._most = most  # bytes that may wait
+        self._spared = spared  # bytes that stay even in a secret: they are not the text's
         self._held: bytes | bytearray = b""  # bytes that wait
         self._base = 0  # where on the wire they begin
-        self._escaped: set[int] = set()
+        self._escaped: dict[int, Writes] = {}
         self._arrived = 0.0
         self._readings: TwoReadings | None = None
 
@@ -372,7 +377,12 @@ class Mask:
     @property
     def full(self) -> bool:
         """Whether nothing more can wait until it is known how the stream is framed."""
-        return self.wire.framing is None and len(self._held) >= HELD_MOST
+        return self.wire.framing is None and len(self._held) >= self._most
+
+    @property
+    def _impatient(self) -> bool:
+        """Whether what is undecided is let go when the hold ends."""
+        return self.wire.framing is not None and not self.wire.patient
 
     def feed(self, block: bytes, now: float) -> bytes:
         """The next bytes from the engine, or none when the hold ends; the bytes for the client."""
@@ -410,7 +420,7 @@ class Mask:
     def due(self) -> float | None:
         """When to call `feed` without bytes if none come; None: never."""
         due = [text.arrived for text in self.texts.values() if text.open_from >= 0]
-        if self.wire.framing is not None and self.wire.undecided >= 0:
+        if self._impatient and self.wire.undecided >= 0:
             due.append(self._arrived)
         return min(due) + self.hold if due else None
 
@@ -428,7 +438,7 @@ class Mask:
         """Let go what has waited long enough."""
         if self.wire.framing is None:
             return b""
-        if self.wire.undecided >= 0 and self._arrived + self.hold <= now:
+        if self._impatient and self.wire.undecided >= 0 and self._arrived + self.hold <= now:
             self._take(self.wire.lapse(), self._arrived)
         for text in self.texts.values():
             if text.arrived + self.hold <= now and text.open_from >= 0:
@@ -436,7 +446,8 @@ class Mask:
         return self._release()
 
     def _take(self, places: Places, now: float) -> None:
-        self._escaped = places.escaped
+        if places.escaped:
+            self._escaped.update(places.escaped)
         for name, pieces in places.items():
             self._text(name).take(pieces, now)
 
@@ -460,21 +471,29 @@ class Mask:
             return True
         return not self._exempt(secret_of(block, match))
 
-    def _overwrite(self, place: int, length: int) -> bool:
+    def _overwrite(self, place: int, shift: int, length: int) -> bool:
         """Put asterisks on the wire; False where not all of these bytes are here any more."""
-        if length == 1 and place in self._escaped:
-            length = 3
-        at = place - self._base
-        if at < 0:
-            length += at
-            at = 0
-        if length <= 0:
-            return False
         if not isinstance(self._held, bytearray):
             self._held = bytearray(self._held)
-        for start, end in self._between_headers(at, at + length):
-            self._held[start:end] = b"*" * (end - start)
-        return place >= self._base
+        escaped = self._escaped.get(place)
+        if escaped is None:
+            return self._put(place + shift, b"*" * length, self._spared)
+        here = [self._put(place, data) for place, data in escaped]
+        return all(here)
+
+    def _put(self, place: int, data: bytes, spared: bytes = b"") -> bool:
+        """Overwrite what is here of some bytes on the wire; False where some have left."""
+        here, at = place >= self._base, max(0, place - self._base)
+        data = data[max(0, self._base - place) :]
+        held = self._held
+        assert isinstance(held, bytearray)
+        for start, end in self._between_headers(at, at + len(data)):
+            new = data[start - at : end - at]
+            if spared:
+                pairs = zip(new, held[start:end])
+                new = bytes(old if old in spared else byte for byte, old in pairs)
+            held[start:end] = new
+        return here
 
     def _between_headers(self, start: int, end: int) -> Sequence[tuple[int, int]]:
         """A span of what waits, without frame headers that another reading has as text."""
@@ -490,7 +509,7 @@ class Mask:
         """The bytes that need not wait."""
         while True:
             cut = self._cut()
-            if len(self._held) - cut <= HELD_MOST or self.wire.framing is None:
+            if len(self._held) - cut <= self._most or self.wire.framing is None:
                 break
             self._lapse_first()
         if not cut:
@@ -501,6 +520,8 @@ class Mask:
             out = bytes(self._held[:cut])
             self._held = self._held[cut:]
         self._base += cut
+        if self._escaped:
+            self._escaped = {at: to for at, to in self._escaped.items() if at >= self._base}
         self.wire.forget_headers(self._base)
         return out
 

@@ -11,13 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.engine import BLOCK
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.http1 import CloseReader
 from _dockeraudit.keyfile import load_fingerprint_key
+from _dockeraudit.maskedstream import NoRecords
 from _dockeraudit.masking import MASK_SEVERITIES, Mask
 from _dockeraudit.options import load_settings, option_parser
 from _dockeraudit.places import PlainSpans, WirePlaces
@@ -65,16 +65,6 @@ def mask_parser() -> OneLineParser:
         help=f"HIGH, MEDIUM or LOW: mask such secrets and graver ones (default: {MASK_SEVERITY})",
     )
     return parser
-
-
-class NoRecords:
-    """Where the findings of a pipe go."""
-
-    def finding(self, *match: Any, **more: Any) -> None:
-        """Nothing is recorded."""
-
-    def update(self, *match: Any, **more: Any) -> None:
-        """Nothing is recorded."""
 
 
 def allowed_secrets(settings: Settings) -> Callable[[bytes], bool] | None:

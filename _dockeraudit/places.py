@@ -9,8 +9,9 @@ body's first byte.
 
 from __future__ import annotations
 
+import bisect
 from itertools import accumulate
-from typing import Any, Union
+from typing import Any, Protocol, Union
 
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import BodyReader, ChunkedReader
@@ -47,17 +48,49 @@ class Pieces:
         self.starts.append(start)
 
 
+Writes = list[tuple[int, bytes]]  # what is to stand where on the wire
+
+
+class Way:
+    """The places of one text, to be looked up by offsets."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.text = b"".join(pieces.parts)
+        self._starts = pieces.starts
+        self._offsets = list(accumulate(map(len, pieces.parts), initial=0))
+
+    def cut(self, start: int, stop: int) -> Pieces:
+        """The pieces between two offsets of the text."""
+        cut = Pieces()
+        number = bisect.bisect_right(self._offsets, start) - 1
+        while start < stop:
+            end = min(stop, self._offsets[number + 1])
+            if end > start:
+                place, shift = self._starts[number], start - self._offsets[number]
+                cut.add(self.text[start:end], place + shift if place >= 0 else NOWHERE)
+            start, number = end, number + 1
+        return cut
+
+    def escape(self, start: int, stop: int, text: bytes, into: Pieces, places: Places) -> None:
+        """Add what some bytes stand for; `text` is not what stands on the wire."""
+        cut = self.cut(start, stop)
+        into.add(text, cut.starts[0])
+        places.escaped[cut.starts[0]] = [
+            (place, b"*" * len(part)) for part, place in zip(cut.parts, cut.starts)
+        ]
+
+
 class Places(dict[str, Pieces]):
     """The pieces of a block's texts by the names of the texts.
 
-    `escaped`: where on the wire `%XX` stands for one byte of a text.
+    `escaped`: by where it begins on the wire, how to overwrite what stands for a part of a text.
     """
 
-    escaped: set[int]
+    escaped: dict[int, Writes]
 
     def __init__(self) -> None:
         super().__init__()
-        self.escaped = set()
+        self.escaped = {}
 
     def of(self, name: str) -> Pieces:
         """The pieces of a text, to be added to."""
@@ -143,7 +176,7 @@ class FramePlaces:
         self.frames = 0
         self.broken = False
         self.names = FRAME_TYPES if sure else UNSURE_TYPES
-        self.heads: PayloadSpans = []  # frame headers on the wire, as long as somebody asks for them
+        self.heads: PayloadSpans = []  # frame headers on the wire, if somebody asks for them
         self.keeps_heads = not sure
         self._details = details
         self._prefixes = timestamps + details
@@ -229,23 +262,19 @@ def place_details(word: Pieces, places: Places, name: str) -> None:
 
     Its newline, and the second byte of a `\\n` that stands for one, are not on the wire.
     """
-    pieces = places.of(name + DETAILS)
-    raw = b"".join(word.parts)
-    offsets = list(accumulate(map(len, word.parts), initial=0))
-    number = at = 0
+    pieces, way, at = places.of(name + DETAILS), Way(word), 0
+    raw = way.text
     while at < len(raw):
-        while offsets[number + 1] <= at:
-            number += 1
-        start = word.starts[number] + at - offsets[number]
         stop, byte = at + 1, raw[at : at + 1]
-        if byte in b"+,":
-            byte = b" "
-        elif byte == b"%" and is_escape(raw[at : at + 3]):
+        if byte == b"%" and is_escape(raw[at : at + 3]):
             stop, byte = at + 3, bytes([int(raw[at + 1 : at + 3], 16)])
-            places.escaped.add(start)
-        pieces.add(byte if byte != b"\n" else b"\\", start)
-        if byte == b"\n":
-            pieces.add(b"n", NOWHERE)
+        text = {b"+": b" ", b",": b" ", b"\n": b"\\n"}.get(byte, byte)
+        if raw[at:stop] == b"%2C" or raw[at:stop] == b"%2B":
+            text = byte
+        if stop == at + 1:
+            pieces.add(text, way.cut(at, stop).starts[0])
+        else:
+            way.escape(at, stop, text, pieces, places)
         at = stop
     pieces.add(b"\n", NOWHERE)
 
@@ -292,18 +321,19 @@ class RawPlaces(RawText):
         ways = Pieces()
         ways.parts = self._waiting.parts + pieces.parts
         ways.starts = self._waiting.starts + pieces.starts
-        block = b"".join(ways.parts)
+        way = Way(ways)
+        block = way.text
         end = self._undecided_from(block)
-        self._held, self._waiting = block[end:], cut_pieces(ways, end, len(block))
+        self._held, self._waiting = block[end:], way.cut(end, len(block))
         text, details = self._cuts(block[:end], self._prefix)
         for start, stop in details:
-            place_details(cut_pieces(ways, start, stop), places, self._name)
+            place_details(way.cut(start, stop), places, self._name)
         into = places.of(self._name)
         for start, stop in text:
             if start < 0:
                 into.add(b" ", NOWHERE)
                 continue
-            cut = cut_pieces(ways, start, stop)
+            cut = way.cut(start, stop)
             into.parts += cut.parts
             into.starts += cut.starts
 
@@ -313,17 +343,6 @@ class RawPlaces(RawText):
         into.parts += self._waiting.parts
         into.starts += self._waiting.starts
         self._held, self._waiting = b"", Pieces()
-
-
-def cut_pieces(pieces: Pieces, start: int, stop: int) -> Pieces:
-    """The pieces between two offsets of their text."""
-    cut, at = Pieces(), 0
-    for part, where in zip(pieces.parts, pieces.starts):
-        low, high = max(start - at, 0), min(stop - at, len(part))
-        if low < high:
-            cut.add(part[low:high], where + low if where >= 0 else NOWHERE)
-        at += len(part)
-    return cut
 
 
 class SocketPlaces(WebSocketDecoder):
@@ -345,6 +364,9 @@ class SocketPlaces(WebSocketDecoder):
         if self._into.parts:
             places[self.stream_type], self._into = self._into, Pieces()
 
+    def lapse(self, places: Places) -> None:
+        """Nothing ever waits."""
+
     def _payload(self, block: bytes, pos: int, parts: list[bytes]) -> int:
         before = len(parts)
         end = super()._payload(block, pos, parts)
@@ -355,6 +377,23 @@ class SocketPlaces(WebSocketDecoder):
         return end
 
 
+class TextPlaces(Protocol):
+    """What places the text of a payload that is one text, or says itself what its texts are."""
+
+    frames: int
+
+    @property
+    def inside_frame(self) -> bool: ...
+    @property
+    def undecided(self) -> int: ...
+
+    def place(self, block: bytes, spans: PayloadSpans, base: int, places: Places) -> None:
+        """Place the payload's text."""
+
+    def lapse(self, places: Places) -> None:
+        """No more comes in time: what waited is text as it stands."""
+
+
 # A stream: its body, and what its texts are read as.
 
 
@@ -363,7 +402,8 @@ class WirePlaces:
 
     `framing` as of StreamDemuxer, or `websocket`. While it is None, nobody knows how the stream is
     to be read, and the blocks wait for `decide`. `waits`: they wait for it although that is known,
-    since what else the engine says of the container counts, too.
+    since what else the engine says of the container counts, too. `reader`: of a payload that is no
+    container's output.
     """
 
     def __init__(
@@ -374,14 +414,17 @@ class WirePlaces:
         details: bool = False,
         name: str = "tty",
         waits: bool = False,
+        reader: TextPlaces | None = None,
     ) -> None:
+        self.taken = b""  # the payload of the last block, where a reader was given
+        self.patient = reader is not None  # half of what it reads is of no use to anybody
         self.framing = None if waits else framing
         self._known = framing
         self.size = 0  # bytes that have come
         self.payload = 0
         self._body = body
         self._frames = FramePlaces(framing == "multiplexed", timestamps, details)
-        self._raw: Union[RawPlaces, SocketPlaces] = RawPlaces(timestamps, details, name)
+        self._raw: TextPlaces = reader or RawPlaces(timestamps, details, name)
         if framing == "websocket":
             self._raw = SocketPlaces(name)
         self._waiting: list[tuple[bytes, PayloadSpans, int]] = []
@@ -427,6 +470,8 @@ class WirePlaces:
         base, self.size = self.size, self.size + used
         self.payload += sum(end - start for start, end in spans)
         places = Places()
+        if self.patient:
+            self.taken = b"".join(block[start:end] for start, end in spans)
         if self.framing is None:
             if spans:
                 self._waiting.append((block, spans, base))
@@ -450,8 +495,7 @@ class WirePlaces:
     def lapse(self) -> Places:
         """Nothing more came in time: what waits for its end is text."""
         places = Places()
-        if isinstance(self._raw, RawPlaces):
-            self._raw.lapse(places)
+        self._raw.lapse(places)
         return places
 
     def forget_headers(self, before: int) -> None:

@@ -96,10 +96,12 @@ class WireReader(Protocol):
 class Masking(Protocol):
     """What puts asterisks where secrets are, on a body's way to the client.
 
-    `waits`: it keeps bytes of a body that has ended until it is known how they are framed. `full`:
-    it takes no more of them until then.
+    `payload`: of the last block, for the audit. `waits`: it keeps bytes of a body that has ended
+    until it is known how they are framed. `full`: it takes no more of them until then.
     """
 
+    @property
+    def payload(self) -> bytes: ...
     @property
     def waits(self) -> bool: ...
     @property
@@ -342,7 +344,7 @@ class Relay:
             self.keep_engine = False
             block = block[:used]
         if self.mask:
-            block, payload = self.mask.pass_on(block, payload), b""
+            block, payload = self.mask.pass_on(block, payload), self.mask.payload
             if self.download.done or self.download.broken:
                 block += self.mask.end()
         self.client.add(block)

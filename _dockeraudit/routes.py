@@ -91,6 +91,7 @@ ANSWERS = (
 EXPORTS = re.compile(
     r"(?:/libpod)?/(?:containers/.*/(?:archive|export)|images/(?:.*/)?get|images/export)", re.S
 )
+FLOWING_ANSWERS = ("events", "build")  # endless answers, and those that people watch
 #: The words for routes whose output cannot be masked: copies of files, and BuildKit's tunnels.
 UNMASKABLE = ("export", "archive", "get", "tunnel")
 #: Answers that go on until somebody ends them. The proxy cuts them at once when it stops.

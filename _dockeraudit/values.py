@@ -7,10 +7,10 @@ import socket
 from typing import Any, Callable
 
 from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.masking import MASK_SEVERITIES
 from _dockeraudit.settings import UNIX, Address
 
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-MASKED_FROM = ("HIGH", "MEDIUM", "LOW")
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
 LARGEST = 1e9  # of a number of anything
 ADDRESSES = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH"
@@ -38,8 +38,8 @@ def read_severity(text: str) -> str | None:
     """A severity, or off: None."""
     if text.lower() == "off":
         return None
-    if text.upper() not in MASKED_FROM:
-        raise ConfigurationError(f"{text!r} is not one of {', '.join(MASKED_FROM)}, off")
+    if text.upper() not in MASK_SEVERITIES:
+        raise ConfigurationError(f"{text!r} is not one of HIGH, MEDIUM, LOW, off")
     return text.upper()
 
 

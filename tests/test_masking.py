@@ -22,7 +22,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "0123456789"
 STAMP = b"2026-01-02T03:04:05.123456789Z "
 DETAILS = b"com=a%20b,e=x "
-WORDS = "the server GET /index.html 200 started 10.0.0.1 warn keyed token pass authority".split()
+WORDS = "the server GET /index.html 200 started 10.0.0.1 warn keyed done authority".split()
 TOKEN = b"gh" + b"p_" + b"A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
 
 

@@ -43,6 +43,8 @@ LEGAL = {
     "allow-secret": "web:0123456789abcdef",
     "answers": "off",
     "own-secrets": "off",
+    "mask": "MEDIUM",
+    "mask-pass": "archive",
     "workers": "3",
     "policy": "off",
     "mode": "learn",
