@@ -1,4 +1,4 @@
-.PHONY: help lint test e2e e2e-full dist demo docs bench bench-detect fuzz clean
+.PHONY: help lint test e2e e2e-full dist release demo docs bench bench-detect fuzz clean
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV = .venv
@@ -45,6 +45,10 @@ dist:  ## dist/dockeraudit.py, the one file to copy onto a host
 	@mkdir -p dist
 	@$(PYTHON) deploy/stitch.py > dist/dockeraudit.py.new
 	@mv dist/dockeraudit.py.new dist/dockeraudit.py
+
+release:  ## dist/: wheel, sdist, single file, bill of materials, SHA256SUMS; always the same bytes
+	@$(PYTHON) deploy/release.py dist
+	@cd dist && sha256sum --check --quiet SHA256SUMS
 
 demo:  ## a few log lines with made-up secrets, through the real proxy
 	@$(PYTHON) e2e/demo.py

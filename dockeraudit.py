@@ -85,6 +85,7 @@ from _dockeraudit.errors import (
     defect,
 )
 from _dockeraudit.exchange import Exchange
+from _dockeraudit.explain import command_test, explain_parser
 from _dockeraudit.healthcheck import command_healthcheck, healthcheck_parser
 from _dockeraudit.helptext import Command, command_named, help_parser, run_help, serve_parser
 from _dockeraudit.http1 import (
@@ -774,6 +775,7 @@ COMMANDS: Mapping[str, Command] = {
     "verify": Command(command_verify, verify_parser),
     "learn": Command(command_learn, learn_parser),
     "rules": Command(command_rules, rules_parser),
+    "test": Command(command_test, explain_parser),
     "healthcheck": Command(command_healthcheck, healthcheck_parser),
     "completions": Command(command_completions, completions_parser),
     "man": Command(command_man, man_parser),

@@ -87,6 +87,7 @@
     scan           the command `scan`
     maskpipe       the command `mask`
     commands       the small commands
+    explain        the command `test`: what matches a line, and why the rest of it does not
     helptext       the table of commands as help
     completions    what shells complete, from the same table
     manpage        the manual page, from the same table

@@ -85,6 +85,8 @@ class Found(list):  # type: ignore[type-arg]
         self.values: set[int] = set()  # starts of reported values: a name may hold several words
         #: logs repeat themselves, and judging a value costs 10 µs
         self.judged: dict[Any, Anchored | None] = {}
+        #: texts of an added rule's shape that are no secret, for the command `test`
+        self.rejected: list[tuple[Rule, int, int]] = []
 
 
 #: (block, the anchor's offset, whether lines stand for themselves, candidates) → where to go on
@@ -125,6 +127,7 @@ def accept(anchored: Anchored, block: bytes, match: Any, found: Found) -> None:
     rule = anchored.rule
     start, end = match.span(rule.group if rule.group >= 0 else match.lastindex)
     if rule.find in ADDED_FINDS and not rule.custom and not is_credible(rule, block[start:end]):
+        found.rejected.append((rule, start, end))
         return
     if rule.find in ORIGINAL_FINDS and ORIGINAL_FINDS[rule.find](block, match, start, end):
         weak = Match(anchored.weak, match.start(), match.end(), start, end, True)

@@ -98,6 +98,11 @@ class Scanner:
         return undecided_from(block) if self._looks_below else len(block)
 
     def _scan(self, block: bytes, lines: bool) -> list[Match]:
+        found = self.candidates(block, lines)
+        return without_overlaps(found) if found else []
+
+    def candidates(self, block: bytes, lines: bool) -> Found:
+        """What the finders report, secrets that overlap too, and what they have considered."""
         found = Found()
         visit_literals(self._literals, block, block, lines, found)
         if self._foreign and not block.isascii():
@@ -111,7 +116,7 @@ class Scanner:
         if self._urls:
             self._urls.find(block, found)
         self._tokens.find(block, found)
-        return without_overlaps(found) if found else []
+        return found
 
 
 def visit_literals(

@@ -1,7 +1,7 @@
 """What lands on a machine: by pip from the tree, a source distribution or a wheel, or by copying.
 
 The oldest and the newest Python found here get fresh virtual environments, and so does the one that
-runs the tests. pip takes setuptools from the package index to build, so the tests are `slow`.
+runs the tests. Nothing is taken from a package index.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from conftest import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 HOSTILE = ("report", "policy", "patterns", "auditlog", "http1", "scan", "errors", "engine")
-QUIET = ("--disable-pip-version-check", "--no-input")
+QUIET = ("--disable-pip-version-check", "--no-input", "--no-index")
 KEPT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", ".*_cache"
 )
@@ -73,7 +73,6 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
     shutil.copytree(ROOT, tree, ignore=KEPT_OUT)
     run(sys.executable, "-m", "venv", home / "build", cwd=home)
     python = home / "build" / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", *QUIET, "--upgrade", "setuptools", cwd=home)
     script = f"import backend; backend.build_sdist({str(home)!r})"
     run(python, "-c", script, cwd=tree / "deploy")
     run(python, "-m", "pip", "wheel", "-q", *QUIET, "--no-deps", "-w", home, tree, cwd=home)

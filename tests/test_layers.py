@@ -76,7 +76,8 @@ def path_of(room: str) -> Path:
 def our_files() -> Iterator[Path]:
     """Every file of the project, in a fixed order."""
     for path in sorted(ROOT.rglob("*")):
-        hidden = {part for part in path.relative_to(ROOT).parts if part.startswith(".")} - {".ci"}
+        hidden = {part for part in path.relative_to(ROOT).parts if part.startswith(".")}
+        hidden -= {".ci", ".github"}
         if path.is_file() and not hidden and not NOT_OURS & set(path.relative_to(ROOT).parts):
             yield path
 
