@@ -52,7 +52,8 @@ class Match(NamedTuple):
     """Where a rule matched, in byte offsets of the block; the secret is a part of the match.
 
     `placeholder`: the match is plainly no secret; its rule then has the severity LOW. `needle`: the
-    secret is this one of the container's own.
+    secret is this one of the container's own. `union`: from where to where the secrets reach that
+    lie across one another here.
     """
 
     rule: Rule
@@ -63,6 +64,14 @@ class Match(NamedTuple):
     placeholder: bool = False
     needle: Needle | None = None
     union: tuple[int, int] | None = None
+
+    def moved(self, by: int) -> Match:
+        """The match so many bytes further on."""
+        rule, start, end, secret_start, secret_end, placeholder, needle, union = self
+        if union:
+            union = union[0] + by, union[1] + by
+        places = start + by, end + by, secret_start + by, secret_end + by
+        return Match(rule, *places, placeholder, needle, union)
 
 
 #: the rule of a container's own secrets: its values are in no table, so nothing anchors it

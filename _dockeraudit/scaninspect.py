@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from _dockeraudit.ownsecrets import AnyScanner, secret_of, shown_of
 from _dockeraudit.rules import Match
 
-INDENT = 4  # as docker prints it, so that a finding's line is the line there
+JSON_INDENT = 4  # as docker prints it, so that a finding's line is the line there
 ENV_PLACE = "\x7f the variables \x7f"  # where Config.Env stands; an answer of the engine has no DEL
 
 
@@ -48,10 +48,10 @@ def inspect_text(answer: Any) -> tuple[bytes, int, int]:
     config = config if isinstance(config, dict) else {}
     env = config.get("Env")
     if not isinstance(env, list) or not env:
-        text = json.dumps([answer], indent=INDENT).encode("ascii")
+        text = json.dumps([answer], indent=JSON_INDENT).encode("ascii")
         return text, 0, 0
     marked = [{**answer, "Config": {**config, "Env": [ENV_PLACE]}}]
-    before, _, after = json.dumps(marked, indent=INDENT).partition(json.dumps(ENV_PLACE))
+    before, _, after = json.dumps(marked, indent=JSON_INDENT).partition(json.dumps(ENV_PLACE))
     indent = before[before.rfind("\n") :]
     variables = f",{indent}".join(json.dumps(each) for each in env)
     text = f"{before}{variables}{after}".encode("ascii")

@@ -175,7 +175,7 @@ class TextScanner:
         least = begin + CARRY_CONTEXT if begin else 0
         block = bytes(self.carry[begin:])
         found = self._scan(block)
-        matches = [moved(match, begin) for match in found]
+        matches = [match.moved(begin) for match in found]
         known = self._known(matches)
         for number, match in enumerate(matches):
             if number in known:
@@ -345,7 +345,7 @@ class TextScanner:
         self._settled = max(0, self._settled - size)
         self._names = max(0, self._names - size)
         for provisional in self._provisional:
-            provisional.match = moved(provisional.match, -size)
+            provisional.match = provisional.match.moved(-size)
 
     # -- private keys
 
@@ -512,18 +512,6 @@ def variable_of(match: Match) -> str | None:
 def place(match: Match) -> tuple[str, int]:
     """What stays the same of a match while its line grows: its rule, and where its secret is."""
     return match.rule.id, match.secret_start
-
-
-def moved(match: Match, by: int) -> Match:
-    """The match, so many bytes further on."""
-    if not by:
-        return match
-    return match._replace(
-        start=match.start + by,
-        end=match.end + by,
-        secret_start=match.secret_start + by,
-        secret_end=match.secret_end + by,
-    )
 
 
 def overlapping(

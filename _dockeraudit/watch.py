@@ -23,7 +23,7 @@ from _dockeraudit.textfiles import READ_ERRORS, open_text, read_failure, standar
 
 POLL_PERIOD = 0.25  # seconds between two looks at a log that has not grown
 FOLLOW_BLOCK = 1 << 20  # bytes read at once
-REMEMBERED = 10_000  # findings whose update may still come
+FINDINGS_KEPT = 10_000  # findings whose update may still come
 WIDE = 110  # columns from which on the fingerprint is shown too
 EXIT_UNREADABLE = 66
 
@@ -116,7 +116,7 @@ class Watch:
     def _finding(self, record: Mapping[str, Any]) -> None:
         key = (record.get("run"), record.get("seq"))
         self._findings[key] = record
-        if len(self._findings) > REMEMBERED:
+        if len(self._findings) > FINDINGS_KEPT:
             self._findings.popitem(last=False)
         if self._counts(record):
             self._write(record, finding_line(record, self._look))
