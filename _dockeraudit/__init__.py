@@ -41,6 +41,8 @@
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
     answerrecords  the records of secrets in answers and bodies
+    subscribers    who is told that the log fails, and of each finding
+    forks          what a forked child of this process lets go of
     keyfile        the key of the fingerprints, and whom a file must belong to
     logfile        the log's file on disk, or standard output
     logsync        syncs that file
