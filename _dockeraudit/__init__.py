@@ -44,6 +44,7 @@
     subscribers    who is told that the log fails, and of each finding
     forks          what a forked child of this process lets go of
     keyfile        the key of the fingerprints, and whom a file must belong to
+    baseline       known findings with reason and last day, in a file
     logfile        the log's file on disk, or standard output
     logsync        syncs that file
     failures       who is told when the audit log fails
@@ -72,6 +73,9 @@
     healthcheck    the command `healthcheck`
     textfiles      text files as people have them: compressed, UTF-16
     logrecords     lines of audit logs, also shipped ones, to records
+    seensecrets    which secrets an alert was given of, in a file
+    alertcommand   the command of --on-finding as a process
+    alerts         alerts of new secrets: the command, and lines on a terminal
     choice         which records a report is about
     tallies        what is counted: secrets, containers, readers
     summary        what audit logs say, in bounded memory
@@ -87,6 +91,7 @@
     scaninspect    what a container's inspect shows, to findings
     scan           the command `scan`
     maskpipe       the command `mask`
+    allow          the command `allow`
     commands       the small commands
     helptext       the table of commands as help
     completions    what shells complete, from the same table
