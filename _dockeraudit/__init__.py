@@ -91,8 +91,8 @@
     scaninspect    what a container's inspect shows, to findings
     scan           the command `scan`
     maskpipe       the command `mask`
-    allow          the command `allow`
     commands       the small commands
+    allow          the command `allow`
     helptext       the table of commands as help
     completions    what shells complete, from the same table
     manpage        the manual page, from the same table

@@ -241,6 +241,24 @@ def test_allow_for_one_container_counts_in_it_alone(folder: Path) -> None:
     assert scan_json("--baseline", path)[0] == 1  # standard input is not that file
 
 
+def test_allow_takes_all_findings_of_a_log_that_are_not_known_yet(folder: Path) -> None:
+    other = "AK" + "IA" + "Q3EGRZXWLT6UYB2M"
+    lines = command("scan", "--json", env=CI, stdin=f"key {AWS}\nkey {other}\nkey {AWS}\n")[1]
+    found = [json.loads(line) for line in lines.splitlines() if '"finding"' in line]
+    first, second = dict.fromkeys(record["fingerprint"] for record in found)
+    path = written(folder, f"{first} - known before\n")
+    status, out, err = command(
+        "allow", "--from", "-", "--reason", "since the start", "--baseline", path, stdin=lines
+    )
+    assert (status, err) == (0, "") and second in out and first not in out
+    assert [(entry.fingerprint, entry.reason) for entry in read_baseline(path)] == [
+        (first, "known before"),
+        (second, "since the start (AWS Access Key in -)"),
+    ]
+    again = command("allow", "--from", "-", "--reason", "x", "--baseline", path, stdin=lines)
+    assert again == (0, "", "")
+
+
 def test_an_expired_entry_is_said_and_counts_no_more(folder: Path) -> None:
     fingerprint = scan_json()[1][0]["fingerprint"]
     path = written(folder, f"{fingerprint}  2020-01-01  long over\n")
@@ -255,6 +273,8 @@ def test_an_expired_entry_is_said_and_counts_no_more(folder: Path) -> None:
         (["allow", ONE, "--reason", "why"], "--baseline FILE is missing"),
         (["allow", "xyz", "--reason", "why", "--baseline", "b"], "'xyz' is not a fingerprint"),
         (["allow", ONE, "--baseline", "b"], "--reason"),
+        (["allow", "--reason", "why", "--baseline", "b"], "name a FINGERPRINT, or a log"),
+        (["allow", "--from", "/none", "--reason", "w", "--baseline", "b"], "/none"),
         (["allow", ONE, "--reason", " ", "--baseline", "b"], "--reason is empty"),
         (["allow", ONE, "--reason", "w", "--until", "soon", "--baseline", "b"], "--until"),
         (["allow", ONE, "--reason", "w", "--container", "a b", "--baseline", "b"], "blanks"),
