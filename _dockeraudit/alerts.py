@@ -42,7 +42,7 @@ class NewSecret(NamedTuple):
     """A finding, and what it is known by: its container and fingerprint."""
 
     place: SecretPlace
-    timestamp: str
+    timestamp: float
     finding: Mapping[str, Any]
 
     def text(self) -> str:
@@ -74,12 +74,12 @@ def new_secret_of(record: Record, least: int) -> NewSecret | None:
         return None  # its update will say what it is
     known_by = finding.get("fingerprint") or f"rule {finding['rule']}"
     place = finding.get("container_id") or "-", known_by
-    return NewSecret(place, rfc3339(record.timestamp), finding)
+    return NewSecret(place, record.timestamp, finding)
 
 
 def updated_finding(before: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     """A finding as its update says that it is."""
-    gone = {"partial"} if update["complete"] else set()
+    gone = {"partial"} if update.get("complete") else set()
     if update["severity"] != before["severity"]:
         gone.add("placeholder")
     kept = {name: value for name, value in before.items() if name not in gone}
@@ -286,7 +286,7 @@ class Alerts:
 def alert_line(secret: NewSecret, run: str) -> bytes:
     """The JSON line that the command reads."""
     head = {
-        "timestamp": secret.timestamp,
+        "timestamp": rfc3339(secret.timestamp),
         "event": "alert",
         "run": run,
         "host": socket.gethostname(),

@@ -601,6 +601,7 @@ class AuditLog:
                 return
             self._guarded("the audit log's tick", self.tick)
             self._guarded("the audit log's sync", lambda: self._syncer.tick(self._file))
+            self._guarded("a listener to findings", self._subscribers.raise_defect)
             for number, listener in enumerate(self._subscribers.of_failures, 1):
                 self._guarded(f"failure listener {number}", listener.tell, self.failed())
             time.sleep(TICK)

@@ -16,12 +16,23 @@ class Subscribers:
     def __init__(self) -> None:
         self.of_failures: list[FailureListener] = []
         self.of_findings: list[Callable[[Record], Any]] = []
+        self._defect: Exception | None = None
 
     def tell_finding(self, record: Record) -> None:
         """Tell of a finding or its update, whose `about` is the finding.
 
-        The log's lock is held, so whoever is told returns at once.
+        The log's lock is held, so whoever is told returns at once. A defect there costs the log no
+        record: `raise_defect` raises it for whoever can say it.
         """
         if record.event in FINDING_EVENTS:
             for call in self.of_findings:
-                call(record)
+                try:
+                    call(record)
+                except Exception as error:
+                    self._defect = error
+
+    def raise_defect(self) -> None:
+        """Raise what one of those has raised since the last call."""
+        defect, self._defect = self._defect, None
+        if defect:
+            raise defect

@@ -213,6 +213,23 @@ def test_alerts_come_while_the_disk_is_full_and_for_lost_records_too(
     assert place.log.counters()["degraded"]
 
 
+def test_a_defect_of_a_listener_costs_no_record_and_is_said(
+    new_log: Callable[..., AuditLog], folder: Path, said: list[str]
+) -> None:
+    def broken(record: Any) -> None:
+        raise ZeroDivisionError
+
+    log = new_log()
+    log.add_finding_listener(broken)
+    stream = log.open_stream("logs", FULL_ID, CLIENT, False, True)
+    stream.named(FULL_ID, "web")
+    find(stream)
+    wait_for(lambda: said, "the line")
+    log.close("end", 20)
+    assert "a listener to findings raised ZeroDivisionError, by a defect" in said[0]
+    assert len(records(folder / "audit.log", "finding")) == 1
+
+
 def test_a_hostile_name_reaches_neither_the_text_nor_a_line_of_its_own(place: Place) -> None:
     find(place.stream(name="a\n\x1b[2J\u202eb" + "x" * 9000))
     alert = place.stop()[0]
