@@ -41,13 +41,13 @@
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
     answerrecords  the records of secrets in answers and bodies
-    subscribers    who is told that the log fails, and of each finding
     forks          what a forked child of this process lets go of
     keyfile        the key of the fingerprints, and whom a file must belong to
     baseline       known findings with reason and last day, in a file
     logfile        the log's file on disk, or standard output
     logsync        syncs that file
     failures       who is told when the audit log fails
+    subscribers    who is told of each finding
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
     scanning       what a stream delivered to findings, beside the relay, bounded

@@ -1,4 +1,4 @@
-"""Who is told that the audit log fails, and of each finding that it takes."""
+"""Who is told when the audit log fails, and of each finding that it takes."""
 
 from __future__ import annotations
 
