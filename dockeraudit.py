@@ -56,6 +56,8 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 
 from _dockeraudit.admin import AdminServer
 from _dockeraudit.admission import browser_refusal
+from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alerts
+from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
     command_learn,
     command_report,
@@ -129,6 +131,7 @@ from _dockeraudit.sockets import (
 from _dockeraudit.startup import (
     announce,
     inherited_count,
+    load_known,
     load_scanner,
     open_log,
     require_linux,
@@ -144,6 +147,7 @@ BROWSER_HINT = (
 )
 SMALL_HEAD = 8 << 10  # bytes of a head that do not count against the budget of large ones
 LOOK_ROUND = 60.0  # seconds between looks at what is due; a denial is counted for a minute
+LAST_ALERTS = 0.5  # seconds for alerts of streams that ended with the shutdown timeout
 SWITCH_INTERVAL = 0.0005  # seconds that a thread may keep the interpreter from the others
 
 
@@ -609,6 +613,7 @@ class Service:
     ) -> None:
         self.proxy = proxy
         self.servers: list[RelayServer] = []
+        self.alerts: list[Alerts | TerminalNews] = []
         self._threads: list[threading.Thread] = []
         inherited = inherited_sockets(sockets_passed)
         try:
@@ -641,11 +646,22 @@ class Service:
         return all(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float) -> None:
-        """Stop accepting, then stop the proxy, within about `timeout` seconds."""
+        """Stop accepting, then the proxy, then the alerts, within about `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         for server in self.servers:
             server.shutdown()
         self._close()
-        self.proxy.stop(time.monotonic() + timeout)
+        try:
+            self.proxy.stop(deadline)
+        finally:
+            for alerts in self.alerts:
+                alerts.stop(max(deadline, time.monotonic() + LAST_ALERTS))
+
+    def end_at_once(self, status: int) -> NoReturn:
+        """End the process, and the command of an alert with it."""
+        for alerts in self.alerts:
+            alerts.kill()
+        os._exit(status)
 
     def _close(self) -> None:
         for server in self.servers:
@@ -671,18 +687,20 @@ def command_serve(arguments: Sequence[str]) -> int:
     diagnostics = Diagnostics(settings.log_level)
     for text in unknown_variables(os.environ):
         diagnostics.say("warning", text)
-    scanner = load_scanner(settings)
+    scanner, known = load_scanner(settings), load_known(settings, diagnostics)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
+    command = alert_command(settings, os.environ)
     raise_descriptor_limit(settings.max_connections)
     sys.setswitchinterval(SWITCH_INTERVAL)
     # Before any thread starts: all inherit the mask, and the main thread waits for the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    log = open_log(settings, scanner, listeners, diagnostics)
+    log = open_log(settings, scanner, listeners, diagnostics, known=known)
     reason = "a defect"
     try:
-        proxy = Proxy(settings, log, scanner, diagnostics)
+        proxy = Proxy(settings, log, scanner, diagnostics, known)
         service = Service(proxy, listeners, inherited)
         admin = start_admin(proxy)
+        service.alerts = start_alerts(settings, log, command, diagnostics)
         service.start()
         announce(settings, listeners, diagnostics)
         notify_systemd("READY=1")
@@ -720,12 +738,12 @@ def wait_for_end(service: Service, watchdog: float) -> int:
     """Wait for SIGTERM or SIGINT, and return its number.
 
     SIGHUP reopens the log and reads options and rules again. Each `watchdog` seconds, or sooner,
-    systemd is told that the listeners live; counts of denials that are due are written.
+    systemd is told that the listeners live, and what is due is done.
     """
     while True:
         info = signal.sigtimedwait(SIGNALS, min(watchdog, LOOK_ROUND))
         if info is None:
-            service.proxy.write_due_denials()
+            service.proxy.do_what_is_due()
             if service.alive():
                 notify_systemd("WATCHDOG=1")
         elif info.si_signo == signal.SIGHUP:
@@ -742,7 +760,7 @@ def stop_service(service: Service, timeout: float) -> None:
     """Stop within about `timeout` seconds; a second signal ends the process at once."""
     notify_systemd("STOPPING=1")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: os._exit(128 + number))
+        signal.signal(number, lambda number, frame: service.end_at_once(128 + number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP})
     try:
         service.stop(timeout)
@@ -772,6 +790,7 @@ COMMANDS: Mapping[str, Command] = {
     "mask": Command(command_mask, mask_parser),
     "report": Command(command_report, report_parser),
     "watch": Command(command_watch, watch_parser),
+    "allow": Command(command_allow, allow_parser),
     "verify": Command(command_verify, verify_parser),
     "learn": Command(command_learn, learn_parser),
     "rules": Command(command_rules, rules_parser),

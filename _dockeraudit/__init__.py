@@ -41,10 +41,13 @@
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
     answerrecords  the records of secrets in answers and bodies
+    forks          what a forked child of this process lets go of
     keyfile        the key of the fingerprints, and whom a file must belong to
+    baseline       known findings with reason and last day, in a file
     logfile        the log's file on disk, or standard output
     logsync        syncs that file
     failures       who is told when the audit log fails
+    subscribers    who is told of each finding
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
     scanning       what a stream delivered to findings, beside the relay, bounded
@@ -71,6 +74,9 @@
     healthcheck    the command `healthcheck`
     textfiles      text files as people have them: compressed, UTF-16
     logrecords     lines of audit logs, also shipped ones, to records
+    seensecrets    which secrets an alert was given of, in a file
+    alertcommand   the command of --on-finding as a process
+    alerts         alerts of new secrets: the command, and lines on a terminal
     choice         which records a report is about
     tallies        what is counted: secrets, containers, readers
     summary        what audit logs say, in bounded memory
@@ -88,6 +94,7 @@
     maskpipe       the command `mask`
     commands       the small commands
     explain        the command `test`: what matches a line, and why the rest of it does not
+    allow          the command `allow`
     helptext       the table of commands as help
     completions    what shells complete, from the same table
     manpage        the manual page, from the same table

@@ -13,7 +13,6 @@ import math
 import os
 import threading
 import time
-import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from _dockeraudit.answerrecords import AnswerPlaces
 from _dockeraudit.budgets import ClientBudgets, FindingBudgets
 from _dockeraudit.errors import EXIT_LOST, AuditLogError
 from _dockeraudit.failures import FailureListener
+from _dockeraudit.forks import OWN_OF_THIS_PROCESS
 from _dockeraudit.logfile import AuditFile, AuditPipe, FileEvent
 from _dockeraudit.logsync import Syncer
 from _dockeraudit.records import (
@@ -36,6 +36,7 @@ from _dockeraudit.records import (
     line_hash,
 )
 from _dockeraudit.streamrecords import REPEAT_PERIOD, FoundRule, KnownFindings, StreamRecords
+from _dockeraudit.subscribers import Subscribers
 
 QUEUE_LIMIT = 10_000  # records held while the disk does not take them; about 10 MB
 #: Of that limit, what findings of a severity, clients' records, and records waiting for a name may
@@ -148,7 +149,7 @@ class AuditLog:
 
     def _make_ticker(self) -> None:
         """The ticker's state."""
-        self._listeners: list[FailureListener] = []
+        self._subscribers = Subscribers()
         self._opened = self.monotonic()
         self._stats_at = self._opened + STATS_PERIOD
         self._look_at = self._opened + LOOK_PERIOD
@@ -163,7 +164,7 @@ class AuditLog:
         self.accept("start", {**start_fields, "key": self.fingerprinter.key_id})
         for event, fields in left_over:
             self.accept(event, fields)
-        OPEN_LOGS.add(self)
+        OWN_OF_THIS_PROCESS.add(self)
         try:
             self._ticker.start()
             self._syncer.start()
@@ -254,7 +255,20 @@ class AuditLog:
 
         A call that raises is made again with the next tick.
         """
-        self._listeners.append(FailureListener(listener))
+        self._subscribers.of_failures.append(FailureListener(listener))
+
+    def add_finding_listener(self, listener: Callable[[Record], Any]) -> None:
+        """Call `listener(record)` for each finding and update, also one that will be lost.
+
+        The lock is held, and the container is named: the listener returns at once.
+        """
+        self._subscribers.of_findings.append(listener)
+
+    def release_all(self) -> None:
+        """Let nothing wait for a container's name any longer."""
+        with self.lock:
+            for stream in list(self.streams):
+                self.release(stream)
 
     def counters(self) -> dict[str, Any]:
         """Totals of this run, what is held now, whether it fails, and the findings by rule."""
@@ -287,7 +301,7 @@ class AuditLog:
             self._say("warning", f"could not be finished in time: {held}")
             return EXIT_LOST
         finally:
-            OPEN_LOGS.discard(self)
+            OWN_OF_THIS_PROCESS.discard(self)
             self._executor.shutdown(wait=False)
             self._syncer.stop()
         if self._ticker.is_alive():
@@ -314,6 +328,7 @@ class AuditLog:
         if self._stopped:
             self.totals["lost"] += 1
             return
+        self._subscribers.tell_finding(record)
         if self.held < self._queue_limit:
             self.held += 1
             self.totals["queued_max"] = max(self.totals["queued_max"], self.held)
@@ -590,7 +605,8 @@ class AuditLog:
                 return
             self._guarded("the audit log's tick", self.tick)
             self._guarded("the audit log's sync", lambda: self._syncer.tick(self._file))
-            for number, listener in enumerate(self._listeners, 1):
+            self._guarded("a listener to findings", self._subscribers.raise_defect)
+            for number, listener in enumerate(self._subscribers.of_failures, 1):
                 self._guarded(f"failure listener {number}", listener.tell, self.failed())
             time.sleep(TICK)
 
@@ -631,16 +647,3 @@ class AuditLog:
         """Write what clients' budgets have left out since this moment or for longer."""
         for client, counts in self._clients.drain(since):
             self.enqueue(Record(self.clock(), "suppressed", {"client": client, "counts": counts}))
-
-
-OPEN_LOGS: weakref.WeakSet[AuditLog] = weakref.WeakSet()
-
-
-def forget_logs_after_fork() -> None:
-    """A child of this process owns none of its logs."""
-    for log in list(OPEN_LOGS):
-        log.forked()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=forget_logs_after_fork)

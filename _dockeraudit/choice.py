@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
+from _dockeraudit.baseline import covers
 from _dockeraudit.logrecords import text_of
 from _dockeraudit.text import SEVERITY_RANK, ReportError
 
@@ -59,7 +60,8 @@ class Choice(NamedTuple):
     """Which records count.
 
     `container`: a name or the beginning of an id; `secret`: the beginning of a fingerprint;
-    `least`: the rank of the least severity; `placeholders`: findings that are no secrets, too.
+    `least`: the rank of the least severity; `placeholders`: findings that are no secrets, too;
+    `known`: secrets that are left out, as `covers` takes them.
     """
 
     since: str = ""
@@ -68,6 +70,7 @@ class Choice(NamedTuple):
     least: int = 0
     secret: str = ""
     placeholders: bool = False
+    known: frozenset[str] = frozenset()
 
     @property
     def of_findings(self) -> bool:
@@ -96,6 +99,10 @@ class Choice(NamedTuple):
     def takes_secret(self, record: Mapping[str, Any]) -> bool:
         """Whether the finding's fingerprint begins so."""
         return text_of(record.get("fingerprint")).startswith(self.secret)
+
+    def leaves_out(self, record: Mapping[str, Any]) -> bool:
+        """Whether the finding is of a known secret, and nobody asked for that secret."""
+        return not self.secret and covers(self.known, record)
 
     def takes_finding(self, record: Mapping[str, Any]) -> bool:
         """Whether the finding counts, all but its time and whether it is a placeholder."""

@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
+from _dockeraudit.baseline import KnownSecrets, read_baseline
 from _dockeraudit.commandline import OneLineParser
+from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import nested
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.learning import learn
@@ -121,6 +123,7 @@ def command_report(arguments: Sequence[str]) -> int:
         fail_on=options.fail_on,
         state=options.state,
         placeholders=options.placeholders,
+        known=known_secrets(options),
         format=next((name for name in FORMATS if getattr(options, name, False)), "text"),
         by=options.by,
         everything=options.all,
@@ -133,7 +136,9 @@ def command_report(arguments: Sequence[str]) -> int:
 def report_parser() -> OneLineParser:
     """The parser of `report`'s options."""
     parser = option_parser(
-        ("audit-log", "config"), prog="dockeraudit report", description=command_report.__doc__
+        ("audit-log", "baseline", "config"),
+        prog="dockeraudit report",
+        description=command_report.__doc__,
     )
     parser.add_argument(
         "files",
@@ -178,6 +183,14 @@ def add_filters(parser: OneLineParser) -> None:
     )
 
 
+def known_secrets(options: Settings) -> frozenset[str]:
+    """The secrets that --baseline knows, to leave out; raises ConfigurationError."""
+    if not options.baseline:
+        return frozenset()
+    say = Diagnostics("warning", error_output()).say
+    return KnownSecrets((), read_baseline(options.baseline), say).now()
+
+
 def command_watch(arguments: Sequence[str]) -> int:
     """`watch [FILE]`: findings as they come, a line each; with --since the earlier ones first."""
     return follow(load_settings(arguments, os.environ, watch_parser()))
@@ -186,7 +199,9 @@ def command_watch(arguments: Sequence[str]) -> int:
 def watch_parser() -> OneLineParser:
     """The parser of `watch`'s options."""
     parser = option_parser(
-        ("audit-log", "config"), prog="dockeraudit watch", description=command_watch.__doc__
+        ("audit-log", "baseline", "config"),
+        prog="dockeraudit watch",
+        description=command_watch.__doc__,
     )
     parser.add_argument(
         "files",
@@ -211,6 +226,7 @@ def follow(options: Settings) -> int:
         secret=options.secret,
         severity=options.severity,
         placeholders=options.placeholders,
+        known=known_secrets(options),
     )
     try:
         choice = choice_of(chosen, State(), time.time())

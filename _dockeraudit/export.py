@@ -27,6 +27,7 @@ def summary_dict(summary: AuditSummary) -> dict[str, Any]:
             "findings": dict(summary.findings),
             "secrets": len(summary.secrets),
             "placeholders": summary.placeholders,
+            "known": summary.known,
             "suppressed": dict(summary.suppressed),
         },
         "secrets": [secret_dict(summary, secret) for secret in summary.worst_secrets()],

@@ -6,10 +6,12 @@ Importing this room needs nothing that Linux alone has.
 from __future__ import annotations
 
 import errno as errno_codes
+import hashlib
 import os
 import stat as stat_bits
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 
 try:
     import fcntl
@@ -19,6 +21,8 @@ except ImportError:  # not on Windows
 from _dockeraudit.errors import AuditLogError
 
 KEY_BYTES = 32
+KEY_CHARACTERS = 32  # characters that a variable with a key has at least
+KEY_VARIABLE = "env:"  # what a variable's name is preceded by in place of a file
 NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 NOT_INHERITED = getattr(os, "O_CLOEXEC", 0)
 
@@ -105,13 +109,23 @@ def default_key_path(log_path: str) -> str:
     return beside(log_path, "key")
 
 
-def load_fingerprint_key(path: str | None) -> bytes:
+def key_file(text: str | None) -> str | None:
+    """The file that --fingerprint-key names, None where it names a variable or nothing."""
+    return None if text is None or text.startswith(KEY_VARIABLE) else text
+
+
+def load_fingerprint_key(
+    path: str | None, environ: Mapping[str, str] = MappingProxyType({})
+) -> bytes:
     """The key in the file, which is made (0600) if it is not there. Raises AuditLogError.
 
-    Without a path: a key that lives as long as the process.
+    Without a path: a key that lives as long as the process. env:NAME: the key is the SHA-256 of
+    that variable's text.
     """
     if path is None:
         return os.urandom(KEY_BYTES)
+    if path.startswith(KEY_VARIABLE):
+        return key_of_variable(path[len(KEY_VARIABLE) :], environ)
     try:
         if not os.path.lexists(path):  # one that exists may lie where nothing can be written
             with suppress(FileExistsError):
@@ -131,6 +145,17 @@ def load_fingerprint_key(path: str | None) -> bytes:
             "remove it to have it made anew"
         )
     return key
+
+
+def key_of_variable(name: str, environ: Mapping[str, str]) -> bytes:
+    """The key that a variable's text gives; raises AuditLogError, which never holds the text."""
+    text = environ.get(name, "")
+    if len(text) < KEY_CHARACTERS:
+        raise AuditLogError(
+            f"--fingerprint-key env:{name}: the variable holds {len(text)} characters; "
+            f"it needs {KEY_CHARACTERS} that nobody guesses, as `openssl rand -hex 32` prints them"
+        )
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def read_key(path: str) -> tuple[bytes, str | None]:

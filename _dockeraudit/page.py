@@ -192,6 +192,8 @@ def secrets_section(summary: AuditSummary, rows: Rows, new: frozenset[str] | Non
         "One row for each credential, with its fingerprint: "
         "the same fingerprint is the same credential everywhere."
     )
+    if summary.known:
+        note += f" Left out: {counted(summary.known, 'finding')} of known secrets."
     if summary.placeholders and not summary.choice.placeholders:
         left_out = counted(summary.placeholders, "finding")
         note += f" Left out: {left_out} of placeholders (<code>--placeholders</code>)."

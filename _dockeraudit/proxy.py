@@ -18,6 +18,7 @@ from typing import Any
 from _dockeraudit.admission import Denial, DenialCounts
 from _dockeraudit.answers import AnswerAudit
 from _dockeraudit.auditlog import AuditLog
+from _dockeraudit.baseline import KnownSecrets
 from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.doorman import Doorman
@@ -39,9 +40,15 @@ class Proxy:
     """What all connections share."""
 
     def __init__(
-        self, settings: Settings, log: AuditLog, scanner: Scanner, diagnostics: Diagnostics
+        self,
+        settings: Settings,
+        log: AuditLog,
+        scanner: Scanner,
+        diagnostics: Diagnostics,
+        known: KnownSecrets | None = None,
     ) -> None:
         self.settings = settings
+        self.known = known or KnownSecrets()
         self.log = log
         self.scanner = scanner
         self.diagnostics = diagnostics
@@ -123,6 +130,11 @@ class Proxy:
             denial = Denial(event, name, masked, client, rule)
             due = self._denials.add(denial, time.monotonic())
         self._write_denials(due)
+
+    def do_what_is_due(self) -> None:
+        """Write the counts of denials that are due, and let expired known findings count again."""
+        self.write_due_denials()
+        self.log.allow(self.known.now())
 
     def write_due_denials(self) -> None:
         """Write the counts of denials that were last written a minute ago."""

@@ -22,12 +22,20 @@ class Record:
     """An event on its way to the log.
 
     `matches`: how many matches the record stands for. `seq`: its number in the log, given when its
-    line is made; None for a record that was lost.
+    line is made; None for a record that was lost. `about`: the finding that this one updates.
     """
 
-    __slots__ = ("timestamp", "event", "fields", "matches", "seq")
+    __slots__ = ("timestamp", "event", "fields", "matches", "seq", "about")
 
-    def __init__(self, timestamp: float, event: str, fields: Fields, matches: int = 0) -> None:
+    def __init__(
+        self,
+        timestamp: float,
+        event: str,
+        fields: Fields,
+        matches: int = 0,
+        about: Record | None = None,
+    ) -> None:
+        self.about = about
         self.timestamp = timestamp
         self.event = event
         self.fields = fields
@@ -82,6 +90,11 @@ def encode_record(record: Record, run: str, seq: int, prev: str) -> bytes:
         "seq": seq,
         "prev": prev,
     }
+    return encode_within_limit(head, fields)
+
+
+def encode_within_limit(head: Mapping[str, Any], fields: Mapping[str, Any]) -> bytes:
+    """One line of at most MAX_LINE bytes; only texts of `fields` are cut."""
     line = encode_line({**head, **fields})
     while len(line) > MAX_LINE:
         fields = shortened(fields, len(line) - MAX_LINE)

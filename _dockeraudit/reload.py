@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from _dockeraudit.baseline import read_baseline
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import OPTIONS, load_settings
@@ -29,6 +30,7 @@ def reload(proxy: Proxy, servers: Sequence[Server], environ: Mapping[str, str]) 
         fresh = load_settings(proxy.settings.arguments, environ)
         listeners = load_listeners(fresh, environ, say)
         scanner = load_scanner(fresh)
+        entries = read_baseline(fresh.baseline) if fresh.baseline else []
     except ConfigurationError as error:
         say("error", f"SIGHUP: {error}; the rules in force stay as they are")
         return False
@@ -37,7 +39,8 @@ def reload(proxy: Proxy, servers: Sequence[Server], environ: Mapping[str, str]) 
         proxy.scanner = scanner
         changed.append("the rules, for streams that begin from now on")
     proxy.diagnostics.set_level(fresh.log_level)
-    proxy.log.allow(fresh.allow_secret)
+    proxy.known.replace(fresh.allow_secret, entries)
+    proxy.log.allow(proxy.known.now())
     replace_listeners(proxy, servers, listeners)
     said = f"; changed: {', '.join(changed)}" if changed else ""
     say("info", f"SIGHUP: options, rules, allow lists and certificates have been read again{said}")

@@ -56,6 +56,7 @@ class ReportOptions(NamedTuple):
     by: str | None = None
     everything: bool = False  # --all
     top: str | None = None
+    known: frozenset[str] = frozenset()  # secrets to leave out
 
 
 class State(NamedTuple):
@@ -215,6 +216,7 @@ def choice_of(options: ReportOptions, before: State, now: float) -> Choice:
         severity_rank("--severity", options.severity),
         fingerprint_prefix(options.secret),
         options.placeholders,
+        options.known,
     )
 
 

@@ -66,7 +66,7 @@ from _dockeraudit.textscanner import TextScanner
 
 SCAN_OPTIONS = (
     "upstream", "log-level", "fsync", "fingerprint-key", "rules", "only-rules", "disable-rule",
-    "allow-secret", "own-secrets", "config",
+    "allow-secret", "own-secrets", "baseline", "config",
 )  # fmt: skip
 SCAN_THREADS = 4  # containers read at once: the engine reads while we scan
 SCAN_QUEUE = 100_000  # records that may wait for a slow reader of standard output
@@ -93,6 +93,11 @@ def command_scan(arguments: Sequence[str]) -> int:
     except ReportError as error:
         raise ConfigurationError(str(error)) from None
     chosen = scan_format(settings)
+    if settings.baseline and settings.fingerprint_key is None:
+        raise ConfigurationError(
+            "--baseline knows fingerprints, which mean nothing under a key that lives for one run; "
+            "give the key that they were made with: --fingerprint-key FILE, or env:NAME in CI"
+        )
     return with_output("scan", lambda out: run_scan(settings, chosen, least, out))
 
 

@@ -12,10 +12,11 @@ from typing import Callable
 
 from _dockeraudit import __version__
 from _dockeraudit.auditlog import QUEUE_LIMIT, AuditLog
+from _dockeraudit.baseline import KnownSecrets, read_baseline
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import ask_engine, engine_title
 from _dockeraudit.errors import ConfigurationError, HTTPError
-from _dockeraudit.keyfile import load_fingerprint_key, refuse_unfit_log
+from _dockeraudit.keyfile import key_file, load_fingerprint_key, refuse_unfit_log
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.userrules import RuleError, load_rules, select_rules
@@ -38,6 +39,12 @@ def load_scanner(settings: Settings) -> Scanner:
         raise ConfigurationError(str(error)) from None
 
 
+def load_known(settings: Settings, diagnostics: Diagnostics) -> KnownSecrets:
+    """The secrets that are known as harmless; raises ConfigurationError."""
+    entries = read_baseline(settings.baseline) if settings.baseline else ()
+    return KnownSecrets(settings.allow_secret, entries, diagnostics.say)
+
+
 def open_log(
     settings: Settings,
     scanner: Scanner,
@@ -46,20 +53,21 @@ def open_log(
     write: Callable[[int, bytes], int] = os.write,
     queue_limit: int = QUEUE_LIMIT,
     budgeted: bool = True,
+    known: KnownSecrets | None = None,
 ) -> AuditLog:
     """The audit log, open; raises AuditLogError."""
     refuse_unfit_log(settings.audit_log)  # before a key is made beside it
-    key = load_fingerprint_key(settings.fingerprint_key)
+    key = load_fingerprint_key(settings.fingerprint_key, os.environ)
     if settings.fingerprint_key is None:
         text = "the fingerprints' key lives for this run only; --fingerprint-key FILE keeps it"
         diagnostics.say("notice", text)
     log = AuditLog(
         settings.audit_log,
         key,
-        key_path=settings.fingerprint_key,
+        key_path=key_file(settings.fingerprint_key),
         fsync=settings.fsync,
         diagnose=diagnostics.say,
-        allow=settings.allow_secret,
+        allow=(known or load_known(settings, diagnostics)).now(),
         write=write,
         queue_limit=queue_limit,
         budgeted=budgeted,

@@ -483,7 +483,7 @@ class StreamRecords:
             "fingerprint": fingerprint,
             **tail,
         }
-        self._add("finding_update", lambda: {"finding": record.seq, **said})
+        self._add("finding_update", lambda: {"finding": record.seq, **said}, about=record)
 
     def _rename(self, before: FindingKey | None, handle: FindingHandle) -> None:
         """A written finding is something else now: from here on its repeats are met by that."""
@@ -538,9 +538,11 @@ class StreamRecords:
             self._add("suppressed", fields, sum(counts.values()))
         self._suppressed.clear()
 
-    def _add(self, event: str, fields: Fields, matches: int = 0) -> Record:
+    def _add(
+        self, event: str, fields: Fields, matches: int = 0, about: Record | None = None
+    ) -> Record:
         """Stamp a record, and queue it, or hold it until the name is known."""
-        record = Record(self._log.clock(), event, fields, matches)
+        record = Record(self._log.clock(), event, fields, matches, about)
         if self._waiting is not None:
             if self._log.hold(self._waiting, record):
                 return record

@@ -54,6 +54,7 @@ LOSSES = {
     "scan_errors": "scans failed and skipped what they held",
     "findings_suppressed": "findings beyond their container's budget, counted only",
     "requests_suppressed": "requests beyond their client's budget, counted only",
+    "alerts_dropped": "alerts of new secrets dropped: their command failed, or too many waited",
     "log_truncations": "times the log was truncated while it was written",
     "torn_lines": "times a killed run left a torn line",
     "bad_lines": "lines are no records; dockeraudit verify says which",
@@ -85,6 +86,7 @@ class AuditSummary:
         self.latest = ""  # of all records
         self.findings: Counter[str] = Counter()  # by severity, repeats included
         self.placeholders = 0  # findings that are no secrets; in `findings` only if asked for
+        self.known = 0  # findings of known secrets, which are left out of all else
         self.suppressed: Counter[str] = Counter()  # by severity
         self.secrets: dict[str, Secret] = {}
         self.containers: dict[str, LeakingContainer] = {}
@@ -182,6 +184,9 @@ class AuditSummary:
         """Count a finding, if it is one that was chosen."""
         count, timestamp = number_of(record.get("count"), 1), text_of(record.get("timestamp"))
         if not self._all_count and not self.choice.takes_finding(record):
+            return
+        if self.choice.leaves_out(record):
+            self.known += count
             return
         if record.get("placeholder"):
             self.placeholders += count
@@ -307,6 +312,8 @@ class AuditSummary:
             self._lose("findings_lost", number_of(record.get("matches")), timestamp)
         elif event in ("scan_gap", "scan_error", "suppressed"):
             self._stream_loss(event, record, timestamp)
+        elif event == "alert_gap":
+            self._lose("alerts_dropped", sum(counts_of(record.get("counts")).values()), timestamp)
         elif event == "truncated":
             self._lose("log_truncations", 1, timestamp)
         elif event == "recovered":

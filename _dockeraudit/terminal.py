@@ -359,6 +359,10 @@ def loss_lines(summary: AuditSummary, look: Look) -> list[str]:
     lines = table(look.paint("Not recorded or not scanned", "loss"), rows, look)
     if not rows and summary.records:
         lines += ["", "Everything was scanned and recorded, as far as these records tell."]
+    if summary.known:
+        lines.append(
+            f"Left out: {counted(summary.known, 'finding')} of known secrets (--baseline)."
+        )
     if summary.placeholders and not summary.choice.placeholders:
         left_out = counted(summary.placeholders, "finding")
         lines.append(f"Left out: {left_out} of placeholders; --placeholders shows them.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 from typing import Any, Callable
 
@@ -13,6 +14,7 @@ from _dockeraudit.settings import UNIX, Address
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
 LARGEST = 1e9  # of a number of anything
+SHELL_WORDS = {"|", "||", "&", "&&", ";", ">", ">>", "<"}
 ADDRESSES = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH"
 
 
@@ -61,6 +63,19 @@ def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable
 def read_switch(text: str) -> bool:
     """Yes or no."""
     return OneOf(*YES, *NO)(text) in YES
+
+
+def read_command(text: str) -> list[str]:
+    """A command with its arguments, split as a shell would; no shell runs it."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{text!r} cannot be split into words: {error}") from None
+    if not any(words):
+        raise ConfigurationError("the command is empty")
+    for word in SHELL_WORDS.intersection(words):
+        raise ConfigurationError(f"no shell runs it, so {word!r} needs one: sh -c '...'")
+    return words
 
 
 def read_mode(text: str) -> int:

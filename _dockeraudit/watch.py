@@ -137,6 +137,8 @@ class Watch:
         """Whether a finding was chosen."""
         if record.get("placeholder") and not self._choice.placeholders:
             return False
+        if self._choice.leaves_out(record):
+            return False
         in_time = text_of(record.get("timestamp")) >= self._choice.since
         return in_time and self._choice.takes_finding(record)
 
@@ -188,6 +190,9 @@ def loss_sentence(event: str, record: Mapping[str, Any]) -> str:
         return f"{number_of(record.get('bytes')):,} bytes passed unscanned"
     if event == "scan_error":
         return f"a scan failed: {printable(text_of(record.get('error')))}"
+    if event == "alert_gap":
+        total = sum(counts_of(record.get("counts")).values())
+        return f"{total:,} alerts dropped: {printable(text_of(record.get('reason')))}"
     if event == "truncated":
         return "the log was truncated while it was written"
     if event != "suppressed" or record.get("client") is not None:

@@ -166,6 +166,7 @@ def make_files(folder: Path, engine: str) -> None:
     for name in ("app.log", "backup/app.log"):
         (folder / name).write_bytes(b"key " + AWS_KEY + b"\n")
     (folder / "dump.gz").write_bytes(gzip.compress(b"key " + AWS_KEY + b"\n"))
+    (folder / "known.txt").write_text("0123456789abcdef - an example\n")
     (folder / "fleet.key").write_bytes(bytes(range(32)))
     (folder / "fleet.key").chmod(0o600)
 
@@ -181,6 +182,7 @@ def adapted(line: str, folder: Path) -> str:
         ("/var/log/dockeraudit-fleet", f"{folder}/fleet"),
         ("/var/log/dockeraudit/.audit.log.key", f"{folder}/fleet.key"),
         ("/var/log/dockeraudit", f"{folder}/log"),
+        ("/usr/local/lib/dockeraudit/", f"{ROOT}/deploy/"),
         ("/etc/dockeraudit.key", f"{folder}/fleet.key"),
         ("0123456789abcdef", finding["fingerprint"]),
         ("26ef", finding["fingerprint"][:4]),

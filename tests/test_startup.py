@@ -17,6 +17,7 @@ import pytest
 from scripted import ScriptedEngine, json_answer
 
 import dockeraudit
+from _dockeraudit.baseline import KnownSecrets
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.errors import ConfigurationError, ListenError
 from _dockeraudit.listeners import load_listeners
@@ -190,6 +191,7 @@ class Running:
             diagnostics=Diagnostics(settings.log_level, self.said),
             scanner=load_scanner(settings),
             log=FakeLog(),
+            known=KnownSecrets(),
         )
         found = load_listeners(settings, {}, lambda level, text: None)
         self.servers: list[Any] = [types.SimpleNamespace(listener=item) for item in found]
@@ -224,6 +226,19 @@ def test_a_reload_puts_the_rules_and_known_secrets_in_force(folder: Path) -> Non
     assert "have been read again; changed: log-level, rules" in said and "restart" not in said
 
 
+def test_a_changed_baseline_counts_after_a_reload(folder: Path) -> None:
+    (folder / "known").write_text("")
+    text = LISTEN + f"baseline = {folder}/known\n"
+    running = Running(folder, text)
+    (folder / "known").write_text("0123456789abcdef - an example\n")
+    assert running.reload(text)[0]
+    assert running.proxy.log.allowed == ["0123456789abcdef"]
+    (folder / "known").write_text("0123456789abcdef - an example\nmalformed\n")
+    right, said = running.reload(text)
+    assert not right and f"{folder}/known, line 2" in said
+    assert running.proxy.known.now() == {"0123456789abcdef"}
+
+
 def test_a_reload_of_the_same_keeps_the_scanner(folder: Path) -> None:
     running = Running(folder, LISTEN)
     before = running.proxy.scanner
@@ -256,6 +271,8 @@ NEED_RESTART = {
     "on-audit-failure": "deny",
     "workers": "7",
     "max-connections": "7",
+    "on-finding": "/bin/true",
+    "alert-severity": "LOW",
 }
 
 

@@ -127,6 +127,7 @@ def test_json_has_every_part(tmp_path):
         "findings": {"HIGH": 4, "LOW": 1},
         "secrets": 2,
         "placeholders": 0,
+        "known": 0,
         "suppressed": {},
     }
     secrets = [(secret["severity"], secret["count"]) for secret in found["secrets"]]
@@ -345,6 +346,7 @@ def test_every_loss_is_named():
         {"timestamp": "", "event": "suppressed", "client": DOCKER, "counts": {"denied": 1}},
         {**at, "event": "truncated"},
         {**at, "event": "recovered"},
+        {**at, "event": "alert_gap", "reason": "queue", "counts": {"x": 2}},
         stream("stream_open", stream=9, audited=False),
         stream("stream_close", stream=9, audited=False, bytes=11),
     )

@@ -154,12 +154,14 @@ def test_losses_are_shown():
         full,
         {**full, "client": REMOTE},
         {**at, "event": "stats"},
+        {**at, "event": "alert_gap", "reason": "timeout", "counts": {"x": 2, "y": 1}},
     )
     assert [line.partition("LOSS")[2].strip() for line in lines] == [
         "9 records lost, 2 findings among them",
         "7 bytes passed unscanned",
         "the log was truncated while it was written",
         "5 findings beyond their container's budget: 2 HIGH, 3 LOW",
+        "3 alerts dropped: timeout",
     ]
 
 
