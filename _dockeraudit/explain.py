@@ -76,7 +76,7 @@ def explained(line: bytes, scanner: Scanner) -> list[str]:
         *lost(found, matches),
         *filled_in(block, found),
         *judged(found, matches, block),
-        *worded(block, found, matches),
+        *worded(block, found, matches, scanner),
         *unnamed(block, found, matches, scanner),
     ]
     if more:
@@ -149,7 +149,7 @@ def why_not(key: Key, value: bytes) -> str:
     return "does not look random, and stands in no assignment beyond doubt"
 
 
-def worded(block: bytes, found: Found, matches: Sequence[Match]) -> Iterator[str]:
+def worded(block: bytes, found: Found, matches: Sequence[Match], scanner: Scanner) -> Iterator[str]:
     """Values behind a secret's name that are so plainly words that no rule was asked."""
     spoken_of = [value for _, value in found.judged]
     for pair in NAMED_VALUE.finditer(block):
@@ -157,7 +157,9 @@ def worded(block: bytes, found: Found, matches: Sequence[Match]) -> Iterator[str
         inside = any(match.start < pair.end() and pair.start() < match.end for match in matches)
         if inside or any(value in other or other in value for other in spoken_of):
             continue
-        if any(word in name.lower() for word in SECRET_WORDS) and not is_random(value):
+        if is_random(value) or near_rules(value, scanner.rules):
+            continue
+        if any(word in name.lower() for word in SECRET_WORDS):
             yield (
                 f"  {printable(name.decode())}: its value of {len(value)} bytes is made of words, "
                 "without the mix of signs that generators make"

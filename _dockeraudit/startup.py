@@ -149,7 +149,8 @@ def announce_engine(socket_path: str, diagnostics: Diagnostics) -> None:
         title = engine_title(ask_engine(socket_path, "/version"))
         diagnostics.say("info", f"the engine at {socket_path} is {title}")
     except (HTTPError, OSError, ValueError) as error:
-        diagnostics.say("warning", f"{error}; requests get 502 until it answers")
+        why = f"{error}" if str(error).endswith("?") else f"{error};"
+        diagnostics.say("warning", f"{why} requests get 502 until it answers")
 
 
 def say_policy(listener: Listener, diagnostics: Diagnostics) -> None:
