@@ -26,8 +26,8 @@ from _dockeraudit.tallies import (
     Reader,
     Refusal,
     Secret,
+    Sighted,
     Tally,
-    Way,
 )
 from _dockeraudit.text import SEVERITY_RANK
 
@@ -196,7 +196,7 @@ class AuditSummary:
         secret, container = self._secret(record), self._container(record)
         reader = self._reader(client_text(record.get("client")))
         endpoint = text_of(record.get("endpoint"))
-        seen = Way(
+        seen = Sighted(
             container.container_id,
             reader.client,
             "output" if endpoint in OUTPUT_ENDPOINTS else endpoint,
@@ -248,14 +248,14 @@ class AuditSummary:
             container.name = name
         return container
 
-    def _sighting(self, secret: Secret, seen: Way) -> Tally:
+    def _sighting(self, secret: Secret, seen: Sighted) -> Tally:
         """The count of one way in which a secret was seen; beyond the limits, of all others."""
         tally = secret.sightings.get(seen)
         if tally is None:
             if len(secret.sightings) < SIGHTING_LIMIT and self._sightings < SIGHTINGS_IN_ALL:
                 self._sightings += 1
             else:
-                seen = Way(OTHERS, OTHERS, OTHERS)
+                seen = Sighted(OTHERS, OTHERS, OTHERS)
             tally = secret.sightings.setdefault(seen, Tally())
         return tally
 
@@ -440,7 +440,7 @@ def news_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def secret_news(secret: Secret, seen: Way) -> str:
+def secret_news(secret: Secret, seen: Sighted) -> str:
     """The digest of a secret in a container seen by a reader."""
     how = "" if seen.where == "output" else f" {seen.where}"
     how += " masked" if seen.masked else ""

@@ -32,7 +32,7 @@ class Tally:
         return {"count": self.count, "first_seen": self.first, "last_seen": self.last}
 
 
-class Way(NamedTuple):
+class Sighted(NamedTuple):
     """One way in which a secret was seen: in which container, by whom, and where.
 
     `where`: "output" for the container's own output, else the endpoint of the engine's answer.
@@ -64,7 +64,7 @@ class Secret(Tally):
         self.redacted = redacted
         self.placeholder = False  # a default or an example rather than a secret
         self.env = ""  # the container's variable whose value it is
-        self.sightings: dict[Way, Tally] = {}
+        self.sightings: dict[Sighted, Tally] = {}
 
     def by_container(self) -> Counter[str]:
         """How often in each container, by id."""

@@ -25,7 +25,7 @@ import _dockeraudit.summary as summary_room
 from _dockeraudit.choice import nearest, nearest_fingerprints, since_timestamp
 from _dockeraudit.page import render_html
 from _dockeraudit.summary import HOUR_LIMIT, LOSSES, OTHERS, AuditSummary, hours_between
-from _dockeraudit.tallies import Way
+from _dockeraudit.tallies import Sighted
 from _dockeraudit.terminal import render_text
 
 # ==================================================================================================
@@ -408,7 +408,7 @@ def test_memory_is_bounded_and_the_sums_stay_right(monkeypatch):
     assert sum(tally.count for _, tally in summary.refusals()) == 100
     assert len(secrets) <= 20 and max(len(containers), len(readers), len(summary.refused)) <= 6
     assert OTHERS in summary.containers and OTHERS in summary.readers
-    assert any(Way(OTHERS, OTHERS, OTHERS) in secret.sightings for secret in secrets)
+    assert any(Sighted(OTHERS, OTHERS, OTHERS) in secret.sightings for secret in secrets)
 
 
 def test_a_flood_of_low_findings_does_not_hide_a_grave_one(monkeypatch):
