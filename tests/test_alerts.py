@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from auditlogs import AWS, CLIENT, EMAIL, ENDED, FULL_ID, KEY, find, records
+from auditlogs import AWS, CLIENT, EMAIL, ENDED, FULL_ID, KEY, find, problems, records
 from proxyprocess import ProxyProcess, plain_environment
 from raw import ask
 from scripted import CONTAINER_ID, ScriptedEngine, logs_answer, stdcopy_frame
@@ -257,7 +257,7 @@ def test_a_full_queue_drops_alerts_and_records_how_many(
     assert (gap["reason"], gap["counts"], gap["severities"]) == (
         "queue", {AWS.name: 5}, {"HIGH": 5},
     )  # fmt: skip
-    assert gap["since"].endswith("Z")
+    assert gap["since"].endswith("Z") and problems(folder / "audit.log") == []
     assert "warning: 5 alerts dropped; alert_gap records in the log count them" in stream_said[0]
 
 
