@@ -15,7 +15,7 @@ import shutil
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
@@ -92,6 +92,45 @@ def fields_of(record: Record) -> dict[str, Any]:
     return dict(record.fields() if callable(record.fields) else record.fields)
 
 
+class FairQueue:
+    """Alerts that wait: the containers take turns, and none can keep another's out.
+
+    Where there is no room, the container with the most alerts gives up its last one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: OrderedDict[str, deque[NewSecret]] = OrderedDict()  # by container's id
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def put(self, secret: NewSecret) -> NewSecret | None:
+        """Queue an alert; returns the one that has no room, which may be the same."""
+        self._waiting.setdefault(secret.place[0], deque()).append(secret)
+        self._size += 1
+        if self._size <= self._limit:
+            return None
+        longest = max(self._waiting, key=lambda container: len(self._waiting[container]))
+        return self._taken(longest, self._waiting[longest].pop())
+
+    def get(self) -> NewSecret:
+        """The next alert, of the container whose turn it is; raises IndexError if there is none."""
+        if not self._size:
+            raise IndexError("no alert waits")
+        container = next(iter(self._waiting))
+        self._waiting.move_to_end(container)
+        return self._taken(container, self._waiting[container].popleft())
+
+    def _taken(self, container: str, secret: NewSecret) -> NewSecret:
+        """This alert of a container waits no longer."""
+        self._size -= 1
+        if not self._waiting[container]:
+            del self._waiting[container]
+        return secret
+
+
 def alert_command(settings: Settings, environ: Mapping[str, str]) -> AlertCommand | None:
     """The command of --on-finding; raises ConfigurationError where it cannot be run."""
     words = settings.on_finding
@@ -126,11 +165,10 @@ class Alerts:
         self._least = least
         self._path = path
         self._diagnostics = diagnostics
-        self._held = held
         self._monotonic = monotonic
         self._changed = threading.Condition()
         self._seen = SeenSecrets(self._known_before())
-        self._queue: deque[NewSecret] = deque()
+        self._queue = FairQueue(held)
         self._pending: set[SecretPlace] = set()  # in the queue, or with the command
         self._dropped: dict[str, Counter[tuple[str, str]]] = {}  # by reason; pattern, severity
         self._dropped_since = 0.0
@@ -153,11 +191,14 @@ class Alerts:
         with self._changed:
             if secret.place in self._seen or secret.place in self._pending:
                 return
-            if len(self._queue) >= self._held or self._deadline < math.inf:
-                self._drop("stop" if self._deadline < math.inf else "queue", secret)
+            if self._deadline < math.inf:
+                self._drop("stop", secret)
                 return
             self._pending.add(secret.place)
-            self._queue.append(secret)
+            left_out = self._queue.put(secret)
+            if left_out:
+                self._pending.discard(left_out.place)
+                self._drop("queue", left_out)
             self._changed.notify()
 
     def stop(self, deadline: float) -> None:
@@ -193,9 +234,9 @@ class Alerts:
                 stopping = self._deadline < math.inf
                 if stopping and self._monotonic() >= self._deadline:
                     while self._queue:
-                        self._drop("stop", self._queue.popleft())
+                        self._drop("stop", self._queue.get())
                 if self._queue:
-                    return self._queue.popleft()
+                    return self._queue.get()
                 if stopping:
                     return None
                 due = self._unsaved or self._dropped

@@ -30,7 +30,7 @@ def command_allow(arguments: Sequence[str]) -> int:
     """`allow FINGERPRINT...`: write findings that are known as harmless to --baseline.
 
     One line each, in place of an earlier one of the same finding; all other lines stay. With --from
-    also all findings of an audit log, or of `scan --json`, that the file does not know yet.
+    also all findings of an audit log, or of scan --json, that the file does not know yet.
     """
     options = load_settings(arguments, os.environ, allow_parser())
     if not options.baseline:

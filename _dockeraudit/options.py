@@ -124,7 +124,7 @@ OPTIONS = (
            reloads=True),
     Option("allow-secret", None, read_text, "FINGERPRINT", SECRET_HELP, many=True, reloads=True),
     Option("baseline", None, read_text, "FILE",
-           "known findings, each with a reason and a last day; `allow` writes it", reloads=True),
+           "known findings, each with a reason and a last day; allow writes it", reloads=True),
     Option("answers", "on", OneOf("on", "off"), "WHAT",
            "look for secrets in inspect, lists, builds and the like too: on, off", reloads=True),
     Option("own-secrets", "on", read_switch, "SWITCH",

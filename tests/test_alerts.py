@@ -10,20 +10,21 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from auditlogs import AWS, CLIENT, EMAIL, ENDED, FULL_ID, KEY, find, records
+from auditlogs import AWS, CLIENT, EMAIL, ENDED, FULL_ID, KEY, find, problems, records
 from proxyprocess import ProxyProcess, plain_environment
 from raw import ask
 from scripted import CONTAINER_ID, ScriptedEngine, logs_answer, stdcopy_frame
 
 from _dockeraudit import alertcommand, alerts, seensecrets
 from _dockeraudit.alertcommand import PASSED_VARIABLES, AlertCommand, make_descriptors_private
-from _dockeraudit.alerts import Alerts, TerminalNews
+from _dockeraudit.alerts import Alerts, FairQueue, NewSecret, TerminalNews
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.records import Fingerprinter
@@ -257,8 +258,50 @@ def test_a_full_queue_drops_alerts_and_records_how_many(
     assert (gap["reason"], gap["counts"], gap["severities"]) == (
         "queue", {AWS.name: 5}, {"HIGH": 5},
     )  # fmt: skip
-    assert gap["since"].endswith("Z")
+    assert gap["since"].endswith("Z") and problems(folder / "audit.log") == []
     assert "warning: 5 alerts dropped; alert_gap records in the log count them" in stream_said[0]
+
+
+def waiting(container: str, number: int) -> NewSecret:
+    return NewSecret((container, f"{number:016}"), 0.0, {})
+
+
+def test_containers_take_turns_and_the_one_with_the_most_alerts_gives_way() -> None:
+    queue = FairQueue(4)
+    flood = [waiting("flood", number) for number in range(6)]
+    assert [queue.put(secret) for secret in flood] == [None] * 4 + flood[4:]
+    assert queue.put(waiting("quiet", 1)) == flood[3]
+    assert queue.put(waiting("other", 1)) == flood[2] and len(queue) == 4
+    order = [queue.get().place[0] for _ in range(4)]
+    assert order == ["flood", "quiet", "other", "flood"] and len(queue) == 0
+    with pytest.raises(IndexError):
+        queue.get()
+
+
+def test_a_flood_in_one_container_keeps_no_alert_of_another_out(
+    new_log: Callable[..., AuditLog], folder: Path, stream_said: Said
+) -> None:
+    place = Place(new_log(), folder, stream_said, held=8)
+    free, began = threading.Event(), threading.Event()
+    run = place.command.run
+
+    def slow(*arguments: Any) -> tuple[str, str]:
+        began.set()
+        assert free.wait(20)
+        return run(*arguments)
+
+    place.command.run = slow  # type: ignore[method-assign]
+    flooding = place.stream("cd" * 32, "flooding")
+    find(flooding, b"first")
+    assert began.wait(20)
+    for number in range(100):
+        find(flooding, b"%d" % number)
+    find(place.stream(), b"precious")
+    free.set()
+    given = [alert["container_name"] for alert in place.stop()]
+    assert len(given) == 9 and given.index("web") <= 2
+    place.log.close("end", 20)
+    assert records(folder / "audit.log", "alert_gap")[0]["counts"] == {AWS.name: 93}
 
 
 def test_a_secret_whose_command_failed_is_news_again_with_its_next_finding(

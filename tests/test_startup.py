@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import types
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import pytest
 from scripted import ScriptedEngine, json_answer
 
 import dockeraudit
-from _dockeraudit.baseline import KnownSecrets
+from _dockeraudit.baseline import BaselineEntry, KnownSecrets
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.errors import ConfigurationError, ListenError
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import OPTION, OPTIONS, load_settings
+from _dockeraudit.proxy import Proxy
 from _dockeraudit.reload import reload
 from _dockeraudit.sockets import inherited_sockets, peer_groups, peer_identity, with_groups
 from _dockeraudit.startup import (
@@ -237,6 +239,18 @@ def test_a_changed_baseline_counts_after_a_reload(folder: Path) -> None:
     right, said = running.reload(text)
     assert not right and f"{folder}/known, line 2" in said
     assert running.proxy.known.now() == {"0123456789abcdef"}
+
+
+def test_an_entry_of_the_baseline_that_expires_while_serve_runs_counts_no_more() -> None:
+    day = [0.0]
+    entry = BaselineEntry("", "0123456789abcdef", date(1970, 1, 2), "an example")
+    known = KnownSecrets([], [entry], clock=lambda: day[0])
+    proxy: Any = types.SimpleNamespace(known=known, log=FakeLog(), write_due_denials=lambda: None)
+    Proxy.do_what_is_due(proxy)
+    assert proxy.log.allowed == ["0123456789abcdef"]
+    day[0] = 2 * 86400.0
+    Proxy.do_what_is_due(proxy)
+    assert proxy.log.allowed == []
 
 
 def test_a_reload_of_the_same_keeps_the_scanner(folder: Path) -> None:
