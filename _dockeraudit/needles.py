@@ -137,13 +137,14 @@ def is_version(value: bytes) -> bool:
 
 
 class Form:
-    """One way to write a needle."""
+    """One way to write a needle; `anchor`: the place in it by which it is recognized."""
 
-    __slots__ = ("text", "needle")
+    __slots__ = ("text", "needle", "anchor")
 
     def __init__(self, text: bytes, needle: Needle) -> None:
         self.text = text
         self.needle = needle
+        self.anchor = 0
 
 
 def forms_of(needle: Needle) -> list[Form]:
@@ -211,26 +212,26 @@ USUAL = frozenset(b' e01ort.2asin:l/c36p"d-54mh,f79u8][gT)(\n_kCSWE=Z{}\t')
 UNHEARD_OF = 1
 LOOK_COST = 3  # what it costs to see that a block does not hold a byte, in occurrences
 FIND_COST = 50  # what it costs to search a block for a form, in occurrences
-FORM_SIZE = 400  # bytes of memory that a form takes beside its text
+FORM_SIZE = 240  # bytes of memory that a form takes beside its text
 CONTEXT = 1  # bytes around an anchor by which forms are told apart
 
 
 class Anchor:
     """A byte that logs hold seldom, and the forms that are recognized where it occurs.
 
-    `forms`: by the bytes around the anchor, each with the anchor's place in it.
+    `forms`: by the bytes around the anchor.
     """
 
     __slots__ = ("byte", "forms", "most")
 
     def __init__(self, byte: int, forms: Sequence[Form]) -> None:
         self.byte = bytes([byte])
-        self.forms: dict[bytes, list[tuple[int, Form]]] = {}
+        self.forms: dict[bytes, tuple[Form, ...]] = {}
         self.most = FIND_COST * len(forms)  # occurrences from which on it is cheaper to search
         for form in forms:
-            at = form.text.index(self.byte, CONTEXT)
+            at = form.anchor = form.text.index(self.byte, CONTEXT)
             around = form.text[at - CONTEXT : at + CONTEXT + 1]
-            self.forms.setdefault(around, []).append((at, form))
+            self.forms[around] = (*self.forms.get(around, ()), form)
 
     def find(self, block: bytes, sights: list[Sight]) -> None:
         """Add where the block holds forms of this anchor."""
@@ -239,9 +240,9 @@ class Anchor:
         while at >= 0:
             around = block[at - CONTEXT : at + CONTEXT + 1]
             if around in forms:
-                for place, form in forms[around]:
-                    if block.startswith(form.text, at - place):
-                        sights.append(sight_of(form, at - place))
+                for form in forms[around]:
+                    if block.startswith(form.text, at - form.anchor):
+                        sights.append(sight_of(form, at - form.anchor))
             left -= 1
             if not left:
                 self._search(block, at + 1, sights)
@@ -250,9 +251,9 @@ class Anchor:
 
     def _search(self, block: bytes, begin: int, sights: list[Sight]) -> None:
         """The same for a block that is full of the anchor, from the next anchor on."""
-        for each in self.forms.values():
-            for place, form in each:
-                search(block, form, max(0, begin - place), sights)
+        for forms in self.forms.values():
+            for form in forms:
+                search(block, form, max(0, begin - form.anchor), sights)
 
 
 def sight_of(form: Form, at: int) -> Sight:

@@ -173,7 +173,7 @@ static int opaque(int fd, long long bytes, int chunked) {
 
 /* One request; -1 ends the connection. */
 static int answer(int fd, const char *path) {
-    char name[256], body[1024];
+    char name[256], body[16384];
     long number;
     int hz, end = 0; /* set only where all of a path's format has matched */
     if (path[0] == '/' && path[1] == 'v' && path[2] >= '0' && path[2] <= '9')
@@ -201,7 +201,10 @@ static int answer(int fd, const char *path) {
     if (sscanf(path, "/containers/%ld/export%n", &number, &end) == 1 && end)
         return opaque(fd, number, 1);
     if (sscanf(path, "/containers/%200[^/]/json%n", name, &end) == 1 && end) {
-        snprintf(body, sizeof body, "{\"Id\":\"%064d\",\"Name\":\"/%s\"}\n", 7, name);
+        const char *env = getenv("BENCH_ENV"); /* a JSON list of variables */
+        snprintf(body, sizeof body,
+            "{\"Id\":\"%064d\",\"Name\":\"/%s\",\"Config\":{\"Env\":%s}}\n", 7, name,
+            env ? env : "[]");
         return send_text(fd, "200 OK", "application/json", "", body);
     }
     return send_text(

@@ -50,11 +50,13 @@ def scan(*arguments, stdin=None):
     return process.returncode, [json.loads(line) for line in out.splitlines()], err.decode()
 
 
-def of(records, event, container=None):
+def of(records, event, container=None, endpoint="scan"):
     return [
         record
         for record in records
-        if record["event"] == event and container in (None, record["container_id"])
+        if record["event"] == event
+        and container in (None, record["container_id"])
+        and record.get("endpoint", endpoint) == endpoint
     ]
 
 
@@ -467,6 +469,11 @@ def test_containers_of_a_real_engine(real_engine, containers):
         for record in of(records, "finding", ids["terminal"])
     } == {("tty", "AWS Access Key"), ("tty", "Email Address")}
     assert of(records, "stream_close", ids["terminal"])[0]["framing"] == "raw"
+    for container in ids.values():  # the key stands in each one's command
+        shown, *_ = of(records, "finding", container, "inspect")
+        assert (shown["rule"], shown["stream_type"]) == ("aws-access-key", "answer")
+        printed = real_engine.docker("inspect", container).stdout.splitlines()
+        assert AWS in printed[shown["line"] - 1]
     assert f"cannot read the log of {prefix}-unreadable: the engine answered 501" in err
     assert (
         len(
@@ -509,6 +516,7 @@ def test_one_command_says_where_a_credential_leaks(real_engine, containers, fold
             sys.executable,
             PROGRAM,
             "report",
+            "--json",
             "--secret",
             key["fingerprint"],
             str(folder / "first.log"),
@@ -517,8 +525,8 @@ def test_one_command_says_where_a_credential_leaks(real_engine, containers, fold
         check=True,
         timeout=60,
     )
+    (found,) = json.loads(detail.stdout)["secrets"]
+    ways = {(seen["container_id"], seen["endpoint"]) for seen in found["sightings"]}
     for kind in ("framed", "terminal", "running"):
-        line = next(
-            line for line in detail.stdout.decode().splitlines() if f"{prefix}-{kind}"[:23] in line
-        )
-        assert "dockeraudit scan" in line and ids[kind]
+        assert {(ids[kind], "inspect"), (ids[kind], "output")} <= ways
+    assert all(reader.startswith("dockeraudit scan") for reader in found["readers"])

@@ -136,6 +136,14 @@ def test_a_rule_that_finds_it_reports_once_with_the_variable_and_the_plain_finge
     ]
 
 
+def test_a_rule_that_sees_a_part_of_the_secret_says_how_far_all_of_it_reaches() -> None:
+    line = b"password=" + b"abcDEF12" + b",3-4;5 ok\n"
+    (match,) = scanner_of("DB_PASSWORD=" + "abcDEF12" + ",3-4;5").scan_lines(line)
+    assert match.rule.id.startswith("password") and match.needle
+    start, end = match.union or (match.secret_start, match.secret_end)
+    assert line[start:end] == b"abcDEF12" + b",3-4;5"
+
+
 def test_a_weak_finding_becomes_high_and_its_placeholder_none() -> None:
     ((rule, severity, secret, _, env),) = found(b"password=Tr0ub4dor\n", "DB_PASSWORD=Tr0ub4dor")
     assert (rule, severity, secret, env) == ("password", "HIGH", b"Tr0ub4dor", "DB_PASSWORD")

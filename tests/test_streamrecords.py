@@ -130,6 +130,38 @@ def test_a_partial_finding_shows_its_beginning_only(stream, finish):
     assert found[2]["partial"] is True and found[2]["placeholder"] is True
 
 
+def test_the_variable_that_holds_a_secret_stands_behind_its_line(stream, finish):
+    find(stream, b"one", env="DB_PASSWORD")
+    find(stream, b"one", env="DB_PASSWORD")
+    partial = find(stream, b"two", partial=True)
+    stream.update(partial, PASSWORD, b"", b"two and more", 1, True, "APP_TOKEN")
+    find(stream, b"three")
+    found = finish()
+    said = [(record["count"], record.get("env")) for record in of(found, "finding")]
+    assert sorted(said, key=str) == [(1, "DB_PASSWORD"), (1, "DB_PASSWORD"), (1, None), (1, None)]
+    first = of(found, "finding")[0]
+    assert list(first)[-2:] == ["line", "env"]
+    (update,) = of(found, "finding_update")
+    assert (update["env"], update["rule"]) == ("APP_TOKEN", "password")
+    assert update["fingerprint"] == FINGERPRINT(b"two and more")
+    assert update["redacted_match"] == "***"
+
+
+@pytest.mark.parametrize("needles", [None, (0, 0), (3, 2)])
+def test_the_number_of_a_containers_secrets_stands_in_its_streams_first_record(
+    new_log, folder, needles
+):
+    log = new_log(monotonic=Clock())
+    stream = log.open_stream("logs", "web", CLIENT, False, True)
+    stream.named(FULL_ID, "web", needles)
+    stream.close(**ENDED)
+    log.close("end", 10)
+    (opened,) = records(folder / "audit.log", "stream_open")
+    said = (opened["needles"], opened["needles_skipped"]) if "needles" in opened else None
+    assert said == needles
+    assert "needles" not in records(folder / "audit.log", "stream_close")[0]
+
+
 def test_an_allowed_secret_is_no_match(new_log, folder):
     container = FULL_ID + ":" + FINGERPRINT(b"fine here")
     log = new_log(allow=[FINGERPRINT(b"fine"), container, "web:" + FINGERPRINT(b"by name")])
