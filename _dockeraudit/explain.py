@@ -95,8 +95,8 @@ def match_line(block: bytes, match: Match) -> str:
     """A match as the log would tell of it."""
     shown = printable(redact_bytes(block[match.start : match.end]))
     why = "; its value is a placeholder, so the severity is LOW" if match.placeholder else ""
-    rule = match.rule
-    return f"{rule.severity:6}  {rule.id} ({rule.name}): {shown}, {byte_range(match.start, match.end)}{why}"
+    rule, where = match.rule, byte_range(match.start, match.end)
+    return f"{rule.severity:6}  {rule.id} ({rule.name}): {shown}, {where}{why}"
 
 
 def byte_range(start: int, end: int) -> str:

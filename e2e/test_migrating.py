@@ -215,7 +215,7 @@ def test_the_commands_do_what_the_page_says(original, real_engine, start_proxy):
             else:
                 assert (
                     run.returncode
-                    and "is refused by" in said
+                    and " is refused" in said
                     and wanted.removeprefix("refused: ") in said
                 ), (line, said)
             tried += 1

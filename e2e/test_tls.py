@@ -432,7 +432,7 @@ def test_sighup_loads_a_new_certificate_and_keeps_the_old_one_if_it_is_bad(
     certificate.write_text("not a certificate")
     proxy.process.send_signal(signal.SIGHUP)
     wait_for(lambda: "stay as they are" in proxy.errors.read_text(), "the complaint")
-    assert served() == "renewed" and "TLS: cannot load" in proxy.errors.read_text()
+    assert served() == "renewed" and "--tls-cert: cannot load" in proxy.errors.read_text()
 
 
 # ================================================================================================

@@ -218,7 +218,7 @@ def is_server(line: str) -> bool:
     """Whether a line starts the proxy itself."""
     words = shlex.split(line, comments=True)
     at = words.index("dockeraudit")
-    return at + 1 == len(words) or words[at + 1] == "serve"
+    return at + 1 == len(words) or words[at + 1] == "serve" or words[at + 1].startswith("--")
 
 
 def without_docker(lines: list[str]) -> list[str]:
