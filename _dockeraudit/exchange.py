@@ -23,7 +23,6 @@ from _dockeraudit.engine import ContainerFacts
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
 from _dockeraudit.maskedstream import (
-    UNSAID_POLL,
     AnswerMask,
     MaskAsked,
     MaskedBody,
@@ -78,6 +77,7 @@ class Exchange:
     input: Decoder = UNDECODED
     tunnelled = 0  # bytes of a tunnel that nobody scans
     _poll: PollPair | None = None  # made when it is needed: most answers come at once
+    _hold_over = False  # the mask's hold had ended before the sockets were polled
     _recorded = False  # the request has been counted, and recorded where it has to be
     _leaving = False  # the client has closed with part of its request unsent: finish sending first
 
@@ -162,6 +162,7 @@ class Exchange:
         assert poll is not None
         if events == poll.second_readable:  # the usual turn of a stream
             self._read_engine()
+            self._mask_turn(events)
             return
         masks = dict(events)
         client, engine = masks.get(poll.first, 0), masks.get(poll.second, 0)
@@ -175,13 +176,14 @@ class Exchange:
             self._read_client()
         if client & HANGUP and (self.relay.client.ended or not client & select.POLLIN):
             self._client_hung_up(client)
+        self._mask_turn(events)
 
     def _wait(self) -> Events:
         """Poll both sockets for what can be done now."""
         relay = self.relay
-        limit = self._mask_turn() if self.masked else None
-        if self.masked and relay.finished:
-            return []
+        pending = bool(relay.client.pending)  # no hold ends while the client takes nothing
+        limit = self.masked.limit() if self.masked and not pending else None
+        self._hold_over = limit == 0
         if self._poll is None:
             self._poll = PollPair(self._client, self._engine)
         client = select.POLLIN if relay.wants_client else 0
@@ -206,17 +208,16 @@ class Exchange:
         elif isinstance(self.scanner, StreamScanner):
             self.scanner.silence()
 
-    def _mask_turn(self) -> float | None:
-        """Deliver what the mask lets go by now; seconds until it may let go more."""
-        assert self.masked is not None
-        limit = self.masked.limit()
-        if limit is None or limit > 0 and limit != UNSAID_POLL:
-            return limit
+    def _mask_turn(self, events: Events) -> None:
+        """Deliver what the mask lets go by now; what could be read has been read before."""
+        if self.masked is None or self.relay.client.pending:
+            return
+        if events and not self._hold_over:
+            return
         data = self.masked.turn()
         if data:
             self.relay.client.add(data)
         self._send_client()
-        return self.masked.limit()
 
     # -- client to engine
 

@@ -8,7 +8,8 @@ A secret's bytes become asterisks where they stand, so nothing else of the strea
 frame headers, chunk sizes, order, newlines. The scan that masks is the one that records.
 
 How long a byte waits: complete lines leave at once. An unfinished line waits for its newline, but
-no longer than the hold after its last byte. Then it is scanned as it stands, and goes. What goes
+no longer than the hold after its last byte; clients read frames whole, so it also waits for the
+rest of a frame. Then it is scanned as it stands, and goes. What goes
 so and turns out to begin a secret cannot be called back: the rest is masked, and the record says
 how many bytes passed. What stands behind a waiting line waits with it.
 """
@@ -419,6 +420,8 @@ class Mask:
 
     def due(self) -> float | None:
         """When to call `feed` without bytes if none come; None: never."""
+        if self.wire.inside_frame:
+            return None
         due = [text.arrived for text in self.texts.values() if text.open_from >= 0]
         if self._impatient and self.wire.undecided >= 0:
             due.append(self._arrived)
@@ -435,8 +438,8 @@ class Mask:
         return decided + out
 
     def _lapse(self, now: float) -> bytes:
-        """Let go what has waited long enough."""
-        if self.wire.framing is None:
+        """Let go what has waited long enough, but nothing of a frame whose rest is on its way."""
+        if self.wire.framing is None or self.wire.inside_frame:
             return b""
         if self._impatient and self.wire.undecided >= 0 and self._arrived + self.hold <= now:
             self._take(self.wire.lapse(), self._arrived)

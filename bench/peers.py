@@ -100,6 +100,7 @@ class Peer:
     name = "?"
     exact = False
     audits = False
+    masks = False
     program = ""
 
     def __init__(self, folder: Path, engine: str) -> None:
@@ -469,4 +470,22 @@ class DockerauditSix(Dockeraudit):
         return super().command()
 
 
-PEERS: tuple[type[Peer], ...] = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit, DockerauditSix)
+class DockerauditMasked(Dockeraudit):
+    """The same with all severities masked."""
+
+    name = "dockeraudit-masked"
+    masks = True
+    options = ("--mask", "LOW")
+
+
+#: measured against each other; what masks delivers other bytes and has scenarios of its own
+PEERS: tuple[type[Peer], ...] = (
+    Direct,
+    HAProxy,
+    Nginx,
+    Socat,
+    Go,
+    Dockeraudit,
+    DockerauditSix,
+    DockerauditMasked,
+)

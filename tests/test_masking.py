@@ -323,6 +323,16 @@ def test_a_text_that_waits_is_let_go_although_another_goes_on() -> None:
     assert mask.feed(b"", 1.0 + HOLD).endswith(b"line\n")
 
 
+def test_the_rest_of_a_frame_is_waited_for() -> None:
+    wire = WirePlaces(PlainSpans(CloseReader()), "multiplexed")
+    mask = Mask(wire, SCANNER, Records(), "MEDIUM")
+    whole = frame(1, b"token " + TOKEN)
+    early = mask.feed(whole[:20], 1.0)
+    assert mask.due() is None and mask.feed(b"", 9.0) == b""
+    late = mask.feed(whole[20:], 9.0) + mask.feed(b"", 10.0)
+    assert early + late == frame(1, b"token " + b"*" * len(TOKEN))
+
+
 @pytest.mark.parametrize("kind", [1, 2])
 def test_never_more_than_the_limit_waits(kind: int) -> None:
     wire = WirePlaces(PlainSpans(CloseReader()), "multiplexed")
