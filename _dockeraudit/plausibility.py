@@ -223,7 +223,7 @@ LEAST_VARIETY = (
     9  # different characters in a random value: 12 random ones nearly always have as many
 )
 RANDOM_SIZE = 256  # bytes of a value in which a mixed piece is looked for
-#: eight letters and digits in a row, of both kinds: generated keys have them, names and dates do not
+#: eight letters and digits in a row, of both kinds: keys have them, names and dates do not
 MIXED_PIECE = re.compile(
     rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}"
 )
@@ -344,7 +344,7 @@ def is_inline_auth(value: bytes) -> bool:
 
 
 def is_generated_inside(value: bytes) -> bool:
-    """Whether a value looks generated even without the digits at its end, as test names have them."""
+    """Whether a value looks generated without the digits at its end, which test names have."""
     return is_generated(value.rstrip(b"0123456789"))
 
 
