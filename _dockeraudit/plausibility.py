@@ -68,7 +68,7 @@ CODE = re.compile(
     rb"[A-Za-z_]+\d{0,3}(?:[.:]+\w+)*[({\[]|(?:var|env|os|config|process|settings|secrets|self|"
     rb"this|data|local|"
     rb"module)\.|ENC\[|vault:|arn:|[./~]*/[\w.\-/]*$|[a-z][A-Za-z_$]*(?:\.[A-Za-z_$]+)+$|"
-    rb"[\w.$]+@[0-9a-f]{5,8}$|\$\w|[a-z]+://[^:@]*$|--?[a-z]|#[\w\-]+$|\w+->|"
+    rb"[\w.$]+@[0-9a-f]{5,8}$|\$\w|[a-z]+://[^:@]*$|--?[a-z]|#[a-z][a-z\-]*$|\w+->|"
     rb"[A-Z][A-Z]+(?:_[A-Z]+)+$"
 )
 
