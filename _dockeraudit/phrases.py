@@ -32,7 +32,7 @@ BEFORE_WORD = 64  # bytes before a word in which a phrase may ask for something
 
 
 class Phrase(NamedTuple):
-    """Where a word's secret stands: a regex from the word on; tests of the text before, the value."""
+    """Where a word's secret stands: a regex from the word on; tests of the text before, of it."""
 
     rule_id: str
     pattern: Any

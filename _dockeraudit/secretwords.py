@@ -56,8 +56,8 @@ OPERATORS_AHEAD = (
 DIGIT_AHEAD = rb"[^\s\d]{0,28}[0-9]"
 #: a sentence: it states, or a colon or = stands further on, before a word with a digit
 STATES_AHEAD = (
-    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|updated)"
-    rb"[ ]"
+    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|"
+    rb"updated)[ ]"
     rb"|[ \t(](?=([^\n:=>]{1,100}))"
     + OWN_GROUPS[1]
     + rb"(?:[:=]>?|(?<=-)>)[ \t]{1,3}"

@@ -17,7 +17,7 @@ from _dockeraudit.rules import Match
 COMMAND_SIZE = 240  # bytes before an option in which its program stands
 #: a regex that begins with two fixed bytes is found faster than `find` finds one of many
 OPTION_SIGN = re.compile(
-    rb" -(?:[pPaAwW](?=[ ]?[\"']?[^\s\"'|;<>&-][^\s]{2})|[pP]w[ ]|-user[ =]"
+    rb" -(?:[pPaAwW](?=[ ]?[\"']?[^\s\"'|;<>&/-][^\s]{3})|[pP]w[ ]|-user[ =]"
     rb"|[uU](?=[ ]?[^\s:,%]{1,64}[:,%]))"
 )
 #: what ends a command, before which another program stands
@@ -31,8 +31,9 @@ ATTACHED_P = frozenset(
 #: programs that take a password behind -p, behind -a, behind -w
 WITH_P = frozenset(
     b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop "
-    b"mycli cypher-shell sqlcmd bcp isql mosquitto_pub mosquitto_sub ipmitool zip unzip influx kadmin "
-    b"pgcli useradd rdesktop bmcdiscover smbmap crackmapexec evil-winrm mydumper myloader vncdo".split()
+    b"mycli cypher-shell sqlcmd bcp isql mosquitto_pub mosquitto_sub ipmitool zip unzip influx "
+    b"kadmin pgcli useradd rdesktop bmcdiscover smbmap crackmapexec evil-winrm mydumper myloader "
+    b"vncdo".split()
 )
 WITH_A = frozenset(
     b"redis-cli valkey-cli keydb-cli redis-benchmark redis-dump iredis http https xh".split()

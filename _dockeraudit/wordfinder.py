@@ -145,7 +145,7 @@ class SeenText(NamedTuple):
 
 
 def once(visit: Visitor) -> Visitor:
-    """A visitor for blocks full of words: in a text that was seen, it finds what was found there."""
+    """A visitor for blocks full of words: it finds again what was found in a text it has seen."""
     seen: dict[bytes, SeenText] = {}
 
     def visit_new(block: bytes, at: int, lines: bool, found: Found) -> int:

@@ -58,9 +58,9 @@ def test_the_word_before_a_name_may_say_whose_key_it_is() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "REDACTED", "****", "xxxxxxxx", "<token>", "${TOKEN}", "{{ token }}", "%s", "[FILTERED]", "null",
-        "changeme", "%DB_PASSWORD%", "\u2022" * 8, "!vault", ":password", "your-api-key", "process.env.X",
-        "getPassword()", "/run/secrets/x", "0123456789abcdef",
+        "REDACTED", "****", "xxxxxxxx", "<token>", "${TOKEN}", "{{ token }}", "%s", "[FILTERED]",
+        "null", "changeme", "%DB_PASSWORD%", "\u2022" * 8, "!vault", ":password", "your-api-key",
+        "process.env.X",         "getPassword()", "/run/secrets/x", "0123456789abcdef",
     ],
 )  # fmt: skip
 def test_placeholders_and_references_are_no_secrets(value: str) -> None:
@@ -77,8 +77,8 @@ def test_passwords_are_no_placeholders(value: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "2026-01-02T03:04:05Z", "10.0.0.7:8080", "https://example.org/a1", "/var/lib/app1", "app.min.js",
-        "v1.25.4", "sha256:0a1b2c3d4e", "0x14ed93111f20005", "ssh2", "unix_socket", "worker-12",
+        "2026-01-02T03:04:05Z", "10.0.0.7:8080", "https://example.org/a1", "/var/lib/app1",
+        "app.min.js",         "v1.25.4", "sha256:0a1b2c3d4e", "0x14ed93111f20005", "ssh2", "unix_socket", "worker-12",
         "2001:db8::b6d3:95d7", "0f8fad5b-d9cb-469f-a165-70867728950e", "name=value1",
     ],
 )  # fmt: skip

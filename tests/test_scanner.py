@@ -43,7 +43,8 @@ def test_what_only_looks_so_is_at_most_a_placeholder(text: str) -> None:
 @pytest.mark.parametrize(
     "name",
     "NEXTAUTH_SECRET BROWSERLESS_TOKEN S3_BUCKET_SECRET_KEY HASHICORP_VAULT_TOKEN ROW_API_TOKEN "
-    "CACHE_API_KEY_SECRET GROUP_ACCESS_TOKEN PAGE_ACCESS_TOKEN objectStoreSecret hashSecret".split(),
+    "CACHE_API_KEY_SECRET GROUP_ACCESS_TOKEN PAGE_ACCESS_TOKEN objectStoreSecret "
+    "hashSecret".split(),
 )
 def test_a_word_in_a_name_that_means_something_else_does_not_silence_it(name: str) -> None:
     value = shape_sample("{a40}", 3)
@@ -133,7 +134,8 @@ def test_a_user_and_a_password_before_a_host_are_no_email_address() -> None:
 
 PIECES = (b"AKIA", b"api", b"_key", b"=", b":", b" ", b'"', b"'", b"-----BEGIN", b" PRIVATE",
           b" KEY-----", b" RSA", b"@", b".", b"a", b"com", b"bearer", b"Password", b"x" * 20,
-          b"ABCDEFGHIJKLMNOP", b"\n", b"-", b"\t", b"token: ", b"\\n", b"%3D", b"\x1b[31m")  # fmt: skip
+          b"ABCDEFGHIJKLMNOP", b"\n", b"-", b"\t", b"token: ", b"\\n", b"%3D",
+          b"\x1b[31m")  # fmt: skip
 
 
 def mixtures(count: int, seed: int) -> list[bytes]:
@@ -217,7 +219,8 @@ SEEDS = [
     b"key", b"token", b"secret", b"password", b"pwd", b"auth", b"pw", b"credential", b"salt",
     b"session", b"sid=", b"sig=", b"code", b"login", b"identified by ", b"hook", b"phrase",
     b"mnemonic", b" -p", b" -u ", b"curl ", b"basic ", b"bearer ", b"-----BEGIN", b"->f('",
-    b"'", b'"', b"=", b": ", b"\\", b"\n", b" ", b">", b"<", b"|", b"@", b"a", b"1", b"aB3", b"x" * 20,
+    b"'", b'"', b"=", b": ", b"\\", b"\n", b" ", b">", b"<", b"|", b"@", b"a", b"1", b"aB3",
+    b"x" * 20,
     b"://", b"a:b@", b".", b"-", b"_", b"/", b"%3A%2F%2F", b"#0 ", b"$1$", b"Q~", b"~", b"value",
     b"is ", b"for ", b"[", b"(", b")", b"{", b";", b",", b"&", b"?", b"mysql ", b"A1b2C3d4",
 ]  # fmt: skip
