@@ -7,7 +7,7 @@ import binascii
 import re
 from functools import lru_cache
 
-REMEMBERED = 256  # answers: logs repeat themselves
+ANSWERS_KEPT = 256  # answers: logs repeat themselves
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTERS = CAPITALS + CAPITALS.lower()
 #: values, in lower case, that stand for a secret: whole
@@ -73,7 +73,7 @@ CODE = re.compile(
 )
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_placeholder(value: bytes) -> bool:
     """Whether a value stands for a secret rather than being one."""
     value = value[:128].strip(b"\"'")
@@ -118,7 +118,7 @@ def is_filled_in(value: bytes) -> bool:
     return value.endswith(b"here")
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_random(value: bytes) -> bool:
     """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word,
     path or number."""
@@ -261,7 +261,7 @@ SIGN = re.compile(rb"[!@#$%^&*+=?~;|{}()<>\[\]]")
 UUID_VALUE = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_generated(value: bytes) -> bool:
     """Whether a value looks like a password or token wherever it stands, in a sentence too."""
     if not 8 <= len(value) <= 512 or not DIGIT.search(value):
@@ -282,7 +282,7 @@ def is_generated(value: bytes) -> bool:
 MIXED_CASES = re.compile(rb"(?=.*[a-z].*[A-Z]|.+[A-Z].*[a-z])(?=.*\d)[^/:=]+$")
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_session(value: bytes) -> bool:
     """Whether a session's value is one that a server made."""
     if len(value) < 16 or is_placeholder(value) or is_words(value) or is_typed(value):
@@ -290,7 +290,7 @@ def is_session(value: bytes) -> bool:
     return is_random(value) or len(value) >= 20 and is_mixed(value)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_signature(value: bytes) -> bool:
     """Whether a query's signature is one, not a version or a name."""
     return len(value) >= 20 and not is_placeholder(value) and is_random(value.replace(b"%", b""))
@@ -302,13 +302,13 @@ def is_code(value: bytes) -> bool:
     return len(value) >= 12 and is_random(value) and not UUID_VALUE.fullmatch(value)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_password(value: bytes) -> bool:
     """Whether a value that stands where a password must is one."""
     return not is_placeholder(value) and not is_status(value)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_option_password(value: bytes) -> bool:
     """The same behind an option that other programs use for something else."""
     return is_mixed(value) and not NO_SECRET_VALUE.match(value) and is_password(value)
@@ -319,7 +319,7 @@ def is_mixed_password(value: bytes) -> bool:
     return is_login_password(value) and MIXED_CASES.match(value) is not None
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_login_password(value: bytes) -> bool:
     """The same among words, where any word may stand."""
     return len(value) >= 6 and is_mixed(value) and not is_words(value) and is_option_password(value)
@@ -332,7 +332,7 @@ def is_sasl_plain(value: bytes) -> bool:
     return len(parts) == 3 and bool(parts[2]) and not is_placeholder(parts[2])
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_header_value(value: bytes) -> bool:
     """Whether what stands behind a scheme in an Authorization header is a credential."""
     return is_random(value) and not is_placeholder(value) and not is_typed(value)

@@ -78,7 +78,8 @@ def test_passwords_are_no_placeholders(value: str) -> None:
     "value",
     [
         "2026-01-02T03:04:05Z", "10.0.0.7:8080", "https://example.org/a1", "/var/lib/app1",
-        "app.min.js",         "v1.25.4", "sha256:0a1b2c3d4e", "0x14ed93111f20005", "ssh2", "unix_socket", "worker-12",
+        "app.min.js", "v1.25.4", "sha256:0a1b2c3d4e", "0x14ed93111f20005", "ssh2",
+        "unix_socket", "worker-12",
         "2001:db8::b6d3:95d7", "0f8fad5b-d9cb-469f-a165-70867728950e", "name=value1",
     ],
 )  # fmt: skip
