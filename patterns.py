@@ -55,15 +55,19 @@ PRIVATE_KEY = Rule(
 )  # fmt: skip
 EMAIL_ADDRESS = Rule(
     "email-address", "Email Address", "LOW", (b"@",), rb"[a-zA-Z0-9._%+-]+@[a-zA-Z0-9.-]+\.[a-zA-Z]{2,}", 0,
-    ("user@example.com", "first.last+tag@mail.example.org"), ("user@localhost", "@example.com"), "RFC 5322, section 3.4.1", find="email",
+    ("user@example.com", "first.last+tag@mail.example.org"), ("user@localhost", "@example.com"),
+        "RFC 5322, section 3.4.1", find="email",
 )  # fmt: skip
 BEARER_TOKEN = Rule(
     "bearer-token", "Bearer Token", "HIGH", (b"bearer",), rb"(?i)bearer\s+[a-zA-Z0-9_\-\.]{20,}", 0,
-    ("Authorization: Bearer " + "a1b2c3d4" * 3,), ("bearer of news", "Bearer short"), "RFC 6750, section 2.1", find="bearer",
+    ("Authorization: Bearer " + "a1b2c3d4" * 3,), ("bearer of news", "Bearer short"), "RFC 6750, section 2.1",
+        find="bearer",
 )  # fmt: skip
 PASSWORD = Rule(
-    "password", "Password", "HIGH", (b"password",), rb"""(?i)password[_-]?[:=]\s*['"]?([a-zA-Z0-9_\-!@#$%^&*]{8,})['"]?""", 1,
-    ("password=hunter2hunter2", "PASSWORD: 'correct-horse'"), ("password=short", "password reset"), "the original's pattern", find="password",
+    "password", "Password", "HIGH", (b"password",),
+        rb"""(?i)password[_-]?[:=]\s*['"]?([a-zA-Z0-9_\-!@#$%^&*]{8,})['"]?""", 1,
+    ("password=hunter2hunter2", "PASSWORD: 'correct-horse'"), ("password=short", "password reset"),
+        "the original's pattern", find="password",
 )  # fmt: skip
 ORIGINAL_RULES = (AWS_ACCESS_KEY, GENERIC_API_KEY, PRIVATE_KEY, EMAIL_ADDRESS, BEARER_TOKEN, PASSWORD)
 CLOUDS = (
@@ -325,7 +329,8 @@ CHAT = (
           "learning.postman.com/docs/developer/postman-api/authentication"),
     token("readme-key", "ReadMe API key", "rdme_{l70}", "docs.readme.com/main/reference/authentication"),
     token("beamer-token", "Beamer API key", "b_{g44}", "www.getbeamer.com/api", "MEDIUM"),
-    token("telegram-bot-token", "Telegram bot token", "{d8,10}:AA{w33}", "core.telegram.org/bots/api#authorizing-your-bot")._replace(
+    token("telegram-bot-token", "Telegram bot token", "{d8,10}:AA{w33}",
+        "core.telegram.org/bots/api#authorizing-your-bot")._replace(
         keywords=tuple(b"%03d" % number for number in range(1000))
     ),
     token("contentful-token", "Contentful token", "CFPAT-{w43}",
@@ -766,14 +771,18 @@ KEYED = (
 PEM_LINE = "-----BEGIN {0}PRIVATE " + "KEY{1}-----"
 INLINE_KEY = Rule(
     "private-key-inline", "Private key on one line", "HIGH", (b"-----BEGIN",),
-    rb"-----BEGIN[ A-Z0-9]{1,32}PRIVATE KEY(?: BLOCK)?-----((?:\\[nrt]|\\\\n|\\u000[aAdD]|[A-Za-z0-9+/=:, ]|-(?!----)){40,16384}?)-----END[ A-Z0-9]{1,32}KEY(?: BLOCK)?-----", 0,
-    (PEM_LINE.format("EC ", "") + "\\n" + "MHcCAQEE" * 10 + "\\n-----END EC PRIVATE KEY-----",), ("-----BEGIN CERTIFICATE-----\\nMIIB",),
+    rb"-----BEGIN[ A-Z0-9]{1,32}PRIVATE KEY(?: BLOCK)?-----((?:\\[nrt]|\\\\n|\\u000[aAdD]|[A-Za-z0-9+/=:, ]|"
+    rb"-(?!----)){40,16384}?)-----END[ A-Z0-9]{1,32}KEY(?: BLOCK)?-----", 0,
+    (PEM_LINE.format("EC ", "") + "\\n" + "MHcCAQEE" * 10 + "\\n-----END EC PRIVATE KEY-----",),
+        ("-----BEGIN CERTIFICATE-----\\nMIIB",),
     "RFC 7468, in a JSON string", find="pem",
 )  # fmt: skip
 OTHER_PRIVATE_KEY = Rule(
     "private-key-other", "Private key (EC, DSA, OpenSSH, encrypted, PGP)", "HIGH", (b"-----BEGIN",),
-    rb"-----BEGIN (?:(?:EC|DSA|OPENSSH|ENCRYPTED|PGP|SSH2 ENCRYPTED|ANY|PKCS8|X25519|ED25519) ){1,2}PRIVATE KEY(?: BLOCK)?-----(?!-----END)", 0,
-    (PEM_LINE.format("EC ", ""), PEM_LINE.format("OPENSSH ", ""), PEM_LINE.format("PGP ", " BLOCK")), ("-----BEGIN PGP PUBLIC KEY BLOCK-----",),
+    rb"-----BEGIN (?:(?:EC|DSA|OPENSSH|ENCRYPTED|PGP|SSH2 ENCRYPTED|ANY|PKCS8|X25519|ED25519) ){1,2}PRIVATE KEY(?: "
+    rb"BLOCK)?-----(?!-----END)", 0,
+    (PEM_LINE.format("EC ", ""), PEM_LINE.format("OPENSSH ", ""), PEM_LINE.format("PGP ", " BLOCK")),
+        ("-----BEGIN PGP PUBLIC KEY BLOCK-----",),
     "RFC 7468; RFC 5958; openssh PROTOCOL.key; RFC 9580", multiline=True, find="pem",
 )  # fmt: skip
 #: what follows "-----BEGIN " in base64 where a private key's header does
@@ -787,131 +796,219 @@ PEM_BASE64 = token("private-key-base64", "Private key, base64 of PEM",
     negatives=tuple(base64.b64encode(f"-----BEGIN {kind}-----\n{'MIIC' * 20}".encode()).decode()
                     for kind in ("CERTIFICATE", "PUBLIC KEY", "CERTIFICATE REQUEST", "RSA PUBLIC KEY")),
 )
-JWT_BASE64 = token("json-web-token-base64", "JSON Web Token, base64", "ZXlK{b60,}", "RFC 7519 inside RFC 4648", "MEDIUM")._replace(
-    examples=(base64.b64encode(b"eyJ" + b"hbGciOiJIUzI1NiJ9.eyJ" + b"zdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N").decode(),),
+JWT_BASE64 = token("json-web-token-base64", "JSON Web Token, base64", "ZXlK{b60,}", "RFC 7519 inside RFC 4648",
+    "MEDIUM")._replace(
+    examples=(
+        base64.b64encode(
+            b"eyJ" + b"hbGciOiJIUzI1NiJ9.eyJ" + b"zdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
+        ).decode(),
+    ),
     negatives=("ZXlK" + "a2" * 40,),
 )
 JSON_WEB_TOKEN = Rule(
-    "json-web-token", "JSON Web Token", "MEDIUM", (b"eyJ",), rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{0,2048}", 0,
-    ("eyJ" + "hbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9" + ".eyJ" + "zdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",),
+    "json-web-token", "JSON Web Token", "MEDIUM", (b"eyJ",),
+        rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{0,2048}", 0,
+    ("eyJ" + "hbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9" + ".eyJ" + "zdWIiOiIxMjM0NTY3ODkwIn0" + ".dozjgNryP4J3jVmNHl0w5N_XgL0n"
+        "3I9PlFUP0THsR8U",),
     ("eyJub3QiOiJhIGp3dCJ9",), "RFC 7519",
 )  # fmt: skip
 JSON_WEB_ENCRYPTION = Rule(
-    "json-web-encryption", "JSON Web Token, encrypted", "MEDIUM", (b"eyJ",), rb"eyJ[A-Za-z0-9_-]{16,}(?:\.[A-Za-z0-9_-]{0,2048}){4}", 0,
-    ("eyJ" + "hbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ" + ".a1b2.c3d4.e5f6.g7h8",), ("eyJhbGciOiJIUzI1NiJ9.x",), "RFC 7516",
+    "json-web-encryption", "JSON Web Token, encrypted", "MEDIUM", (b"eyJ",),
+        rb"eyJ[A-Za-z0-9_-]{16,}(?:\.[A-Za-z0-9_-]{0,2048}){4}", 0,
+    ("eyJ" + "hbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ" + ".a1b2.c3d4.e5f6.g7h8",), ("eyJhbGciOiJIUzI1NiJ9.x",),
+        "RFC 7516",
 )  # fmt: skip
 MAPBOX_TOKEN = token("mapbox-token", "Mapbox token", "[sk|tk].eyJ{w50,}.{w20,}",
                      "docs.mapbox.com/help/glossary/access-token")
 PASSWORD_HASH = Rule(
-    "password-hash", "Hash of a password (crypt)", "MEDIUM", tuple(b"$2a $2b $2x $2y $1$ $ap $5$ $6$ $y$ $ar $8$ $9$".split()),
-    rb"\$(?:2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}|(?:1|apr1)\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}|[56]\$(?:rounds=\d{1,9}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43,86}"
-    rb"|y\$[./A-Za-z0-9]{1,12}\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}|argon2(?:id|i|d)\$v=\d{1,3}\$[a-z0-9=,]{4,40}\$[A-Za-z0-9+/]{8,88}\$[A-Za-z0-9+/]{16,172}"
+    "password-hash", "Hash of a password (crypt)", "MEDIUM",
+        tuple(b"$2a $2b $2x $2y $1$ $ap $5$ $6$ $y$ $ar $8$ $9$".split()),
+    rb"\$(?:2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}|(?:1|apr1)\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}|"
+    rb"[56]\$(?:rounds=\d{1,9}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43,86}"
+    rb"|y\$[./A-Za-z0-9]{1,12}\$[./A-Za-z0-9]{1,86}\$[./A-Za-z0-9]{43}|argon2(?:id|i|"
+    rb"d)\$v=\d{1,3}\$[a-z0-9=,]{4,40}\$[A-Za-z0-9+/]{8,88}\$[A-Za-z0-9+/]{16,172}"
     rb"|[89]\$[./A-Za-z0-9]{14}\$[./A-Za-z0-9]{43})(?![./A-Za-z0-9])", 0,
-    ("admin:" + shape_sample("$2y$10${a53}") + ":1:", shape_sample("$6${a16}${a86}")), ("cost $2.50 and $1", "$6$" + "x" * 12 + "$" + "a" * 86),
+    ("admin:" + shape_sample("$2y$10${a53}") + ":1:", shape_sample("$6${a16}${a86}")), ("cost $2.50 and $1",
+        "$6$" + "x" * 12 + "$" + "a" * 86),
     "crypt(5); RFC 9106", find="mark",
 )  # fmt: skip
 URL_CREDENTIALS = Rule(
     "url-credentials", "Credentials in a URL", "HIGH", (b"://",),
     rb"://(?:[^\s:/?#@\"'<>`\\(){}]{0,128}):([^\s/?#\"'<>`\\]{3,256})@[A-Za-z0-9\[.\-]{1,255}", 1,
     ("postgres://app:" + "s3cr3t-Pass9" + "@db.internal:5432/app", "https://robot:" + "Zq8xW2" + "@example.org/x"),
-    ("https://example.org/a:b@c", "http://host:8080/path", "postgres://user:${PASSWORD}@db"), "RFC 3986, section 3.2.1", find="url",
+    ("https://example.org/a:b@c", "http://host:8080/path", "postgres://user:${PASSWORD}@db"), "RFC 3986, section 3.2.1",
+        find="url",
 )  # fmt: skip
 BASIC_AUTH = Rule(
-    "basic-auth", "Basic authentication", "HIGH", (b"basic ",), rb"(?i)basic[ ]{1,4}([A-Za-z0-9+/]{8,512}={0,2})(?![A-Za-z0-9+/=])", 1,
-    ("Authorization: Basic " + base64.b64encode(b"robot:correct-horse-7").decode(),), ("basic training", "Basic aGVsbG93b3JsZA=="), "RFC 7617", find="basic",
+    "basic-auth", "Basic authentication", "HIGH", (b"basic ",),
+        rb"(?i)basic[ ]{1,4}([A-Za-z0-9+/]{8,512}={0,2})(?![A-Za-z0-9+/=])", 1,
+    ("Authorization: Basic " + base64.b64encode(b"robot:correct-horse-7").decode(),), ("basic training",
+        "Basic aGVsbG93b3JsZA=="), "RFC 7617", find="basic",
 )  # fmt: skip
 CURL_USER = Rule(
     "curl-user", "User and password of curl", "MEDIUM", (b"curl",),
-    rb"curl[^\s]{0,8}(?:[ ][^\r\n]{0,200}?)?[ ](?:-u|--user|--proxy-user|-U)[ =]?[\"']?[^\s:\"']{1,64}:([^\s\"'$<{]{3,128})", 1,
-    ("curl -s -u robot:" + "hunter2hunter2 https://example.org",), ("curl -u $USER:$PASS https://x",), "curl(1)", find="curl",
+    rb"curl[^\s]{0,8}(?:[ ][^\r\n]{0,200}?)?[ ](?:-u|--user|--proxy-user|-U)[ "
+    rb"=]?[\"']?[^\s:\"']{1,64}:([^\s\"'$<{]{3,128})", 1,
+    ("curl -s -u robot:" + "hunter2hunter2 https://example.org",), ("curl -u $USER:$PASS https://x",), "curl(1)",
+        find="curl",
 )  # fmt: skip
 URL_DEFAULT_PASSWORD = Rule(
     "url-default-password", "Default password in a URL", "MEDIUM", (b"://",),
-    rb"://(?:[^\s:/?#@\"'<>`\\(){}]{0,128}):(admin|root|example|changeme|postgres|mysql|mongo|redis|guest|minio(?:admin)?|elastic|rabbitmq"
+    rb"://(?:[^\s:/?#@\"'<>`\\(){}]{0,128}):(admin|root|example|changeme|postgres|mysql|mongo|redis|guest|"
+    rb"minio(?:admin)?|elastic|rabbitmq"
     rb"|influx|grafana|toor|default|123456|1234)@[A-Za-z0-9\[.\-]{1,255}", 1,
-    ("mysql://root:" + "example@db:3306/app", "amqp://admin:" + "admin@queue:5672"), ("postgres://USER:PASSWORD@HOST/db",), "RFC 3986, section 3.2.1", find="url",
+    ("mysql://root:" + "example@db:3306/app", "amqp://admin:" + "admin@queue:5672"),
+        ("postgres://USER:PASSWORD@HOST/db",), "RFC 3986, section 3.2.1", find="url",
 )  # fmt: skip
 ENCODED_URL_CREDENTIALS = Rule(
     "url-credentials-encoded", "Credentials in a percent-encoded URL", "HIGH", (b"%3A%2F%2F", b"%3a%2f%2f"),
-    rb"(?i)%3a%2f%2f(?:[\w.\-]|%(?!40|3a|2f)[0-9a-f]{2}){0,128}%3a((?:[^\s%\"'<>&]|%(?!40|3a|2f)[0-9a-f]{2}){3,256})%40[A-Za-z0-9.\-]{1,255}", 1,
-    ("amqp%3A%2F%2Fapp%3A" + "s3cr3tPass9%40queue%3A5672",), ("https%3A%2F%2Fexample.org%3A8080%2Fa",), "RFC 3986, section 2.1", find="encoded",
+    rb"(?i)%3a%2f%2f(?:[\w.\-]|%(?!40|3a|2f)[0-9a-f]{2}){0,128}%3a((?:[^\s%\"'<>&]|%(?!40|3a|"
+    rb"2f)[0-9a-f]{2}){3,256})%40[A-Za-z0-9.\-]{1,255}", 1,
+    ("amqp%3A%2F%2Fapp%3A" + "s3cr3tPass9%40queue%3A5672",), ("https%3A%2F%2Fexample.org%3A8080%2Fa",),
+        "RFC 3986, section 2.1", find="encoded",
 )  # fmt: skip
 HOST_CREDENTIALS = Rule(
-    "host-credentials", "User and password before a host", "HIGH", (b"@",), rb"@(?:(?:tcp|unix|udp)\(|[\w.\-]{1,64}:\d{2,5}(?![\w.]))", 0,
-    ("dsn=app:" + "S3cr3tPass9@tcp(db:3306)/app", "connecting to app:" + "S3cr3t9x@db:3306"), ("app:latest@db:3306", "at 10:20@host:80"),
+    "host-credentials", "User and password before a host", "HIGH", (b"@",),
+        rb"@(?:(?:tcp|unix|udp)\(|[\w.\-]{1,64}:\d{2,5}(?![\w.]))", 0,
+    ("dsn=app:" + "S3cr3tPass9@tcp(db:3306)/app", "connecting to app:" + "S3cr3t9x@db:3306"), ("app:latest@db:3306",
+        "at 10:20@host:80"),
     "go-sql-driver/mysql, DSN", find="at",
 )  # fmt: skip
 NOTIFICATION_URL = Rule(
     "notification-url", "Notification URL with a token", "HIGH", (b"://",),
-    rb"(?:(?<=discord)://(?:\d{15,20}/([\w\-]{60,80})|([\w\-]{60,80})@\d{15,20})|(?<=slack)://(?:[\w\-]{1,32}@)?(T?[A-Z0-9]{8,12}/B?[A-Z0-9]{8,12}/[A-Za-z0-9]{20,32})"
+    rb"(?:(?<=discord)://(?:\d{15,20}/([\w\-]{60,80})|([\w\-]{60,80})@\d{15,20})|"
+    rb"(?<=slack)://(?:[\w\-]{1,32}@)?(T?[A-Z0-9]{8,12}/B?[A-Z0-9]{8,12}/[A-Za-z0-9]{20,32})"
     rb"|(?:(?<=tgram)|(?<=telegram))://(?:bot)?(\d{8,10}:[\w\-]{35}))", -1,
-    ("discord://" + shape_sample("{d18}/{w68}"), "tgram://" + shape_sample("{d10}:{w35}/{d9}")), ("discord://localhost",), "github.com/caronc/apprise", find="scheme",
+    ("discord://" + shape_sample("{d18}/{w68}"), "tgram://" + shape_sample("{d10}:{w35}/{d9}")), ("discord://localhost",
+        ), "github.com/caronc/apprise", find="scheme",
 )  # fmt: skip
 
 
 def hook(rule_id: str, name: str, host: str, path: str, example: str, reference: str) -> Rule:
-    """A rule for a URL that is itself the credential: found at ://, matched from its host; the path's group is the secret."""
+    """A rule for a URL with a credential in its path: found at ://, matched from its host.
+
+    The path's group is the secret.
+    """
     pattern = rb"://(?:[a-z0-9-]{1,63}\.){0,3}" + re.escape(host.encode()) + path.encode()
-    return Rule(rule_id, name, "HIGH", (host.encode(),), pattern, 1, ("https://" + host + example,), ("https://" + host + "/",), reference, False, "hook")
+    return Rule(rule_id, name, "HIGH", (host.encode(),), pattern, 1, ("https://" + host + example,),
+        ("https://" + host + "/",), reference, False, "hook")
 
 
 HOOKS = (
-    hook("slack-webhook", "Slack webhook", "hooks.slack.com", r"/(?:services|workflows|triggers)/(T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0-9]{20,32}(?![A-Za-z0-9])|[A-Za-z0-9+/]{43,100}(?![A-Za-z0-9]))", "/services/" + shape_sample("T{u8}/B{u8}/{a24}"), "api.slack.com/messaging/webhooks"),
-    hook("discord-webhook", "Discord webhook", "discord.com", r"/api/(?:v\d+/)?webhooks/[0-9]{15,20}/([A-Za-z0-9_-]{60,80})", "/api/webhooks/" + shape_sample("{d18}/{w68}"), "discord.com/developers/docs/resources/webhook"),
-    hook("discordapp-webhook", "Discord webhook", "discordapp.com", r"/api/(?:v\d+/)?webhooks/[0-9]{15,20}/([A-Za-z0-9_-]{60,80})", "/api/webhooks/" + shape_sample("{d18}/{w68}"), "discord.com/developers/docs/resources/webhook"),
-    hook("teams-webhook", "Microsoft Teams webhook", "office.com", r"/webhook(?:b2)?/([a-z0-9-]{36}@[a-z0-9-]{36}/IncomingWebhook/[a-z0-9]{32}/[a-z0-9-]{36}(?:/[\w-]{20,64})?)", "/webhookb2/" + shape_sample(f"{UUID}@{UUID}/IncomingWebhook/{{h32}}/{UUID}"), "learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors"),
-    hook("tines-webhook", "Tines webhook", "tines.com", r"/webhook/([a-z0-9]{32}/[a-z0-9]{32})", "/webhook/" + shape_sample("{l32}/{l32}"), "www.tines.com/docs"),
-    hook("zapier-webhook", "Zapier webhook", "hooks.zapier.com", r"/hooks/(?:catch|standard)/([0-9]{6,9}/[A-Za-z0-9]{6,8})(?![A-Za-z0-9])", "/hooks/catch/" + shape_sample("{d7}/{l8}"), "help.zapier.com"),
-    hook("telegram-bot-url", "Telegram bot token in a URL", "api.telegram.org", r"/(?:file/)?bot([0-9]{8,10}:[A-Za-z0-9_-]{35})", "/bot" + shape_sample("{d10}:{w35}"), "core.telegram.org/bots/api"),
-    hook("google-chat-webhook", "Google Chat webhook", "chat.googleapis.com", r"/v1/spaces/[A-Za-z0-9_-]{8,}/messages\?key=[A-Za-z0-9_-]{20,}(?:&|\\u0026|%26)token=([A-Za-z0-9_-]{20,})", "/v1/spaces/" + shape_sample("{a11}/messages?key={w39}&token={w43}"), "developers.google.com/workspace/chat/quickstart/webhooks"),
-    hook("sentry-dsn", "Sentry DSN with secret", "sentry.io", r"/[0-9]{1,20}\?key=([a-f0-9]{32})", "/" + shape_sample("{d6}?key={h32}"), "docs.sentry.io/concepts/key-terms/dsn-explainer"),
-    hook("azure-sas", "Azure shared access signature", "core.windows.net", r"/[^\s\"'<>:]{0,200}[?&]sig=([A-Za-z0-9%+/]{40,100}={0,2})", "/c/b?sv=2022-11-02&sig=" + shape_sample("{a44}"), "learn.microsoft.com/azure/storage/common/storage-sas-overview"),
-    hook("aws-presigned-url", "AWS presigned URL", "amazonaws.com", r"/[^\s\"'<>:]{0,600}[?&]X-Amz-Signature=([a-f0-9]{64})", "/o?X-Amz-Signature=" + shape_sample("{h64}"), "docs.aws.amazon.com/AmazonS3/latest/userguide/ShareObjectPreSignedURL.html"),
-    hook("ifttt-webhook", "IFTTT webhook", "maker.ifttt.com", r"/trigger/[\w-]{1,64}/(?:json/)?with/key/([\w-]{20,64})", "/trigger/door/with/key/" + shape_sample("{a22}"), "ifttt.com/maker_webhooks"),
-    hook("feishu-webhook", "Feishu or Lark webhook", "open.feishu.cn", r"/open-apis/bot/v2/hook/([a-z0-9-]{36})", "/open-apis/bot/v2/hook/" + shape_sample(UUID), "open.feishu.cn/document"),
-    hook("make-webhook", "Make webhook", "make.com", r"/([a-z0-9]{32})(?![a-z0-9])", "/" + shape_sample("{l32}"), "www.make.com/en/help/tools/webhooks"),
+    hook("slack-webhook", "Slack webhook", "hooks.slack.com",
+        r"/(?:services|workflows|triggers)/(T[A-Z0-9]{7,12}/B[A-Z0-9]{7,12}/[A-Za-z0-9]{20,32}(?![A-Za-z0-9])|"
+        r"[A-Za-z0-9+/]{43,100}(?![A-Za-z0-9]))", "/services/" + shape_sample("T{u8}/B{u8}/{a24}"),
+        "api.slack.com/messaging/webhooks"),
+    hook("discord-webhook", "Discord webhook", "discord.com",
+        r"/api/(?:v\d+/)?webhooks/[0-9]{15,20}/([A-Za-z0-9_-]{60,80})", "/api/webhooks/" + shape_sample("{d18}/{w68}"),
+        "discord.com/developers/docs/resources/webhook"),
+    hook("discordapp-webhook", "Discord webhook", "discordapp.com",
+        r"/api/(?:v\d+/)?webhooks/[0-9]{15,20}/([A-Za-z0-9_-]{60,80})", "/api/webhooks/" + shape_sample("{d18}/{w68}"),
+        "discord.com/developers/docs/resources/webhook"),
+    hook("teams-webhook", "Microsoft Teams webhook", "office.com",
+        r"/webhook(?:b2)?/([a-z0-9-]{36}@[a-z0-9-]{36}/IncomingWebhook/[a-z0-9]{32}/[a-z0-9-]{36}(?:/[\w-]{20,64})?)",
+        "/webhookb2/" + shape_sample(f"{UUID}@{UUID}/IncomingWebhook/{{h32}}/{UUID}"),
+        "learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors"),
+    hook("tines-webhook", "Tines webhook", "tines.com", r"/webhook/([a-z0-9]{32}/[a-z0-9]{32})",
+        "/webhook/" + shape_sample("{l32}/{l32}"), "www.tines.com/docs"),
+    hook("zapier-webhook", "Zapier webhook", "hooks.zapier.com",
+        r"/hooks/(?:catch|standard)/([0-9]{6,9}/[A-Za-z0-9]{6,8})(?![A-Za-z0-9])",
+        "/hooks/catch/" + shape_sample("{d7}/{l8}"), "help.zapier.com"),
+    hook("telegram-bot-url", "Telegram bot token in a URL", "api.telegram.org",
+        r"/(?:file/)?bot([0-9]{8,10}:[A-Za-z0-9_-]{35})", "/bot" + shape_sample("{d10}:{w35}"),
+        "core.telegram.org/bots/api"),
+    hook("google-chat-webhook", "Google Chat webhook", "chat.googleapis.com",
+        r"/v1/spaces/[A-Za-z0-9_-]{8,}/messages\?key=[A-Za-z0-9_-]{20,}(?:&|\\u0026|%26)token=([A-Za-z0-9_-]{20,})",
+        "/v1/spaces/" + shape_sample("{a11}/messages?key={w39}&token={w43}"),
+        "developers.google.com/workspace/chat/quickstart/webhooks"),
+    hook("sentry-dsn", "Sentry DSN with secret", "sentry.io", r"/[0-9]{1,20}\?key=([a-f0-9]{32})",
+        "/" + shape_sample("{d6}?key={h32}"), "docs.sentry.io/concepts/key-terms/dsn-explainer"),
+    hook("azure-sas", "Azure shared access signature", "core.windows.net",
+        r"/[^\s\"'<>:]{0,200}[?&]sig=([A-Za-z0-9%+/]{40,100}={0,2})", "/c/b?sv=2022-11-02&sig=" + shape_sample("{a44}"),
+        "learn.microsoft.com/azure/storage/common/storage-sas-overview"),
+    hook("aws-presigned-url", "AWS presigned URL", "amazonaws.com",
+        r"/[^\s\"'<>:]{0,600}[?&]X-Amz-Signature=([a-f0-9]{64})", "/o?X-Amz-Signature=" + shape_sample("{h64}"),
+        "docs.aws.amazon.com/AmazonS3/latest/userguide/ShareObjectPreSignedURL.html"),
+    hook("ifttt-webhook", "IFTTT webhook", "maker.ifttt.com", r"/trigger/[\w-]{1,64}/(?:json/)?with/key/([\w-]{20,64})",
+        "/trigger/door/with/key/" + shape_sample("{a22}"), "ifttt.com/maker_webhooks"),
+    hook("feishu-webhook", "Feishu or Lark webhook", "open.feishu.cn", r"/open-apis/bot/v2/hook/([a-z0-9-]{36})",
+        "/open-apis/bot/v2/hook/" + shape_sample(UUID), "open.feishu.cn/document"),
+    hook("make-webhook", "Make webhook", "make.com", r"/([a-z0-9]{32})(?![a-z0-9])", "/" + shape_sample("{l32}"),
+        "www.make.com/en/help/tools/webhooks"),
 )  # fmt: skip
 WHOLE_PASSWORD = Rule(
     "password-whole", "Password", "HIGH", (b"password",), PASSWORD.pattern, 1,
-    ("DB_PASSWORD=" + "Ab12cdEF/gh34ij", "?password=" + "kX9vQ2mLab&user=app"), ("password=" + "kX9vQ2mLab", "password=changeme/your-password"),
+    ("DB_PASSWORD=" + "Ab12cdEF/gh34ij", "?password=" + "kX9vQ2mLab&user=app"), ("password=" + "kX9vQ2mLab",
+        "password=changeme/your-password"),
     "the value that the original's pattern has only a part of", find="keyed",
 )  # fmt: skip
 WHOLE_API_KEY = WHOLE_PASSWORD._replace(
-    id="api-key-whole", name="Generic API Key", keywords=(b"api",), pattern=GENERIC_API_KEY.pattern, examples=("api_key=" + "a1B2" * 6 + "/" + "c3D4" * 3,), negatives=("api_key=" + "a1B2" * 6,),
+    id="api-key-whole", name="Generic API Key", keywords=(b"api",), pattern=GENERIC_API_KEY.pattern,
+        examples=("api_key=" + "a1B2" * 6 + "/" + "c3D4" * 3,), negatives=("api_key=" + "a1B2" * 6,),
 )
 WHOLE_BEARER = Rule(
     "bearer-value", "Bearer Token", "HIGH", (b"bearer",), rb"(?i)bearer\s+([a-zA-Z0-9_\-.~+/]{20,4096}={0,2})", 1,
-    ("Authorization: Bearer " + "a1b2c3d4" * 3, "bearer " + shape_sample("{b40}=")), ("bearer of news", "Bearer short", "Bearer " + "x" * 24), "RFC 6750, section 2.1", find="bearer-value",
+    ("Authorization: Bearer " + "a1b2c3d4" * 3, "bearer " + shape_sample("{b40}=")), ("bearer of news", "Bearer short",
+        "Bearer " + "x" * 24), "RFC 6750, section 2.1", find="bearer-value",
 )  # fmt: skip
 
 
-def phrased(rule_id: str, name: str, severity: str, keywords: str, examples: Sequence[str], negatives: Sequence[str], reference: str) -> Rule:
+def phrased(rule_id: str, name: str, severity: str, keywords: str, examples: Sequence[str], negatives: Sequence[str],
+    reference: str) -> Rule:
     """A rule whose places and values `_dockeraudit/phrases.py`, `sentences.py` and `traces.py` know."""
-    return Rule(rule_id, name, severity, tuple(keywords.encode().split()), rb"\S+", 0, tuple(examples), tuple(negatives), reference, find="keyed")
+    return Rule(rule_id, name, severity, tuple(keywords.encode().split()), rb"\S+", 0, tuple(examples),
+        tuple(negatives), reference, find="keyed")
 
 
 PHRASED = (
     phrased("next-line-secret", "Secret below its name", "MEDIUM", "pass pwd token secret key cred",
-            ("Password for the [elastic] user successfully reset.\nNew value: " + "kX9vQ2mLa7", "use the following password to proceed to installation:\n\n" + shape_sample("{h32}") + "\n", "- name: DB_PASSWORD\n  value: " + "kX9vQ2mL"),
-            ("Please enter the password:\nthen press return\n", "secret key:\n"), "first starts of Elasticsearch, Jenkins; Kubernetes manifests"),
+            ("Password for the [elastic] user successfully reset.\nNew value: " + "kX9vQ2mLa7",
+                "use the following password to proceed to installation:\n\n" + shape_sample("{h32}") + "\n",
+                "- name: DB_PASSWORD\n  value: " + "kX9vQ2mL"),
+            ("Please enter the password:\nthen press return\n", "secret key:\n"),
+                "first starts of Elasticsearch, Jenkins; Kubernetes manifests"),
     phrased("stated-secret", "Secret in a sentence", "MEDIUM", "pass pwd token secret key cred",
-            ("A temporary password is provided for this session: " + "kX9vQ2mLa7", "the password is " + "kX9vQ2mLa7", "with password " + "kX9vQ2mLa7"), ("the password is required", "password for user postgres: "), "first starts of qBittorrent, MySQL, Airflow"),
+            ("A temporary password is provided for this session: " + "kX9vQ2mLa7", "the password is " + "kX9vQ2mLa7",
+                "with password " + "kX9vQ2mLa7"), ("the password is required", "password for user postgres: "),
+                "first starts of qBittorrent, MySQL, Airflow"),
     phrased("command-line-secret", "Secret in a command line", "MEDIUM", "pass token secret key -p -a -w",
-            ("deploy --token " + shape_sample("{a24}"), "mysql -uroot -p" + "kX9vQ2mL app", "redis-cli -h redis -a " + "kX9vQ2mLa7 ping", "ldapsearch -x -w " + "kX9vQ2mL"), ("docker run -p 8080:80", "mkdir -p /var/lib/app", "tool --password PASSWORD"), "the programs' manuals"),
+            ("deploy --token " + shape_sample("{a24}"), "mysql -uroot -p" + "kX9vQ2mL app",
+                "redis-cli -h redis -a " + "kX9vQ2mLa7 ping", "ldapsearch -x -w " + "kX9vQ2mL"),
+                ("docker run -p 8080:80", "mkdir -p /var/lib/app", "tool --password PASSWORD"),
+                "the programs' manuals"),
     phrased("sql-password", "Password in an SQL statement", "MEDIUM", "identified pass",
-            ("CREATE USER 'app' IDENTIFIED BY '" + "kX9vQ2mL'", "CREATE ROLE app LOGIN PASSWORD '" + "kX9vQ2mL'"), ("IDENTIFIED BY '***'", "password varchar(255) NOT NULL"), "MySQL, PostgreSQL, Oracle: CREATE USER"),
+            ("CREATE USER 'app' IDENTIFIED BY '" + "kX9vQ2mL'", "CREATE ROLE app LOGIN PASSWORD '" + "kX9vQ2mL'"),
+                ("IDENTIFIED BY '***'", "password varchar(255) NOT NULL"), "MySQL, PostgreSQL, Oracle: CREATE USER"),
     phrased("protocol-login", "Login in a protocol's dialogue", "MEDIUM", "login auth pass ugfzc3dvcmq6",
-            ("A001 LOGIN bob " + "kX9vQ2mLa7", '"AUTH" "' + 'kX9vQ2mLa7"', "S: 334 UGFzc3dvcmQ6\nC: " + base64.b64encode(b"kX9vQ2mLa7").decode() + "\n"), ("A001 LOGIN failed", "auth plain"), "RFC 9051, RFC 4954, RFC 959; Redis AUTH"),
+            ("A001 LOGIN bob " + "kX9vQ2mLa7", '"AUTH" "' + 'kX9vQ2mLa7"',
+                "S: 334 UGFzc3dvcmQ6\nC: " + base64.b64encode(b"kX9vQ2mLa7").decode() + "\n"), ("A001 LOGIN failed",
+                "auth plain"), "RFC 9051, RFC 4954, RFC 959; Redis AUTH"),
     phrased("authorization-header", "Authorization header", "MEDIUM", "authorization",
-            ("Authorization: Token " + shape_sample("{a32}"), "authorization: 'SSWS " + shape_sample("{a40}") + "'", 'Authorization: Digest username="app", response="' + shape_sample("{h32}") + '"'), ("Authorization: Token <redacted>", "Authorization: Basic realm"), "RFC 9110, section 11.6.2; RFC 7616"),
-    phrased("stack-trace-argument", "Password among a call's arguments", "MEDIUM", "->", ("#1 /app/Db.php(12): Db->connect('db', 'app', '" + "kX9vQ2mLa7')",), ("#1 /app/Db.php(12): Db->getName('app')",), "PHP: debug_backtrace"),
-    phrased("session-cookie", "Session cookie", "MEDIUM", "sess sid", ("Cookie: lang=de; JSESSIONID=" + shape_sample("{x32}"), "connect.sid=s%3A" + shape_sample("{a32}.{a43}")), ("session=deleted; path=/", "session_state=open"), "RFC 6265"),
-    phrased("signed-url", "Signed URL", "MEDIUM", "sig", ("https://cdn.example.org/v?Expires=1&Signature=" + shape_sample("{w64}"),), ("?signature=REDACTED", "&sig=v4"), "Google Cloud Storage, CloudFront, OSS: signed URLs"),
-    phrased("oauth-code", "OAuth authorization code", "MEDIUM", "code", ("GET /callback?code=" + shape_sample("{a32}") + "&state=x",), ("?code=404", "&code=en-US"), "RFC 6749, section 4.1.2"),
-    phrased("webhook-path", "Webhook URL of any host", "MEDIUM", "hook", ("POST https://chat.corp.lan/hooks/" + shape_sample("{l26}"),), ("/webhook/incoming", "/hooks/post-receive"), "developers.mattermost.com/integrate/webhooks"),
-    phrased("snmp-community", "SNMP community", "MEDIUM", "community", ("snmp-server community " + "kX9vQ2mL RO",), ("community: public", "community edition"), "RFC 3584"),
-    phrased("wallet-private-key", "Private key of a wallet", "HIGH", "key", ("Private Key: 0x" + shape_sample("{h64}"),), ("Transaction: 0x" + shape_sample("{h64}"),), "ethereum.org: accounts"),
-    phrased("one-time-code", "One-time code", "LOW", "code pass pin", ("Your verification code is " + "767421", "Debugger PIN: " + "123-456-789"), ("exit code: 137", "status code is 404"), "RFC 6238; Werkzeug"),
+            ("Authorization: Token " + shape_sample("{a32}"), "authorization: 'SSWS " + shape_sample("{a40}") + "'",
+                'Authorization: Digest username="app", response="' + shape_sample("{h32}") + '"'),
+                ("Authorization: Token <redacted>", "Authorization: Basic realm"),
+                "RFC 9110, section 11.6.2; RFC 7616"),
+    phrased("stack-trace-argument", "Password among a call's arguments", "MEDIUM", "->",
+        ("#1 /app/Db.php(12): Db->connect('db', 'app', '" + "kX9vQ2mLa7')",), ("#1 /app/Db.php(12): Db->getName('app')",
+        ), "PHP: debug_backtrace"),
+    phrased("session-cookie", "Session cookie", "MEDIUM", "sess sid",
+        ("Cookie: lang=de; JSESSIONID=" + shape_sample("{x32}"), "connect.sid=s%3A" + shape_sample("{a32}.{a43}")),
+        ("session=deleted; path=/", "session_state=open"), "RFC 6265"),
+    phrased("signed-url", "Signed URL", "MEDIUM", "sig",
+        ("https://cdn.example.org/v?Expires=1&Signature=" + shape_sample("{w64}"),), ("?signature=REDACTED", "&sig=v4"),
+        "Google Cloud Storage, CloudFront, OSS: signed URLs"),
+    phrased("oauth-code", "OAuth authorization code", "MEDIUM", "code",
+        ("GET /callback?code=" + shape_sample("{a32}") + "&state=x",), ("?code=404", "&code=en-US"),
+        "RFC 6749, section 4.1.2"),
+    phrased("webhook-path", "Webhook URL of any host", "MEDIUM", "hook",
+        ("POST https://chat.corp.lan/hooks/" + shape_sample("{l26}"),), ("/webhook/incoming", "/hooks/post-receive"),
+        "developers.mattermost.com/integrate/webhooks"),
+    phrased("snmp-community", "SNMP community", "MEDIUM", "community", ("snmp-server community " + "kX9vQ2mL RO",),
+        ("community: public", "community edition"), "RFC 3584"),
+    phrased("wallet-private-key", "Private key of a wallet", "HIGH", "key", ("Private Key: 0x" + shape_sample("{h64}"),
+        ), ("Transaction: 0x" + shape_sample("{h64}"),), "ethereum.org: accounts"),
+    phrased("one-time-code", "One-time code", "LOW", "code pass pin", ("Your verification code is " + "767421",
+        "Debugger PIN: " + "123-456-789"), ("exit code: 137", "status code is 404"), "RFC 6238; Werkzeug"),
 )  # fmt: skip
 
 
@@ -925,27 +1022,34 @@ def sample_phrase() -> str:
 
 RECOVERY_PHRASE = Rule(
     "recovery-phrase", "Recovery phrase of a wallet", "HIGH", (b"mnemonic", b"phrase", b"seed"), rb"\S+", 0,
-    ("Mnemonic: " + sample_phrase(), "your seed phrase\n" + sample_phrase()), ("mnemonic of the day", "phrase: " + "legal " * 12), "BIP-39", find="phrase",
+    ("Mnemonic: " + sample_phrase(), "your seed phrase\n" + sample_phrase()), ("mnemonic of the day",
+        "phrase: " + "legal " * 12), "BIP-39", find="phrase",
 )  # fmt: skip
 UNCHECKED_PHRASE = RECOVERY_PHRASE._replace(
     id="recovery-phrase-unchecked", name="Recovery phrase of a wallet, checksum not of BIP-39", severity="MEDIUM",
     examples=("Mnemonic: " + " ".join(reversed(sample_phrase().split())),),
 )
 KEYED_PASSWORD = Rule(
-    "keyed-password", "Password in a key-value pair", "MEDIUM", (b"passw", b"pwd", b"passphrase"), rb"[^\s\"']{4,256}", 0,
-    ('{"password": "' + "tr0ub4dor&3" + '"}', "DB_PASSWORD=" + "kX9vQ2mL"), ('{"password": "__REDACTED__"}', "password_file=/run/secrets/x"),
+    "keyed-password", "Password in a key-value pair", "MEDIUM", (b"passw", b"pwd", b"passphrase"), rb"[^\s\"']{4,256}",
+        0,
+    ('{"password": "' + "tr0ub4dor&3" + '"}', "DB_PASSWORD=" + "kX9vQ2mL"), ('{"password": "__REDACTED__"}',
+        "password_file=/run/secrets/x"),
     "assignments in logs, JSON and YAML", find="keyed",
 )  # fmt: skip
 KEYED_SECRET = Rule(
-    "keyed-secret", "Secret in a key-value pair", "MEDIUM", (b"secret", b"token", b"key", b"auth", b"cred"), rb"[^\s\"']{8,512}", 0,
+    "keyed-secret", "Secret in a key-value pair", "MEDIUM", (b"secret", b"token", b"key", b"auth", b"cred"),
+        rb"[^\s\"']{8,512}", 0,
     ('"client_secret": "' + shape_sample("{a40}") + '"', "access_token=" + shape_sample("{a40}")),
     ("component=cache-key id=" + shape_sample(UUID), "token_type=bearer", "public_key=" + shape_sample("{a40}")),
     "assignments in logs, JSON and YAML", find="keyed",
 )  # fmt: skip
 WEAK_SECRET = Rule(
-    "keyed-secret-weak", "Possible secret in a key-value pair", "LOW", (b"secret", b"token", b"key", b"auth", b"cred"), rb"[^\s\"']{8,512}", 0,
-    ("api_secret: 'open-sesame-7Now'", "weatherstack_key=" + shape_sample("{l32}"), "todoist SECRET " + shape_sample("{h40}"), "clockify-token-" + shape_sample(UUID)),
-    ("secret_name=my-database-secret", "unheard_of_key=" + shape_sample("{l32}"), "todoist tokens " + shape_sample("{d40}")), "assignments in logs, JSON and YAML", find="keyed",
+    "keyed-secret-weak", "Possible secret in a key-value pair", "LOW", (b"secret", b"token", b"key", b"auth", b"cred"),
+        rb"[^\s\"']{8,512}", 0,
+    ("api_secret: 'open-sesame-7Now'", "weatherstack_key=" + shape_sample("{l32}"),
+        "todoist SECRET " + shape_sample("{h40}"), "clockify-token-" + shape_sample(UUID)),
+    ("secret_name=my-database-secret", "unheard_of_key=" + shape_sample("{l32}"),
+        "todoist tokens " + shape_sample("{d40}")), "assignments in logs, JSON and YAML", find="keyed",
 )  # fmt: skip
 PHRASE_EXAMPLE = " ".join(word.decode() for word in [*WORD_NUMBERS][7::186])
 RECOVERY_PHRASE = Rule(
@@ -962,7 +1066,8 @@ RULES: tuple[Rule, ...] = (
     *HOOKS, NOTIFICATION_URL, AWS_ACCESS_KEY, PEM_BASE64, JWT_BASE64, INLINE_KEY, PRIVATE_KEY, OTHER_PRIVATE_KEY,
     *PUBLISHABLE, *CLOUDS, *FORGES, *REGISTRIES, *CHAT, *PAYMENT, *MONITORING, *AI,
     MAPBOX_TOKEN, JSON_WEB_TOKEN, JSON_WEB_ENCRYPTION,
-    RECOVERY_PHRASE, UNCHECKED_PHRASE, *KEYED, URL_CREDENTIALS, ENCODED_URL_CREDENTIALS, HOST_CREDENTIALS, URL_DEFAULT_PASSWORD,
+    RECOVERY_PHRASE, UNCHECKED_PHRASE, *KEYED, URL_CREDENTIALS, ENCODED_URL_CREDENTIALS, HOST_CREDENTIALS,
+        URL_DEFAULT_PASSWORD,
     PASSWORD_HASH, BASIC_AUTH, CURL_USER, WHOLE_API_KEY, WHOLE_BEARER, WHOLE_PASSWORD,
     GENERIC_API_KEY, BEARER_TOKEN, PASSWORD, KEYED_PASSWORD, KEYED_SECRET, *PHRASED, WEAK_SECRET, EMAIL_ADDRESS,
     CONTAINER_ENV,
@@ -983,7 +1088,8 @@ def redact(text: str) -> str:
         if match.start < at:
             continue
         whole = block[match.start : match.end].decode("utf-8", "surrogateescape")
-        parts += [block[at : match.start].decode("utf-8", "surrogateescape"), f"{whole[:2]}***{whole[-2:]}" if len(whole) > 6 else "***"]
+        parts += [block[at : match.start].decode("utf-8", "surrogateescape"),
+            f"{whole[:2]}***{whole[-2:]}" if len(whole) > 6 else "***"]
         at = match.end
     return "".join(parts) + block[at:].decode("utf-8", "surrogateescape")
 

@@ -1,6 +1,6 @@
 """Finds NAME = VALUE in all its forms, where the name is a secret's.
 
-name ─▶ ASSIGNMENT (what closes the name, the operator, what opens the value) ─▶ value ─▶ judging
+name ─▶ ASSIGNMENT (what closes it, the operator, what opens the value) ─▶ value ─▶ judging
 """
 
 from __future__ import annotations

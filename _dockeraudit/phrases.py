@@ -32,7 +32,7 @@ BEFORE_WORD = 64  # bytes before a word in which a phrase may ask for something
 
 
 class Phrase(NamedTuple):
-    """Where a word's secret stands: a regex from the word on; tests of what is before, of the value."""
+    """Where a word's secret stands: a regex from the word on; tests of the text before, of it."""
 
     rule_id: str
     pattern: Any
@@ -69,8 +69,8 @@ BEFORE_SIGNATURE = ends(rb"(?:[?&;]|&amp;|\\u0026|%26)[\w\-]{0,24}")
 IN_COOKIE = ends(rb"(?:^|[^a-z])cookies?\b[^\n]* | =[^\s;]{1,60};[ ]?[\w.\-]*")
 #: what makes digits behind `code` a one-time code
 ONE_TIME = ends(
-    rb"""(?:verification|security|confirmation|confirm|login|log-in|sign-?in|auth\w*|one[- ]?time|2fa
-    |mfa|pass|access|sms|activation|reset|recovery|validation|otp|two-factor)[ _\-]"""
+    rb"""(?:verification|security|confirmation|confirm|login|log-in|sign-?in|auth\w*|one[- ]?time
+    |2fa|mfa|pass|access|sms|activation|reset|recovery|validation|otp|two-factor)[ _\-]"""
 )
 #: a command's argument
 ARGUMENT_VALUE = rb"""(?:\\{0,15}[\"'`]([^\r\n\"'`\\]{3,256})\\{0,15}[\"'`]
@@ -198,7 +198,8 @@ PHRASES: dict[bytes, tuple[Phrase, ...]] = {
     b"identified": (
         phrase(
             "sql-password",
-            rb"""identified[ ]+(?:(?:with|via)[ ]+[`'\"]?[\w\-]{1,64}[`'\"]?[ ]+)?(?:by|as|using)[ ]+
+            rb"""identified[ ]+(?:(?:with|via)[ ]+[`'\"]?[\w\-]{1,64}[`'\"]?[ ]+)?
+            (?:by|as|using)[ ]+
             (?:password[ ]*\(?[ ]*)?\\{0,7}['\"]([^'\"\\\r\n]{3,256})\\{0,7}['\"]""",
             is_password,
         ),
@@ -312,7 +313,8 @@ LOGIN_PHRASES: dict[bytes, tuple[Phrase, ...]] = {
 FOREIGN_NAMES = tuple(
     name.encode()
     for name in (
-        "密码", "密碼", "口令", "パスワード", "пароль", "Пароль", "비밀번호", "hasło", "şifre", "mật khẩu",
+        "密码", "密碼", "口令", "パスワード", "пароль", "Пароль", "비밀번호", "hasło", "şifre",
+        "mật khẩu",
     )
 )  # fmt: skip
 #: the name's rest, then a colon of any width, `is` in Chinese or Japanese, or nothing

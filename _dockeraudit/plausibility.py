@@ -7,7 +7,7 @@ import binascii
 import re
 from functools import lru_cache
 
-REMEMBERED = 256  # answers: logs repeat themselves
+ANSWERS_KEPT = 256  # answers: logs repeat themselves
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTERS = CAPITALS + CAPITALS.lower()
 #: values, in lower case, that stand for a secret: whole
@@ -68,12 +68,12 @@ CODE = re.compile(
     rb"[A-Za-z_]+\d{0,3}(?:[.:]+\w+)*[({\[]|(?:var|env|os|config|process|settings|secrets|self|"
     rb"this|data|local|"
     rb"module)\.|ENC\[|vault:|arn:|[./~]*/[\w.\-/]*$|[a-z][A-Za-z_$]*(?:\.[A-Za-z_$]+)+$|"
-    rb"[\w.$]+@[0-9a-f]{5,8}$|\$\w|[a-z]+://[^:@]*$|--?[a-z]|#[\w\-]+$|\w+->|"
+    rb"[\w.$]+@[0-9a-f]{5,8}$|\$\w|[a-z]+://[^:@]*$|--?[a-z]|#[a-z][a-z\-]*$|\w+->|"
     rb"[A-Z][A-Z]+(?:_[A-Z]+)+$"
 )
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_placeholder(value: bytes) -> bool:
     """Whether a value stands for a secret rather than being one."""
     value = value[:128].strip(b"\"'")
@@ -118,7 +118,7 @@ def is_filled_in(value: bytes) -> bool:
     return value.endswith(b"here")
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_random(value: bytes) -> bool:
     """Whether a value looks made by a generator: of a key's alphabet, long, mixed, and no word,
     path or number."""
@@ -223,7 +223,7 @@ LEAST_VARIETY = (
     9  # different characters in a random value: 12 random ones nearly always have as many
 )
 RANDOM_SIZE = 256  # bytes of a value in which a mixed piece is looked for
-#: eight letters and digits in a row, of both kinds: generated keys have them, names and dates do not
+#: eight letters and digits in a row, of both kinds: keys have them, names and dates do not
 MIXED_PIECE = re.compile(
     rb"(?=[A-Za-z]*\d[A-Za-z]*\d|\d+[A-Za-z]+\d)(?=\d*[A-Za-z])[A-Za-z0-9]{8,}"
 )
@@ -261,7 +261,7 @@ SIGN = re.compile(rb"[!@#$%^&*+=?~;|{}()<>\[\]]")
 UUID_VALUE = re.compile(rb"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_generated(value: bytes) -> bool:
     """Whether a value looks like a password or token wherever it stands, in a sentence too."""
     if not 8 <= len(value) <= 512 or not DIGIT.search(value):
@@ -282,7 +282,7 @@ def is_generated(value: bytes) -> bool:
 MIXED_CASES = re.compile(rb"(?=.*[a-z].*[A-Z]|.+[A-Z].*[a-z])(?=.*\d)[^/:=]+$")
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_session(value: bytes) -> bool:
     """Whether a session's value is one that a server made."""
     if len(value) < 16 or is_placeholder(value) or is_words(value) or is_typed(value):
@@ -290,7 +290,7 @@ def is_session(value: bytes) -> bool:
     return is_random(value) or len(value) >= 20 and is_mixed(value)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_signature(value: bytes) -> bool:
     """Whether a query's signature is one, not a version or a name."""
     return len(value) >= 20 and not is_placeholder(value) and is_random(value.replace(b"%", b""))
@@ -302,13 +302,13 @@ def is_code(value: bytes) -> bool:
     return len(value) >= 12 and is_random(value) and not UUID_VALUE.fullmatch(value)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_password(value: bytes) -> bool:
     """Whether a value that stands where a password must is one."""
     return not is_placeholder(value) and not is_status(value)
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_option_password(value: bytes) -> bool:
     """The same behind an option that other programs use for something else."""
     return is_mixed(value) and not NO_SECRET_VALUE.match(value) and is_password(value)
@@ -319,7 +319,7 @@ def is_mixed_password(value: bytes) -> bool:
     return is_login_password(value) and MIXED_CASES.match(value) is not None
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_login_password(value: bytes) -> bool:
     """The same among words, where any word may stand."""
     return len(value) >= 6 and is_mixed(value) and not is_words(value) and is_option_password(value)
@@ -332,7 +332,7 @@ def is_sasl_plain(value: bytes) -> bool:
     return len(parts) == 3 and bool(parts[2]) and not is_placeholder(parts[2])
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(ANSWERS_KEPT)
 def is_header_value(value: bytes) -> bool:
     """Whether what stands behind a scheme in an Authorization header is a credential."""
     return is_random(value) and not is_placeholder(value) and not is_typed(value)
@@ -344,7 +344,7 @@ def is_inline_auth(value: bytes) -> bool:
 
 
 def is_generated_inside(value: bytes) -> bool:
-    """Whether a value looks generated even without the digits at its end, as test names have them."""
+    """Whether a value looks generated without the digits at its end, which test names have."""
     return is_generated(value.rstrip(b"0123456789"))
 
 

@@ -1,7 +1,7 @@
 """How many rules are applied to one block of bytes at little more than the cost of one.
 
-    block ─▶ finders: anchors (words, literals, runs of token characters, ://) in a few passes at C
-             speed, and the rules' patterns matched there ─▶ candidates
+    block ─▶ finders: anchors (words, literals, runs of token characters, ://) in a few passes
+             at C speed, and the rules' patterns matched there ─▶ candidates
           ─▶ where secrets overlap, the earlier rule of the table wins ─▶ Match
 
 No pattern is ever searched for: a regex that begins with a class, or that ignores case, walks at

@@ -43,7 +43,10 @@ NAME_REST_AHEAD = rb"(?=([\w.\-]{0,48}))" + OWN_GROUPS[0]
 #: what follows a name that has a value; most names in prose end here
 NAME_ENDS = rb"(?=[^\w.\-])"
 #: what the original patterns take is looked at in any case
-ORIGINAL_AHEAD = rb"[:=](?:(?<=password[:=])|(?<=password_[:=])|(?<=password-[:=])|(?<=key[_\-][:=])|(?<=key[:=]))|"
+ORIGINAL_AHEAD = (
+    rb"[:=](?:(?<=password[:=])|(?<=password_[:=])|(?<=password-[:=])|(?<=key[_\-][:=])"
+    rb"|(?<=key[:=]))|"
+)
 #: an operator, or what closes a quoted name; behind a colon, no word alone: that is prose
 OPERATORS_AHEAD = (
     rb"[=\"'`\\|!%\x1b&]|:[ \t=>]{0,64}(?:[\"'`\\\x1b&<\[({%]|[a-z._\-]{0,64}[^a-z._\-\s)\],;:>])"
@@ -53,7 +56,8 @@ OPERATORS_AHEAD = (
 DIGIT_AHEAD = rb"[^\s\d]{0,28}[0-9]"
 #: a sentence: it states, or a colon or = stands further on, before a word with a digit
 STATES_AHEAD = (
-    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|updated)[ ]"
+    rb"[ \t]{1,3}(?:is|was|are|has|to|as|ist|lautet|wurde|est|es|sera|now|set|reset|changed|"
+    rb"updated)[ ]"
     rb"|[ \t(](?=([^\n:=>]{1,100}))"
     + OWN_GROUPS[1]
     + rb"(?:[:=]>?|(?<=-)>)[ \t]{1,3}"

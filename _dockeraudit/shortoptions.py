@@ -17,7 +17,8 @@ from _dockeraudit.rules import Match
 COMMAND_SIZE = 240  # bytes before an option in which its program stands
 #: a regex that begins with two fixed bytes is found faster than `find` finds one of many
 OPTION_SIGN = re.compile(
-    rb" -(?:[pPaAwW](?=[ ]?[\"']?[^\s\"'|;<>&-][^\s]{2})|[pP]w[ ]|-user[ =]|[uU](?=[ ]?[^\s:,%]{1,64}[:,%]))"
+    rb" -(?:[pPaAwW](?=[ ]?[\"']?[^\s\"'|;<>&/-][^\s]{3})|[pP]w[ ]|-user[ =]"
+    rb"|[uU](?=[ ]?[^\s:,%]{1,64}[:,%]))"
 )
 #: what ends a command, before which another program stands
 COMMAND_END = re.compile(rb"[\n|;&(]")
@@ -29,9 +30,10 @@ ATTACHED_P = frozenset(
 )
 #: programs that take a password behind -p, behind -a, behind -w
 WITH_P = frozenset(
-    b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop mycli "
-    b"cypher-shell sqlcmd bcp isql mosquitto_pub mosquitto_sub ipmitool zip unzip influx kadmin pgcli "
-    b"useradd rdesktop bmcdiscover smbmap crackmapexec evil-winrm mydumper myloader vncdo".split()
+    b"sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport mongostat mongotop "
+    b"mycli cypher-shell sqlcmd bcp isql mosquitto_pub mosquitto_sub ipmitool zip unzip influx "
+    b"kadmin pgcli useradd rdesktop bmcdiscover smbmap crackmapexec evil-winrm mydumper myloader "
+    b"vncdo".split()
 )
 WITH_A = frozenset(
     b"redis-cli valkey-cli keydb-cli redis-benchmark redis-dump iredis http https xh".split()
@@ -41,7 +43,8 @@ WITH_W = frozenset(
 )
 #: programs whose `login` takes a password behind -p
 WITH_LOGIN = frozenset(
-    b"docker podman nerdctl buildah skopeo crane oras helm oc cf az faas-cli ibmcloud heroku".split()
+    b"docker podman nerdctl buildah skopeo crane oras helm oc cf az faas-cli ibmcloud "
+    b"heroku".split()
 )
 WITH_PW = frozenset(b"plink pscp psftp putty kitty".split())
 ARGUMENT = re.compile(
@@ -52,7 +55,7 @@ USER_PAIR = re.compile(rb"[ ]?[\"']?[^\s:\"',%]{1,64}[:,%]([^\s\"'$<{]{3,128})")
 
 
 class CommandLine(NamedTuple):
-    """What has been read of a command: up to where, and its words, programs without their folder."""
+    """What has been read of a command: up to where; its words, programs without their folder."""
 
     upto: int
     words: frozenset[bytes]

@@ -153,28 +153,78 @@ def select_rules(
 
 RULES_PAGE = """# What dockeraudit finds
 
-{count} rules, in the order in which they win where the secrets of two overlap; the one that wins reports, once. Generated from
-the table in `patterns.py` (`dockeraudit rules --markdown`); `dockeraudit rules` lists the rules of a configuration.
+{count} rules, in the order in which they win where the secrets of two overlap; the one that wins
+reports, once. Generated from the table in `patterns.py` (`dockeraudit rules --markdown`);
+`dockeraudit rules` lists the rules of a configuration.
 
-- **HIGH**: a provider's token by its documented shape, a private key, a credential in a URL, and what the six original
-  patterns match, whatever it is. **MEDIUM**: a value of a service's shape behind that service's name, a password behind
-  a password's name, a random value beyond doubt behind a secret's name, a token that decodes. **LOW**: what may well be a
-  secret but has no shape of its own, and e-mail addresses.
-- A secret's name is one with *key*, *token*, *secret*, *pass*, *pwd* or *auth* right before the operator: `client_secret=`,
-  `"password": `, `--token `, `<secret>`, `{{"name": "DB_PASSWORD", "value": `. Names of identifiers are none (`token_id`,
-  `cache_key`, `public_key`, `password_hash`), nor are placeholders (`REDACTED`, `****`, `<...>`, `${{...}}`, `changeme`), paths, code,
-  and words. A bare `key` counts behind what owns keys (`api_key`) or one of {services} known services (`weatherstack_key`).
+## Severities
+
+- **HIGH**: a provider's token by its documented shape, a private key, a credential in a URL, and
+  what the six original patterns match.
+- **MEDIUM**: a password behind a password's name, a random value of 20 bytes or more behind a
+  secret's name (16 with capitals and small letters), a value of a service's shape behind that
+  service's name, a session, a signature, a login, and what a sentence says is a password.
+- **LOW**: what may well be a secret and has no shape of its own; keys that are made to be
+  published, whose rules say so by name; one-time codes; e-mail addresses.
+- **Placeholders.** What one of the six original patterns matches and is plainly no secret
+  (`password: incorrect`, `Password: ********`, `%DB_PASSWORD%`, `api_key=1111…`, `git@github.com`,
+  `icon@3x.png`, example domains) is LOW with `"placeholder": true`. Our other rules report no
+  placeholders at all.
+
+## Kinds
+
+Each row says what is found, and what is not.
+
+| kind | found | not found |
+|---|---|---|
+| tokens of providers | by prefix and shape, anywhere, also glued to an escape or a colour | \
+tokens without a prefix of their own where no name stands before them |
+| assignments | `NAME=value`, `name: value`, `"name": "value"`, `=>`, `:=`, `->`, \
+`<name>value</name>`, `name="value"`, `("name", "value")`, table cells; \
+JSON in JSON in JSON, `\\u0022`, `&quot;`, `%22`, \
+colours; `Some("x")`, `b'x'`, `<<"x">>`, `[x]` | values that are words, paths, code, references \
+(`${{...}}`, `!vault`, `:password`) |
+| names | judged by their words, the last secret one first: `NEXTAUTH_SECRET`, `CACHE_REDIS_PASS`, \
+`primaryKey` | names of something else: `token_type`, `password_file`, `cache_key`, `public_key`, \
+`csrf_token`; names without a secret word |
+| first starts of images | on one line, and below the name: qBittorrent, MySQL, Airflow, Gitea, \
+Elasticsearch, Jenkins, Vault's keys, Werkzeug's PIN | a password that no word announces |
+| command lines | `--password X`, `--token X`; `mysql -pX`, `sshpass -p X`, `redis-cli -a X`, \
+`ldapsearch -w X`, `curl -u name:X`, `docker login -p X`, `htpasswd -b`, `pass:X`, `/pass:X`, \
+`ConvertTo-SecureString "X"` | options of programs not on the list, but for `-p` with a value of \
+both cases and digits; what a pipe hands over (`--password-stdin`) |
+| traces and dumps | PHP's frames and `var_dump`, Go's `%+v` and maps, Python, Ruby, Rust, Erlang, \
+Elixir, Java | values without names (Go's `%v`); names that stand far from their values |
+| prose | `password is X`, `set to X`, `for user bob: X`, `-> X`, in English, German, French, \
+Spanish, Portuguese, Chinese, Japanese, Korean, Russian | values without a generated look: \
+words, dates, paths, versions, UUIDs |
+| HTTP | `Authorization` of every scheme, `X-Api-Key` in lists, cookies of sessions, OAuth \
+`code=`, signed URLs, webhooks on any host, Apprise's URLs | cookies under names that say nothing |
+| URLs | `scheme://user:password@host`, also percent-encoded; default passwords; \
+`user:password@host:port`, `user:password@tcp(host)` | examples: `user:pass@`, `foo:bar@` |
+| SQL and protocols | `IDENTIFIED BY`, `SET PASSWORD`, `ROLE … PASSWORD`; SMTP AUTH, IMAP LOGIN, \
+FTP PASS, Redis AUTH and MONITOR, SNMP communities | values of columns (`INSERT … VALUES`) |
+| wallets | recovery phrases of BIP-39's English list, behind a word that announces them; private \
+keys in hex behind their name | phrases in other languages |
+| one-time codes | 4 to 8 digits behind the words of a code, LOW | bare digits |
+| private keys | PEM and PGP, on one line or many, Base64 of PEM | certificates, public keys |
+
+## More
+
 - `container-env` has no shape: it finds the values of a container's own secret variables
   (`DB_PASSWORD`, the password in `DATABASE_URL`) wherever that container prints them: as they are,
   in base64, percent-encoded, JSON-escaped. Always **HIGH**; the finding's `env` names the variable.
   Where another rule finds the same secret at the same place, that rule reports it, with `env` and
   as HIGH. `--own-secrets off` or `--disable-rule container-env` turns it off.
-- Escapes are seen through where they are glued to a secret: JSON's, percent-encoding, colours, and base64 of private keys,
-  JSON Web Tokens and `user:password`.
-- `--rules FILE` adds your own: a JSON list of objects with `id`, `name`, `severity`, `keywords` (literals of which one is in every
-  match), `regex` (Python's, over bytes), `examples` (texts that it finds) and maybe `group` (which of the regex's groups is
-  the secret). A rule that misses its examples, or is slow on some input, is refused at start with a sentence.
-  `--disable-rule ID`, `--only-rules ID,...` choose; `--allow-secret FINGERPRINT` silences one known secret.
+- The secret is the whole value: quoted, in JSON or in a URL it has the same fingerprint, unless
+  its form escapes some of its characters.
+- A bare `key` counts behind what owns keys (`api_key`) or one of {services} known services
+  (`weatherstack_key`).
+- `--rules FILE` adds your own: a JSON list of objects with `id`, `name`, `severity`, `keywords`
+  (literals of which one is in every match), `regex` (Python's, over bytes), `examples` (texts that
+  it finds) and maybe `group` (which of the regex's groups is the secret). A rule that misses its
+  examples, or is slow on some input, is refused at start with a sentence. `--disable-rule ID`,
+  `--only-rules ID,...` choose; `--allow-secret FINGERPRINT` silences one known secret.
 
 | id | name | severity | reference |
 |---|---|---|---|

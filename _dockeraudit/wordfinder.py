@@ -137,7 +137,7 @@ class WordFinder:
         return later
 
 
-class Seen(NamedTuple):
+class SeenText(NamedTuple):
     """What a visitor found in a text, and where it went on; all offsets from the word on."""
 
     step: int
@@ -145,8 +145,8 @@ class Seen(NamedTuple):
 
 
 def once(visit: Visitor) -> Visitor:
-    """A visitor for blocks full of words: what was found in a text is found in the same text again."""
-    seen: dict[bytes, Seen] = {}
+    """A visitor for blocks full of words: it finds again what was found in a text it has seen."""
+    seen: dict[bytes, SeenText] = {}
 
     def visit_new(block: bytes, at: int, lines: bool, found: Found) -> int:
         if at < SEEN_BEFORE:
@@ -155,26 +155,30 @@ def once(visit: Visitor) -> Visitor:
         before = seen.get(around)
         if before is not None:
             for rank, match in before.found:
-                again = moved(match, at)
+                again = shifted(match, at)
                 if again.secret_start not in found.values:
                     found.values.add(again.secret_start)
                     found.append((rank, again))
             return at + before.step
         known = len(found)
         end = visit(block, at, lines, found)
-        new = tuple((rank, moved(match, -at)) for rank, match in found[known:])
+        new = tuple((rank, shifted(match, -at)) for rank, match in found[known:])
         decided = all(match.end <= SEEN_BEHIND for _, match in new)
         if decided and len(seen) < MOST_SEEN and not LONG_SPACE.search(around):
-            seen[around] = Seen(end - at, new)
+            seen[around] = SeenText(end - at, new)
         return end
 
     return visit_new
 
 
-def moved(match: Match, by: int) -> Match:
+def shifted(match: Match, by: int) -> Match:
     """The match so many bytes further on."""
-    rule, start, end, secret_start, secret_end, *rest = match
-    return Match(rule, start + by, end + by, secret_start + by, secret_end + by, *rest)
+    return match._replace(
+        start=match.start + by,
+        end=match.end + by,
+        secret_start=match.secret_start + by,
+        secret_end=match.secret_end + by,
+    )
 
 
 def at_key(anchored: Anchored) -> Visitor:
