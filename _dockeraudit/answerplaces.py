@@ -21,7 +21,7 @@ from _dockeraudit.answertext import (
     UNICODE_ESCAPE,
     unicode_character,
 )
-from _dockeraudit.places import NOWHERE, PayloadSpans, Pieces, Places, Way
+from _dockeraudit.places import NOWHERE, PayloadSpans, Pieces, PlacedText, Places
 from _dockeraudit.routes import Route
 
 #: an escape of JSON's (RFC 8259 §7), or one that has not wholly come
@@ -53,7 +53,7 @@ class JsonPlaces:
         pieces, self._waiting = self._waiting, Pieces()
         for start, end in spans:
             pieces.add(block[start:end], base + start)
-        way = Way(pieces)
+        way = PlacedText(pieces)
         end = self._end(way.text)
         self._waiting = way.cut(end, len(way.text))
         self._read(way, end, places)
@@ -62,7 +62,7 @@ class JsonPlaces:
         """No more comes: what waited is text as it stands."""
         pieces, self._waiting = self._waiting, Pieces()
         if pieces.parts:
-            way = Way(pieces)
+            way = PlacedText(pieces)
             self._read(way, len(way.text), places)
 
     def _end(self, text: bytes) -> int:
@@ -75,7 +75,7 @@ class JsonPlaces:
             at = text.find(b"\\", escape.end() if escape else at + 1)
         return len(text)
 
-    def _read(self, way: Way, end: int, places: Places) -> None:
+    def _read(self, way: PlacedText, end: int, places: Places) -> None:
         place_json(way, 0, end, places.of(ANSWER), places)
 
 
@@ -84,7 +84,7 @@ def is_whole(escape: bytes) -> bool:
     return len(escape) == (6 if escape[1:2] == b"u" else 2)
 
 
-def place_json(way: Way, at: int, end: int, into: Pieces, places: Places) -> None:
+def place_json(way: PlacedText, at: int, end: int, into: Pieces, places: Places) -> None:
     """Place a stretch of JSON, with its escapes undone."""
     for escape in JSON_ESCAPE.finditer(way.text, at, end):
         if not is_whole(escape[0]):
@@ -114,7 +114,7 @@ class DataPlaces(JsonPlaces):
             return begun.start()
         return super()._end(text)
 
-    def _read(self, way: Way, end: int, places: Places) -> None:
+    def _read(self, way: PlacedText, end: int, places: Places) -> None:
         into, at = places.of(ANSWER), 0
         for data in DATA.finditer(way.text, 0, end):
             place_json(way, at, data.start(2), into, places)
@@ -123,7 +123,7 @@ class DataPlaces(JsonPlaces):
         place_json(way, at, end, into, places)
 
 
-def place_data(way: Way, start: int, end: int, into: Pieces, places: Places) -> None:
+def place_data(way: PlacedText, start: int, end: int, into: Pieces, places: Places) -> None:
     """Place base64 as what it says, on lines of its own; as it is, if it is none."""
     decoded = []
     for at in range(start, end, 4):
@@ -153,7 +153,7 @@ class BuildPlaces(JsonPlaces):
         end = text.rfind(b"\n") + 1
         return end if len(text) - end <= LONGEST_MESSAGE else len(text)
 
-    def _read(self, way: Way, end: int, places: Places) -> None:
+    def _read(self, way: PlacedText, end: int, places: Places) -> None:
         at = 0
         while at < end:
             eol = way.text.find(b"\n", at, end) + 1 or end

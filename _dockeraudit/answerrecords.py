@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from _dockeraudit.masking import MASK_SEVERITIES
 from _dockeraudit.records import rfc3339
 from _dockeraudit.streamrecords import (
     REPEAT_PERIOD,
@@ -24,6 +23,7 @@ from _dockeraudit.streamrecords import (
     StreamRecords,
     cover_fields,
 )
+from _dockeraudit.text import SEVERITY_RANK
 
 PLACES_KEPT = 2_000  # places whose repeats are counted; the one longest without a sighting goes
 
@@ -134,7 +134,7 @@ class AnswerRecords(StreamRecords):
         """Whether the client got asterisks; what it sends itself is never changed."""
         if self._mask is None or sighting.stream_type == "body":
             return False
-        return MASK_SEVERITIES.index(sighting.rule.severity) >= MASK_SEVERITIES.index(self._mask)
+        return SEVERITY_RANK[sighting.rule.severity] >= SEVERITY_RANK[self._mask]
 
     def skip(self, nbytes: int) -> None:
         """Count bytes that passed unscanned, for a `scan_gap` within the minute."""

@@ -26,6 +26,7 @@ from _dockeraudit.ownsecrets import AnyScanner, secret_of
 from _dockeraudit.places import NOWHERE, Pieces, Places, WirePlaces, Writes
 from _dockeraudit.rules import Match, Rule
 from _dockeraudit.streams import stream_type_of
+from _dockeraudit.text import SEVERITY_RANK
 from _dockeraudit.textscanner import (
     KEY_EDGES,
     KEY_END,
@@ -41,7 +42,6 @@ from _dockeraudit.textscanner import (
 HOLD = 0.015  # seconds that an unfinished line waits for more after its last byte
 HOLD_TYPED = 0.005  # the same where the client types: an echo is waited for
 HELD_MOST = 64 << 10  # bytes that wait, all texts of a stream together
-MASK_SEVERITIES = ("LOW", "MEDIUM", "HIGH")
 #: what an original rule counts to its secret, and clients may see
 LABEL = re.compile(rb"(?i:bearer|basic|token)\s+(?=\S)")
 HEADER_END = b"-----"
@@ -359,7 +359,8 @@ class Mask:
         self.texts: dict[str, MaskedText] = {}
         self._scanner = scanner
         self._records = MaskRecords(records)
-        self._wanted = frozenset(MASK_SEVERITIES[MASK_SEVERITIES.index(severity) :])
+        least = SEVERITY_RANK[severity]
+        self._wanted = {name for name, rank in SEVERITY_RANK.items() if rank >= least}
         self.hold = hold
         self._exempt = exempt
         self._most = most  # bytes that may wait

@@ -18,12 +18,13 @@ from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.http1 import CloseReader
 from _dockeraudit.keyfile import load_fingerprint_key
 from _dockeraudit.maskedstream import NoRecords
-from _dockeraudit.masking import MASK_SEVERITIES, Mask
+from _dockeraudit.masking import Mask
 from _dockeraudit.options import load_settings, option_parser
 from _dockeraudit.places import PlainSpans, WirePlaces
 from _dockeraudit.records import Fingerprinter
 from _dockeraudit.settings import Settings
 from _dockeraudit.startup import load_scanner
+from _dockeraudit.text import SEVERITY_RANK
 from _dockeraudit.textfiles import EXIT_OUTPUT, error_output
 
 MASK_OPTIONS = (
@@ -35,13 +36,13 @@ MASK_SEVERITY = "MEDIUM"  # from which on the pipe masks, unless it is told
 def command_mask(arguments: Sequence[str]) -> int:
     """`mask [--severity SEVERITY]`: standard input to standard output, secrets as asterisks.
 
-    For example: docker logs web 2>&1 | dockeraudit mask. Each byte of a secret becomes an asterisk, and no
-    other byte changes. A line leaves when it is complete, or 15 ms after its last byte.
+    For example: docker logs web 2>&1 | dockeraudit mask. Each byte of a secret becomes an asterisk,
+    and no other byte changes. A line leaves when it is complete, or 15 ms after its last byte.
     """
     settings = load_settings(arguments, os.environ, mask_parser())
     severity = str(settings.severity).upper()
-    if severity not in MASK_SEVERITIES:
-        known = ", ".join(reversed(MASK_SEVERITIES))
+    if severity not in SEVERITY_RANK:
+        known = ", ".join(SEVERITY_RANK)
         raise ConfigurationError(f"--severity: {settings.severity!r} is not one of {known}")
     mask = Mask(
         WirePlaces(PlainSpans(CloseReader()), "raw", name="file"),

@@ -51,7 +51,7 @@ class Pieces:
 Writes = list[tuple[int, bytes]]  # what is to stand where on the wire
 
 
-class Way:
+class PlacedText:
     """The places of one text, to be looked up by offsets."""
 
     def __init__(self, pieces: Pieces) -> None:
@@ -262,7 +262,7 @@ def place_details(word: Pieces, places: Places, name: str) -> None:
 
     Its newline, and the second byte of a `\\n` that stands for one, are not on the wire.
     """
-    pieces, way, at = places.of(name + DETAILS), Way(word), 0
+    pieces, way, at = places.of(name + DETAILS), PlacedText(word), 0
     raw = way.text
     while at < len(raw):
         stop, byte = at + 1, raw[at : at + 1]
@@ -321,7 +321,7 @@ class RawPlaces(RawText):
         ways = Pieces()
         ways.parts = self._waiting.parts + pieces.parts
         ways.starts = self._waiting.starts + pieces.starts
-        way = Way(ways)
+        way = PlacedText(ways)
         block = way.text
         end = self._undecided_from(block)
         self._held, self._waiting = block[end:], way.cut(end, len(block))

@@ -8,8 +8,8 @@ import socket
 from typing import Any, Callable
 
 from _dockeraudit.errors import ConfigurationError
-from _dockeraudit.masking import MASK_SEVERITIES
 from _dockeraudit.settings import UNIX, Address
+from _dockeraudit.text import SEVERITY_RANK
 
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
@@ -40,7 +40,7 @@ def read_severity(text: str) -> str | None:
     """A severity, or off: None."""
     if text.lower() == "off":
         return None
-    if text.upper() not in MASK_SEVERITIES:
+    if text.upper() not in SEVERITY_RANK:
         raise ConfigurationError(f"{text!r} is not one of HIGH, MEDIUM, LOW, off")
     return text.upper()
 

@@ -1,5 +1,7 @@
 """`make demo`: a client reads a container's log through the proxy, with the findings beside it.
 
+A second reader reads it from a masking listener.
+
 The container prints a few lines, some with made-up secrets. It runs on a real engine if DOCKER_HOST
 (a Unix socket) or the default socket answers and has busybox or alpine. Otherwise a scripted engine
 plays its part, so the demo needs no Docker.
@@ -88,14 +90,19 @@ def real_engine() -> tuple[str, str] | None:
 
 
 @contextlib.contextmanager
-def proxy(folder: str, upstream: str) -> Iterator[tuple[str, Path]]:
-    """Run dockeraudit in front of the engine; yields its socket and its audit log."""
-    path, log = os.path.join(folder, "docker.sock"), Path(folder, "audit.log")
+def proxy(folder: str, upstream: str) -> Iterator[tuple[str, str, Path]]:
+    """Run dockeraudit in front of the engine; yields its sockets, one that masks, and its log."""
+    path, masked = os.path.join(folder, "docker.sock"), os.path.join(folder, "masked.sock")
+    config, log = Path(folder, "config.ini"), Path(folder, "audit.log")
+    config.write_text(
+        f"[dockeraudit]\n[listener plain]\nlisten = unix://{path}\n"
+        f"[listener masked]\nlisten = unix://{masked}\nmask = LOW\n"
+    )
     command = [
         sys.executable,
         str(PROGRAM),
-        "--listen",
-        f"unix://{path}",
+        "--config",
+        str(config),
         "--upstream",
         upstream,
         "--audit-log",
@@ -106,8 +113,9 @@ def proxy(folder: str, upstream: str) -> Iterator[tuple[str, Path]]:
     }
     process = subprocess.Popen([*command, "--log-level", "warning"], env=plain)
     try:
-        wait_until(lambda: answers(path) or process.poll() is not None)
-        yield path, log
+        both = lambda: answers(path) and answers(masked)
+        wait_until(lambda: both() or process.poll() is not None)
+        yield path, masked, log
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
@@ -165,34 +173,40 @@ def script(engine: ScriptedEngine, name: str) -> None:
     )
 
 
-def show(seen: list[str], log: Path) -> None:
-    """Print the client's lines on the left and the findings in them on the right."""
+def show(seen: list[str], masked: list[str], log: Path) -> None:
+    """Print what two clients saw, line by line, and the findings in it beside them."""
     records = [json.loads(line) for line in log.read_text().splitlines()]
     found = [record for record in records if record["event"] == "finding"]
-    findings = [record for record in found if record["stream"] is not None]
-    width = max(100, min(160, shutil.get_terminal_size((100, 24)).columns))
-    left = width * 11 // 20
-    print(f"\n{'what the client sees':{left}}what the audit log says")
-    print(f"{'─' * (left - 2)}  {'─' * (width - left)}")
-    for number, line in enumerate(seen, 1):
+    plain = [record for record in found if record["client"]["listener"] == "plain"]
+    findings = [record for record in plain if record["stream"] is not None]
+    width = max(120, min(190, shutil.get_terminal_size((120, 24)).columns))
+    left = width * 7 // 20
+    heads = ("what the client sees", "what a masked reader sees")
+    print("\n" + "".join(f"{head:{left}}" for head in heads) + "what the audit log says")
+    print(f"{'─' * (left - 2)}  {'─' * (left - 2)}  {'─' * (width - 2 * left)}")
+    for number, lines in enumerate(zip(seen, masked), 1):
         notes = [
-            f"{r['severity']:6} {r['pattern']}  {r['redacted_match']}"
-            for r in findings
-            if r["line"] == number
+            f"{record['severity']:6} {record['pattern']}  {record['redacted_match']}"
+            for record in findings
+            if record["line"] == number
         ]
-        parts = textwrap.wrap(line, left - 2, break_long_words=True) or [""]
-        for row in range(max(len(parts), len(notes))):
-            part, note = (column[row] if row < len(column) else "" for column in (parts, notes))
-            print(f"{part:{left}}{note}".rstrip())
+        for row in rows([*(textwrap.wrap(line, left - 2) or [""] for line in lines), notes]):
+            print(f"{row[0]:{left}}{row[1]:{left}}{row[2]}".rstrip())
     print(f"\n{len(findings)} findings; the first one's line in the audit log:")
     print(json.dumps(findings[0]))
-    elsewhere = sorted({record["endpoint"] for record in found if record["stream"] is None})
+    elsewhere = sorted({record["endpoint"] for record in plain if record["stream"] is None})
     if elsewhere:
-        print(f"\n{len(found) - len(findings)} more in other requests: {', '.join(elsewhere)}")
+        print(f"\n{len(plain) - len(findings)} more in other requests: {', '.join(elsewhere)}")
+
+
+def rows(columns: list[list[str]]) -> Iterator[list[str]]:
+    """The rows of columns of different lengths."""
+    for number in range(max(map(len, columns))):
+        yield [column[number] if number < len(column) else "" for column in columns]
 
 
 def main() -> int:
-    """Run the demo; 0 if the client saw every line."""
+    """Run the demo; 0 if both clients saw every line, one of them masked."""
     found = real_engine()
     with (
         tempfile.TemporaryDirectory(prefix="dockeraudit-") as folder,
@@ -206,13 +220,15 @@ def main() -> int:
             script(stack.enter_context(ScriptedEngine(upstream)), f"{NAME}-{os.getpid()}")
             print("no Docker Engine with busybox or alpine here, so a scripted one plays its part")
             image = "scripted"
-        path, log = stack.enter_context(proxy(folder, upstream))
+        path, masked_path, log = stack.enter_context(proxy(folder, upstream))
         client = UnixClient(path)
         with container(client, image) as name:
             seen = read_logs(client, name)
-        wait_until(lambda: '"stream_close"' in log.read_text())
-        show(seen, log)
-    return 0 if seen == list(LINES) else 1
+            masked = read_logs(UnixClient(masked_path), name)
+        wait_until(lambda: log.read_text().count('"stream_close"') == 2)
+        show(seen, masked, log)
+    same = [len(line) for line in masked] == [len(line) for line in LINES]
+    return 0 if seen == list(LINES) and same and masked != seen else 1
 
 
 if __name__ == "__main__":

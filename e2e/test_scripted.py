@@ -373,3 +373,4 @@ def test_the_demo_shows_findings_beside_what_the_client_sees():
     )
     assert demo.returncode == 0, demo.stderr
     assert b"AK***TR" in demo.stdout and b"6 findings" in demo.stdout
+    assert b"aws_access_key_id=" + b"*" * 20 in demo.stdout  # what a masked reader sees

@@ -31,10 +31,11 @@ from scripted import (
 from _dockeraudit.answerplaces import BuildPlaces, DataPlaces, JsonPlaces
 from _dockeraudit.answertext import ANSWER, BuildText, DataText, JsonText
 from _dockeraudit.http1 import CloseReader
-from _dockeraudit.maskedstream import ANSWER_MOST, NoRecords
+from _dockeraudit.maskedstream import ANSWER_MOST, MaskAsked, MaskedStream, NoRecords
 from _dockeraudit.masking import Mask
 from _dockeraudit.places import Places, PlainSpans, WirePlaces
 from _dockeraudit.scanner import Scanner
+from _dockeraudit.streams import RawDecoder
 from conftest import DEADLINE, ProxyProcess, splits, wait_for
 from patterns import RULES
 
@@ -448,3 +449,79 @@ def test_eight_streams_at_full_speed_are_masked(engine: Any, start_proxy: Any) -
         reader.join(DEADLINE)
     expected = b"".join(map(chunk, frames)).replace(SECRET.encode(), STARS) + b"0\r\n\r\n"
     assert bodies == [expected] * 8
+
+
+# =================================================================================================
+# failures
+# =================================================================================================
+
+
+class FailingScanner:
+    """Raises where a text holds a word, with a secret in the exception."""
+
+    rules = Scanner(RULES).rules
+
+    def scan_lines(self, block: bytes) -> list[Any]:
+        """No match, or a defect."""
+        if b"defect" in block:
+            raise RuntimeError(SECRET)
+        return []
+
+    def undecided(self, block: bytes) -> int:
+        """All lines are decided."""
+        return len(block)
+
+
+class StreamNotes:
+    """Takes what a masked stream reports."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def progress(self, nbytes: int, frames: int) -> None:
+        """So much has flowed."""
+
+    def error(self, text: str) -> None:
+        """A scan raised."""
+        self.said.append(text)
+
+    def close(self, **fields: Any) -> None:
+        """The stream has ended."""
+        self.said.append(fields)
+
+
+def test_a_mask_that_raises_lets_nothing_more_pass_and_says_its_kind_alone() -> None:
+    notes, stopped = StreamNotes(), list[bool]()
+    stream: Any = MaskedStream(
+        WirePlaces(PlainSpans(CloseReader()), "raw"),
+        FailingScanner(),  # type: ignore[arg-type]
+        notes,  # type: ignore[arg-type]
+        MaskAsked("HIGH", exempts=False, waits=False, typed=False),
+        lambda: stopped.append(True),
+    )
+    passed = [
+        stream.pass_on(block, stream.feed(block)[1])
+        for block in (b"one\n", b"a defect\n", b"two\n")
+    ]
+    assert passed == [b"one\n", b"", b""]
+    assert (stopped, stream.limit(), stream.end()) == ([True], None, b"")
+    stream.close((None, RawDecoder("stdin")), "mask_failure")
+    assert notes.said[0] == "RuntimeError"
+    assert notes.said[1]["reason"] == "mask_failure"
+    assert SECRET not in repr(notes.said)
+
+
+def test_a_failure_cuts_the_clients_connection(engine: Any, start_proxy: Any) -> None:
+    # a message that is encoded as only clients may do (RFC 6455 §5.1)
+    encoded = b"\x82" + bytes([0x80 | len(LINE)]) + b"\0\0\0\0" + LINE
+    head = (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: x\r\n\r\n"
+    )
+    engine.routes["/containers/web/attach/ws"] = lambda sock, request: sock.sendall(head + encoded)
+    proxy = start_proxy(engine.path, "--mask", "HIGH")
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    request = get("/containers/web/attach/ws", more=upgrade + "Sec-WebSocket-Key: x\r\n")
+    assert SECRET.encode() not in read_all(connect(proxy, request))
+    assert proxy.wait_records("scan_error", 1)[0]["error"] == "ValueError"
+    assert proxy.wait_records("stream_close", 1)[0]["reason"] == "mask_failure"
