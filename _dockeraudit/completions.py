@@ -20,7 +20,6 @@ KINDS = {
     "PATH": FILES,
     "AUDIT_LOG": FILES,
     "ID": FILE_RULES,
-    "COMMAND": COMMAND_NAMES,
     "SEVERITY": " ".join(SEVERITY_RANK),
 }
 
@@ -50,6 +49,8 @@ def value_kind(action: argparse.Action) -> str:
     """What to offer for the value of an option or argument."""
     if action.choices:
         return " ".join(map(str, action.choices))
+    if action.metavar == "COMMAND" and not action.option_strings:
+        return COMMAND_NAMES  # of an option it is a command of the shell
     option = OPTION.get(action.dest.replace("_", "-"))
     if option and isinstance(option.read, OneOf) and option.metavar == action.metavar:
         return " ".join(option.read.words)

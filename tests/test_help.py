@@ -199,6 +199,7 @@ def bash_completion() -> str:
         ("dockeraudit scan --config x", ["x.ini"]),
         ("dockeraudit completions ", ["bash", "zsh", "fish"]),
         ("dockeraudit --max-connections ", []),
+        ("dockeraudit --on-finding ", []),
         ("dockeraudit scan --disable-rule aws-access-k", ["aws-access-key"]),
     ],
 )

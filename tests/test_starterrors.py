@@ -26,6 +26,15 @@ from _dockeraudit.settings import Listener
 from _dockeraudit.startup import client_hint
 from _dockeraudit.values import read_address
 
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of our variables is set."""
+    for name in list(os.environ):
+        if name.startswith("DOCKERAUDIT_"):
+            monkeypatch.delenv(name)
+
+
 # ================================================================================================
 # the log and its folder
 # ================================================================================================
