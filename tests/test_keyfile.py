@@ -205,7 +205,7 @@ def test_the_rooms_of_the_log_are_imported_where_linux_things_are_missing() -> N
         "import os, sys\n"
         "sys.modules['fcntl'] = None\n"
         "for name in ('fdatasync', 'O_NOFOLLOW', 'O_NONBLOCK', 'O_CLOEXEC', 'O_DIRECTORY',\n"
-        "             'register_at_fork', 'geteuid', 'link'):\n"
+        "             'register_at_fork', 'fork', 'geteuid', 'link'):\n"
         "    delattr(os, name)\n"
         "from _dockeraudit.auditlog import AuditLog\n"
         "from _dockeraudit.errors import AuditLogError\n"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ from _dockeraudit.options import load_settings
 from _dockeraudit.settings import Listener
 from _dockeraudit.startup import client_hint
 from _dockeraudit.values import read_address
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """`serve` blocks the signals that end it, and processes that later tests start inherit that."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @pytest.fixture(autouse=True)
