@@ -162,7 +162,8 @@ class Exchange:
         assert poll is not None
         if events == poll.second_readable:  # the usual turn of a stream
             self._read_engine()
-            self._mask_turn(events)
+            if self.masked:
+                self._mask_turn(events)
             return
         masks = dict(events)
         client, engine = masks.get(poll.first, 0), masks.get(poll.second, 0)
@@ -176,14 +177,16 @@ class Exchange:
             self._read_client()
         if client & HANGUP and (self.relay.client.ended or not client & select.POLLIN):
             self._client_hung_up(client)
-        self._mask_turn(events)
+        if self.masked:
+            self._mask_turn(events)
 
     def _wait(self) -> Events:
         """Poll both sockets for what can be done now."""
         relay = self.relay
-        pending = bool(relay.client.pending)  # no hold ends while the client takes nothing
-        limit = self.masked.limit() if self.masked and not pending else None
-        self._hold_over = limit == 0
+        limit = None
+        if self.masked and not relay.client.pending:  # no hold ends while the client takes nothing
+            limit = self.masked.limit()
+            self._hold_over = limit == 0
         if self._poll is None:
             self._poll = PollPair(self._client, self._engine)
         client = select.POLLIN if relay.wants_client else 0
