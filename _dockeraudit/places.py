@@ -361,8 +361,11 @@ class SocketPlaces(WebSocketDecoder):
         for start, end in spans:
             self._base = base + start - len(self._head)
             self.feed(block[start:end])
-        if self._into.parts:
-            places[self.stream_type], self._into = self._into, Pieces()
+        pieces, self._into = self._into, Pieces()
+        if pieces.parts:
+            into = places.of(self.stream_type)
+            into.parts += pieces.parts
+            into.starts += pieces.starts
 
     def lapse(self, places: Places) -> None:
         """Nothing ever waits."""
