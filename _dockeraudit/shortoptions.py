@@ -18,7 +18,7 @@ COMMAND_SIZE = 240  # bytes before an option in which its program stands
 #: a regex that begins with two fixed bytes is found faster than `find` finds one of many
 OPTION_SIGN = re.compile(
     rb" -(?:[pP](?=[ ]?[\"']?[^\s\"'|;<>&/-][^\s]{3})|[aAwW](?=[ ][^\s-])|[pP]w[ ]|-user[ =]"
-    rb"|[uU](?=[ ]?[^\s:,%]{1,64}[:,%]))"
+    rb"|[uU](?=[ ]?[\"']?[\w.@\\-]{1,64}[:,%][^\s\"'$<{]{6}))"
 )
 #: what ends a command, before which another program stands
 COMMAND_END = re.compile(rb"[\n|;&(]")
