@@ -127,7 +127,7 @@ class AssignmentFinder:
             key = key_of(name, word, operator, quoted=bool(quote), taken=same)
             anchored = self._judge.judge(key, block[start:end], found)
         if anchored is None:
-            return end if same else -1
+            return end if same or operator == b"=" and not quote else -1
         found.values.add(start)
         found.append((anchored.rank, Match(anchored.rule, name.start, end, start, end)))
         return end

@@ -17,8 +17,8 @@ from _dockeraudit.rules import Match
 COMMAND_SIZE = 240  # bytes before an option in which its program stands
 #: a regex that begins with two fixed bytes is found faster than `find` finds one of many
 OPTION_SIGN = re.compile(
-    rb" -(?:[pPaAwW](?=[ ]?[\"']?[^\s\"'|;<>&/-][^\s]{3})|[pP]w[ ]|-user[ =]"
-    rb"|[uU](?=[ ]?[^\s:,%]{1,64}[:,%]))"
+    rb" -(?:[pP](?=[ ]?[\"']?[^\s\"'|;<>&/-][^\s]{3})|[aAwW](?=[ ][^\s-])|[pP]w[ ]|-user[ =]"
+    rb"|[uU](?=[ ]?[\"']?[\w.@\\-]{1,64}[:,%][^\s\"'$<{]{6}))"
 )
 #: what ends a command, before which another program stands
 COMMAND_END = re.compile(rb"[\n|;&(]")
@@ -47,6 +47,7 @@ WITH_LOGIN = frozenset(
     b"heroku".split()
 )
 WITH_PW = frozenset(b"plink pscp psftp putty kitty".split())
+NAMES_FOLDER = re.compile(rb"[/\\\"'`]|\.exe$")
 ARGUMENT = re.compile(
     rb"[ ]?(?:\\{0,15}[\"'`]([^\r\n\"'`\\]{3,256})\\{0,15}[\"'`]|([^\s\"'`|;<>\\,\]]{3,256}))"
 )
@@ -90,7 +91,9 @@ class CommandLineFinder:
             start = max(start, at - COMMAND_SIZE)
             ends = [end.end() for end in COMMAND_END.finditer(block, start, at)]
             start, words = (ends[-1] if ends else start), frozenset()
-        return CommandLine(at, words.union(map(program, block[start:at].lower().split())))
+        new = block[start:at].lower().split()
+        named = (program(word) for word in new if NAMES_FOLDER.search(word))
+        return CommandLine(at, words.union(new, named))
 
 
 def program(word: bytes) -> bytes:
