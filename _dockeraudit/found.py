@@ -35,7 +35,7 @@ class FoundSecret:
 
     __slots__ = (
         "stream", "stream_type", "pattern", "rule", "severity", "fingerprint", "redacted_match",
-        "placeholder", "count", "lines",
+        "placeholder", "env", "count", "lines",
     )  # fmt: skip
 
     def __init__(self, record: Mapping[str, Any]) -> None:
@@ -45,6 +45,7 @@ class FoundSecret:
         self.lines: dict[int, None] = {}
         self.placeholder = False
         self.pattern = self.rule = self.severity = self.fingerprint = self.redacted_match = ""
+        self.env = ""
         self.become(record)
 
     def become(self, record: Mapping[str, Any]) -> None:

@@ -191,6 +191,7 @@ def adapted(line: str, folder: Path) -> str:
         ("audit.log.1.gz audit.log other/*.log", "audit.log.1.gz other/*.log"),
         ("HASH", finding["prev"]),
         ("FILE", "audit.log"),
+        ("dockeraudit watch ", "dockeraudit watch - "),  # of a pipe that ends
     ):
         line = line.replace(old, new)
     return line
