@@ -22,7 +22,7 @@ from raw import ask
 from conftest import ProxyProcess, RealEngine
 
 pytestmark = pytest.mark.engine
-LINES = 1200
+LINES = 300
 CUT = 16 << 10  # bytes after which an engine's log cuts a line
 UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
 SOCKET = (
