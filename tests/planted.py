@@ -56,10 +56,10 @@ def text_of(rng: random.Random, lines: int) -> tuple[bytes, list[bytes]]:
 
 
 def shown_windows(secrets: Iterable[bytes], text: bytes) -> list[bytes]:
-    """Six bytes of a secret that the client reads."""
+    """Six bytes of a secret that the client reads; six digits may stand in a time stamp, too."""
     shown = {text[at : at + 6] for at in range(len(text) - 5)}
     windows = (secret[at : at + 6] for secret in secrets for at in range(len(secret) - 5))
-    return [window for window in windows if window in shown]
+    return [window for window in windows if window in shown and not window.isdigit()]
 
 
 def same_but_for_asterisks(masked: bytes, wire: bytes) -> bool:
