@@ -740,8 +740,8 @@ def cuts() -> Row:
     """Each rule's example in two frames, cut at every byte."""
     scanner = Scanner(RULES)
     total = lost = doubled = 0
-    for rule in RULES:
-        text = b"before\nline " + rule.examples[0].encode() + b" end\nafter\n"
+    for rule in [rule for rule in RULES if rule.examples]:
+        text = b"before\n" + rule.examples[0].encode() + b"\nafter\n"
         for stamped in (False, True):
             expected = heard(scanner, [text], stamped)
             for cut in range(1, len(text)):
