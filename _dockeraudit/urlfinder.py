@@ -26,9 +26,9 @@ NO_LOCAL_PART = frozenset(
 )
 #: last labels of units, images, files and hosts of one network
 NO_TOP_LEVEL = frozenset(
-    b"example test invalid localhost localdomain local lan internal k8s service socket timer target "
-    b"mount device path scope slice svc cluster png jpg jpeg gif svg webp ico css js ts rb py go rs "
-    b"so jar tgz gz zip deb rpm md json yaml yml lock whl war".split()
+    b"example test invalid localhost localdomain local lan internal k8s service socket "
+    b"timer target mount device path scope slice svc cluster png jpg jpeg gif svg webp ico "
+    b"css js ts rb py go rs so jar tgz gz zip deb rpm md json yaml yml lock whl war".split()
 )
 EXAMPLE_DOMAINS = (b"example.com", b"example.org", b"example.net", b"example.edu")
 #: a package's version behind its @: inflight@1.0.6, checkout@v4
