@@ -179,7 +179,7 @@ def test_a_slow_reader_of_the_records_loses_none(folder):
     """More distinct findings than the log's queue holds, while nobody reads them."""
     for number in range(4):
         (folder / f"{number}.txt").write_bytes(
-            b"".join(b"u%d.%d@gro" % (number, name) + b"cers.de\n" for name in range(9_000))
+            b"".join(b"u%d.k%d@gro" % (number, name) + b"cers.de\n" for name in range(9_000))
         )
     with start(folder) as process:
         assert select.select([process.stdout], [], [], 20)[
