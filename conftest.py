@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("tests", "e2e")]
 pytest_plugins = ["matrix", "auditlogs"]  # prints of the clients' tests; logs under test
 from product import PROGRAM, ROOT, STITCHED, import_stitched_file
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts jobs behind `&` so, and
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the programs under test inherit it
 
 if STITCHED:
     import_stitched_file()
