@@ -97,7 +97,8 @@ class TokenFinder:
 def glued_start(block: bytes, at: int, before: int) -> int:
     """Where the token of the run at `at` begins.
 
-    That is before a dot of the token (`pat.XXX`), or behind an escape: JSON's \\n, %3A, a colour.
+    A token with a dot (`pat.XXX`) begins before the dot. Where an escape stands in front of a token
+    (JSON's \\n, %3A, a colour), the token begins behind the escape.
     """
     if before in b".!":
         lead = block[max(0, at - TOKEN_START) : at]
