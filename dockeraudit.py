@@ -73,7 +73,7 @@ from _dockeraudit.commands import (
 from _dockeraudit.completions import completions_parser, run_completions
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection
+from _dockeraudit.engine import NO_DESCRIPTORS, UnixHTTPConnection
 from _dockeraudit.errors import (
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
@@ -89,7 +89,9 @@ from _dockeraudit.errors import (
 from _dockeraudit.exchange import Exchange
 from _dockeraudit.explain import command_test, explain_parser
 from _dockeraudit.healthcheck import command_healthcheck, healthcheck_parser
+from _dockeraudit.heldbody import with_body
 from _dockeraudit.helptext import Command, command_named, help_parser, run_help, serve_parser
+from _dockeraudit.holding import hold_body
 from _dockeraudit.http1 import (
     HTTP2_PREFACE,
     NO_BODY,
@@ -113,12 +115,14 @@ from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
     GONE,
     HEAD_TIMEOUT,
+    LINGER,
     TCP_OPTIONS,
     Pending,
     bind_unix,
     certificate_subject,
     half_close,
     inherited_sockets,
+    linger,
     listen_failure,
     listens_at,
     notify_systemd,
@@ -139,7 +143,6 @@ from _dockeraudit.startup import (
 )
 
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
-LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
 BROWSER_HINT = (
@@ -244,7 +247,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             head, route = read_request(raw)
             raw, asked = None, (head.method, cut_path(route.path))  # a large head is held once
             self._admit(head, route)
-            route = route.brief()
+            head, route = self._judged(head, route), route.brief()
             return self._relay(head, route)
         except HTTPError as error:
             if self.peer.exchange and self.peer.exchange.relay.answered:
@@ -287,10 +290,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.buffer += data or b""
 
     def _charge_head(self, size: int) -> None:
-        """Account for a head of so many bytes until its request is over; raises HTTPError (503)."""
+        """Account for what is held of a request until it is over; raises HTTPError (503)."""
         size = size if size > SMALL_HEAD else 0
         if not self.proxy.heads.take(size - self._head_bytes):
-            raise HTTPError(503, "too many large request heads are under way; try again later")
+            raise HTTPError(503, "too many large requests are under way; try again later")
         self._head_bytes = size
 
     def _relay(self, head: RequestHead, route: Route) -> bool:
@@ -306,7 +309,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             return False
         keep = relay.keep_client and relay.upload.done and not self.proxy.stopping
         if not keep and not self.client_eof and not relay.engine_broke:
-            self._linger()
+            linger(self.peer.sock)
         return keep
 
     def _exchange(self, head: RequestHead, route: Route) -> Relay:
@@ -342,7 +345,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.proxy.settings.http2 != "relay":
             self.proxy.record_denial("denied", b"PRI", "*", self.peer.identity, "http2")
             raise Denied(400, "http2", "HTTP/2 is not spoken here; use HTTP/1.1")
-        if self.listener.policy or self.listener.clients or self.listener.mask:
+        listener = self.listener
+        if listener.policy or listener.clients or listener.mask or listener.judges:
             text = "HTTP/2 cannot be held to this listener's rules, so it is refused"
             self._deny(head, route, "http2", text)
         engine, _ = self._engine()
@@ -388,6 +392,24 @@ class ProxyHandler(BaseHTTPRequestHandler):
                 path = self.proxy.masked(route.path)
                 yield decision.rule, refusal(method_name(head.method) or "", path, decision)
 
+    def _judged(self, head: RequestHead, route: Route) -> RequestHead:
+        """Have the listener's judges see the whole request; the head for what is forwarded.
+
+        The body is then the beginning of `buffer`. Raises Denied, or HTTPError from `hold_body`.
+        """
+        judges = [judge for judge in self.listener.judges if judge.wants(head, route)]
+        if not judges:
+            return head
+        of_head = self._head_bytes
+        charge = lambda size: self._charge_head(of_head + size)
+        body, self.buffer = hold_body(self.peer.sock, self.buffer, head, charge)
+        for judge in judges:
+            body, objections = judge.judge(head, route, body)
+            for rule, message in objections:
+                self._deny(head, route, rule, message, held=True)
+        self.buffer = body + self.buffer
+        return with_body(head, body)
+
     def _decision(self, policy: Policy, head: RequestHead, route: Route) -> Decision:
         """What the listener's policy decides on a request, as this engine would read it."""
         known = not route.podman_version or self.proxy.engine_kind.is_podman()
@@ -399,13 +421,18 @@ class ProxyHandler(BaseHTTPRequestHandler):
             reads_log=route.reads_log or form,
         )
 
-    def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
-        """Record a refusal; raises Denied unless the policy is only being learned."""
+    def _deny(
+        self, head: RequestHead, route: Route, rule: str, message: str, *, held: bool = False
+    ) -> None:
+        """Record a refusal; raises Denied unless the policy is only being learned.
+
+        `held`: the request's body has been read.
+        """
         learning = self.proxy.settings.mode == "learn" and rule not in ("browser", "mask")
         event = "would_deny" if learning else "denied"
         self.proxy.record_denial(event, head.method, route.path, self.peer.identity, rule)
         if not learning:
-            keep = head.keeps_alive and head.version == b"1.1" and head.framing is NO_BODY
+            keep = head.keeps_alive and head.version == b"1.1" and (held or head.framing is NO_BODY)
             raise Denied(403, rule, message, keep=keep)
 
     # -- the engine
@@ -444,7 +471,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if rest:
                 wait_until(self.peer.sock, select.POLLOUT, deadline - time.monotonic())
         if not keep or rest:
-            self._linger()
+            linger(self.peer.sock)
             return False
         return True
 
@@ -455,28 +482,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
             proxy.engine_failed(str(error))
         elif not self.peer.exchange:
             proxy.count_request(method, error.status)
-        if error.status in (400, 408, 431) and not isinstance(error, Denied):
+        if error.status in (400, 408, 413, 417, 431) and not isinstance(error, Denied):
             name = who.get("address", f"uid {who.get('uid')}")
             text = f"{self.listener.name}: a request of {name} was refused: {error}"
             proxy.diagnostics.seldom("warning", "http", text)
             proxy.record_denial("denied", method, path, who, "http")
-
-    def _linger(self) -> None:
-        """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""
-        sock = self.peer.sock
-        half_close(sock)
-        if isinstance(sock, ssl.SSLSocket):
-            try:
-                socket.socket.shutdown(sock, socket.SHUT_WR)
-            except OSError:
-                return
-        deadline = time.monotonic() + LINGER
-        while wait_until(sock, select.POLLIN, deadline - time.monotonic()):
-            try:
-                if not socket.socket.recv(sock, BLOCK):  # of a TLS session: what it still encrypts
-                    return
-            except OSError:
-                return
 
 
 def unmaskable_refusal(word: str) -> str:

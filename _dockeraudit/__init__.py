@@ -5,6 +5,7 @@
     http1          HTTP/1.1 heads and bodies, sans I/O
     routes         what a request target means to the engine
     admission      requests that web pages send; repeated denials
+    heldbody       a request's whole body, held until judges have seen it, sans I/O
     policy         which requests may pass; native rules
     compatible     the variables of other proxies, as a policy
     clients        who may connect
@@ -59,6 +60,7 @@
     diagnostics    lines for people on standard error
     settings       what the options say, as values
     sockets        system calls on sockets
+    holding        reads such a body from its client
     connections    who is connected, and who goes when there is no room
     doorman        answers connections that are turned away
     proxy          what all connections share

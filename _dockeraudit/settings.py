@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from _dockeraudit.clients import ClientFilter
+from _dockeraudit.heldbody import Judge
 from _dockeraudit.policy import Policy
 
 UNIX = getattr(socket, "AF_UNIX", -1)  # the family of Unix sockets, which not all systems have
@@ -46,6 +47,7 @@ class Listener(NamedTuple):
 
     `mask`: the severity from which on its clients get asterisks for secrets; None: never.
     `mask_pass`: the routes that are let pass although their output cannot be masked.
+    `judges`: they see whole requests before the engine does; what changes a body comes first.
     """
 
     name: str
@@ -57,3 +59,4 @@ class Listener(NamedTuple):
     socket_group: int | None = None
     mask: str | None = None
     mask_pass: frozenset[str] = frozenset()
+    judges: tuple[Judge, ...] = ()

@@ -24,6 +24,7 @@ SANS_IO = (
     "http1",
     "routes",
     "admission",
+    "heldbody",
     "streams",
     "answertext",
     "rules",
