@@ -6,6 +6,7 @@
     routes         what a request target means to the engine
     admission      requests that web pages send; repeated denials
     heldbody       a request's whole body, held until judges have seen it, sans I/O
+    strictjson     JSON that two readers cannot understand in two ways, sans I/O
     policy         which requests may pass; native rules
     compatible     the variables of other proxies, as a policy
     clients        who may connect

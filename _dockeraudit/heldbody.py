@@ -1,6 +1,6 @@
 """A request's whole body, held until judges have seen it. Performs no I/O.
 
-    head, bytes ─▶ HeldBody ─▶ payload ─▶ each Judge ─▶ Verdict ─▶ with_body ─▶ the engine
+    head, bytes ─▶ HeldBody ─▶ payload ─▶ each BodyJudge ─▶ Verdict ─▶ with_body ─▶ the engine
 
 Nothing of such a request has gone to the engine when the judges see it. What goes there is the last
 verdict's body. A body that came in chunks goes with one Content-Length, so that no reader behind
@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
     objections: tuple[tuple[str, str], ...] = ()
 
 
-class Judge(Protocol):
+class BodyJudge(Protocol):
     """Looks at whole requests before the engine gets anything of them.
 
     A listener's judges are asked in order, and each is shown the body that the one before it has

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from _dockeraudit.clients import ClientFilter
-from _dockeraudit.heldbody import Judge
+from _dockeraudit.heldbody import BodyJudge
 from _dockeraudit.policy import Policy
 
 UNIX = getattr(socket, "AF_UNIX", -1)  # the family of Unix sockets, which not all systems have
@@ -59,4 +59,4 @@ class Listener(NamedTuple):
     socket_group: int | None = None
     mask: str | None = None
     mask_pass: frozenset[str] = frozenset()
-    judges: tuple[Judge, ...] = ()
+    judges: tuple[BodyJudge, ...] = ()

@@ -25,6 +25,7 @@ SANS_IO = (
     "routes",
     "admission",
     "heldbody",
+    "strictjson",
     "streams",
     "answertext",
     "rules",
