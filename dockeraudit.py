@@ -84,6 +84,7 @@ from _dockeraudit.errors import (
     EngineError,
     HTTPError,
     ListenError,
+    OutOfScope,
     defect,
 )
 from _dockeraudit.exchange import Exchange
@@ -99,6 +100,7 @@ from _dockeraudit.http1 import (
     empty_lines,
     error_response,
     head_length,
+    json_response,
 )
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.manpage import man_parser, run_man
@@ -111,6 +113,7 @@ from _dockeraudit.reload import reload
 from _dockeraudit.report import live_page
 from _dockeraudit.routes import Route, cut_path, method_name, read_request, seeming_request
 from _dockeraudit.scan import command_scan, scan_parser
+from _dockeraudit.scoping import persists
 from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
     GONE,
@@ -247,6 +250,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
             head, route = read_request(raw)
             raw, asked = None, (head.method, cut_path(route.path))  # a large head is held once
             self._admit(head, route)
+            if self.listener.scope:
+                head, route, answer = self.listener.scope.admit(head, route)
+                if answer:
+                    return self._answer(head, route, *answer)
             head, route = self._judged(head, route), route.brief()
             return self._relay(head, route)
         except HTTPError as error:
@@ -464,7 +471,21 @@ class ProxyHandler(BaseHTTPRequestHandler):
         method, path = asked
         self._report(error, method, path)
         keep = isinstance(error, Denied) and error.keep and not self.proxy.stopping
-        rest: Pending = error_response(error.status, str(error), method or b"GET", keep=keep)
+        prefix = "" if isinstance(error, OutOfScope) and error.as_engine else "dockeraudit: "
+        text = str(error)
+        return self._say(
+            error_response(error.status, text, method or b"GET", keep=keep, prefix=prefix), keep
+        )
+
+    def _answer(self, head: RequestHead, route: Route, status: int, body: bytes) -> bool:
+        """Give an answer that the engine has given to us; whether the connection goes on."""
+        client, keep = self.peer.identity, persists(head, head.framing is NO_BODY)
+        self.proxy.record_request(head.method, route, status, client, 0.0)
+        keep = keep and not self.proxy.stopping
+        return self._say(json_response(status, body, head.method, keep=keep), keep)
+
+    def _say(self, rest: Pending, keep: bool) -> bool:
+        """Send an answer of ours; whether the connection goes on."""
         deadline = time.monotonic() + LINGER
         while rest and time.monotonic() < deadline:
             rest = send_some(self.peer.sock, rest)
@@ -478,6 +499,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def _report(self, error: HTTPError, method: bytes | None, path: str | None) -> None:
         """Count a refusal, and say or record what nothing else tells of."""
         proxy, who = self.proxy, self.peer.identity
+        if isinstance(error, OutOfScope) and error.recorded:
+            proxy.record_denial("denied", method, path, who, "scope")
         if isinstance(error, EngineError):
             proxy.engine_failed(str(error))
         elif not self.peer.exchange:

@@ -8,6 +8,11 @@
     heldbody       a request's whole body, held until judges have seen it, sans I/O
     strictjson     JSON that two readers cannot understand in two ways, sans I/O
     policy         which requests may pass; native rules
+    scope          whose containers a listener's clients get, sans I/O
+    scopefilters   the filters of a request, narrowed to a scope, sans I/O
+    scoperoutes    the routes that a scoped listener knows, sans I/O
+    scopebodies    bodies that name containers or make one, held to a scope, sans I/O
+    scopeanswers   answers without the containers out of scope, sans I/O
     compatible     the variables of other proxies, as a policy
     clients        who may connect
     learning       the least settings that admit recorded traffic
@@ -57,6 +62,7 @@
     answerplaces   where the texts of answers stand in their bytes, sans I/O
     maskedstream   one exchange of a masking listener
     engine         the connection to the engine
+    scoping        holds a listener's requests to its scope, by asking the engine
     answers        answers and bodies to findings, beside the relay, bounded
     diagnostics    lines for people on standard error
     settings       what the options say, as values

@@ -115,15 +115,17 @@ def ask_engine(socket_path: str, path: str, timeout: float = LOOKUP_TIMEOUT) -> 
         raise ValueError("the engine's answer is nested too deeply") from None
 
 
-def engine_answer(socket_path: str, path: str, timeout: float) -> tuple[int, bytes]:
-    """Status and body of the answer to a GET, within `timeout`; raises HTTPError or OSError."""
+def engine_answer(
+    socket_path: str, path: str, timeout: float, method: str = "GET"
+) -> tuple[int, bytes]:
+    """Status and body of the answer within `timeout`; raises HTTPError or OSError."""
     deadline = time.monotonic() + timeout
     connection = UnixHTTPConnection(socket_path, timeout)
     connection.connect()
     try:
-        _send_get(connection.sock, path)
+        _send_request(connection.sock, path, method)
         head, block = _answer_head(connection.sock, deadline)
-        reader = body_reader(response_framing(head, b"GET"), collect=True)
+        reader = body_reader(response_framing(head, method.encode()), collect=True)
         parts, size = [], 0
         while True:
             parts.append(reader.feed(block)[1])
@@ -143,15 +145,15 @@ def engine_stream(
     The caller closes the connection.
     """
     connection.connect()
-    _send_get(connection.sock, path)
+    _send_request(connection.sock, path)
     head, rest = _answer_head(connection.sock, time.monotonic() + STREAM_TIMEOUT)
     connection.sock.settimeout(None)
     reader = body_reader(response_framing(head, b"GET"), collect=True)
     return head, _payload(connection.sock, reader, rest)
 
 
-def _send_get(sock: socket.socket, path: str) -> None:
-    head = f"GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
+def _send_request(sock: socket.socket, path: str, method: str = "GET") -> None:
+    head = f"{method} {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
     sock.sendall(head.encode("ascii"))
 
 

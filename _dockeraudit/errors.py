@@ -40,6 +40,21 @@ class Denied(HTTPError):
         self.keep = keep
 
 
+class OutOfScope(Denied):
+    """A request that its listener's scope does not admit.
+
+    `as_engine`: the text is the engine's own sentence, for what does not exist. `recorded`: it is
+    a denial; else the engine has no such thing either.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, as_engine: bool = False, recorded: bool = True
+    ) -> None:
+        super().__init__(status, "scope", message)
+        self.as_engine = as_engine
+        self.recorded = recorded
+
+
 class ConfigurationError(Exception):
     """An option's value that cannot be used; the text names it and what is legal. Exit 78."""
 

@@ -565,17 +565,26 @@ def forwarded_response_head(head: ResponseHead, client_version: bytes, keep_aliv
 
 
 def error_response(
-    status: int, message: str, method: bytes = b"GET", *, keep: bool = False
+    status: int,
+    message: str,
+    method: bytes = b"GET",
+    *,
+    keep: bool = False,
+    prefix: str = "dockeraudit: ",
 ) -> bytes:
     """An answer of our own, as Docker's clients print it: JSON with one `message`.
 
-    `keep`: the connection goes on after it.
+    `keep`: the connection goes on after it. `prefix`: says that the message is ours.
     """
-    body = json.dumps({"message": f"dockeraudit: {message}"}).encode() + b"\n"
+    body = json.dumps({"message": f"{prefix}{message}"}).encode() + b"\n"
+    return json_response(status, body, method, keep=keep)
+
+
+def json_response(status: int, body: bytes, method: bytes, *, keep: bool) -> bytes:
+    """An answer with this JSON; an empty body has no type."""
     reason = http.client.responses.get(status, "Error")
     connection = "" if keep else "Connection: close\r\n"
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n{connection}\r\n"
-    )
+    kind = "Content-Type: application/json\r\n" if body else ""
+    length = "" if status == 204 else f"Content-Length: {len(body)}\r\n"
+    head = f"HTTP/1.1 {status} {reason}\r\n{kind}{length}{connection}\r\n"
     return head.encode() + (b"" if method == b"HEAD" else body)

@@ -12,6 +12,8 @@ from _dockeraudit.compatible import SWITCHES, policy_from_environment, set_switc
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_option
 from _dockeraudit.policy import DenyAll, Policy, PolicyError, native_policy
+from _dockeraudit.scope import Scope
+from _dockeraudit.scoping import ScopeGate
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.text import did_you_mean
 from _dockeraudit.values import YES
@@ -44,6 +46,7 @@ def load_listeners(
         {
             **{option.name: getattr(settings, option.key) for option in LISTENER_OPTIONS},
             "http2": settings.http2,
+            "upstream": settings.upstream,
         },
         shared_rules(settings, environ),
         environ,
@@ -173,7 +176,23 @@ def make_listener(
             f"{name}: mask and http2 relay cannot be had together: nothing in HTTP/2 can be masked"
         )
     passed = frozenset(values["mask-pass"])
-    return Listener(name, address, policy, clients, tls, mode, group, mask, passed)
+    gate = scope_gate(name, values)
+    judges = (gate,) if gate else ()
+    return Listener(name, address, policy, clients, tls, mode, group, mask, passed, gate, judges)
+
+
+def scope_gate(name: str, values: Mapping[str, Any]) -> ScopeGate | None:
+    """What holds a listener's clients to its scope, if it has one; raises ConfigurationError."""
+    terms = values["scope"]
+    if not terms or [term.kind for term in terms] == ["off"]:
+        return None
+    if any(term.kind == "off" for term in terms):
+        raise ConfigurationError(f"{name}: scope is off, or has words, not both")
+    if values["http2"] == "relay":
+        raise ConfigurationError(
+            f"{name}: scope and http2 relay cannot be had together: nobody sees what HTTP/2 asks"
+        )
+    return ScopeGate(Scope(terms, name), values["upstream"], masks=bool(values["mask"]))
 
 
 OPEN_WARNING = "{} is open to the network: whoever reaches an open Docker port is root on this host"

@@ -22,6 +22,7 @@ from _dockeraudit.values import (
     read_command,
     read_mode,
     read_number,
+    read_scope_word,
     read_severity,
     read_switch,
     read_text,
@@ -43,7 +44,7 @@ GROUPS = {
     "listen": "where it listens, and to which engine it relays",
     "audit-log": "the audit log",
     "rules": "what counts as a finding",
-    "policy": "who may connect, and who may do what",
+    "scope": "who may connect, and who may do what",
     "config": "from a file",
 }
 
@@ -85,6 +86,9 @@ LISTEN_HELP = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable"
 LEVEL_HELP = "lines on standard error: debug, info, warning, error"
 FSYNC_HELP = "always, interval (each second or 64 KiB) or never"
 POLICY_HELP = "who may do what: off (the default), tecnativa, linuxserver, rules, auto"
+SCOPE_HELP = (
+    "clients get these containers only: label=K=V, name=GLOB, image=GLOB, compose-project=NAME, own"
+)
 SECRET_HELP = "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable"
 
 # fmt: off
@@ -138,6 +142,8 @@ OPTIONS = (
            "let pass what cannot be masked: export, archive, get, tunnel; repeatable", many=True,
            per_listener=True, reloads=True),
     # who may do what
+    Option("scope", None, read_scope_word, "WORD", SCOPE_HELP, many=True, per_listener=True,
+           reloads=True),
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),
     Option("mode", "enforce", OneOf("enforce", "learn"), "WHAT",
            "enforce the policy, or learn what it would refuse", reloads=True),

@@ -208,6 +208,18 @@ def classify(method: bytes, target: bytes) -> Route:
     """Route a request as the engine does: on the decoded target, whatever its spelling."""
     if method == b"CONNECT" and target[:1] != b"/":  # authority form (RFC 9112 §3.2.3)
         return Route("", "", target, "other")
+    path, query, authority = split_target(target)
+    version = VERSION_SEGMENT.match(path)
+    if version:
+        path = path[version.end() :]
+    route = route_of(method.decode("ascii"), path, query.decode("utf-8", "replace"), authority)
+    if version and not DOCKER_VERSION.fullmatch(version[0]):
+        return route._replace(podman_version=version[0])
+    return route
+
+
+def split_target(target: bytes) -> tuple[str, bytes, bytes | None]:
+    """A target's path, decoded once and with its version, its raw query, and its authority."""
     raw_path, _, query = target.partition(b"?")
     authority = None
     scheme = SCHEME.match(raw_path)
@@ -217,13 +229,7 @@ def classify(method: bytes, target: bytes) -> Route:
             authority, slash, rest = raw_path[2:].partition(b"/")
             raw_path = slash + rest
     path = urllib.parse.unquote_to_bytes(raw_path).decode("utf-8", "surrogateescape")
-    version = VERSION_SEGMENT.match(path)
-    if version:
-        path = path[version.end() :]
-    route = route_of(method.decode("ascii"), path, query.decode("utf-8", "replace"), authority)
-    if version and not DOCKER_VERSION.fullmatch(version[0]):
-        return route._replace(podman_version=version[0])
-    return route
+    return path, query, authority
 
 
 def route_of(method: str, path: str, query: str, authority: bytes | None) -> Route:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from _dockeraudit.clients import ClientFilter
 from _dockeraudit.heldbody import BodyJudge
 from _dockeraudit.policy import Policy
+from _dockeraudit.scoping import ScopeGate
 
 UNIX = getattr(socket, "AF_UNIX", -1)  # the family of Unix sockets, which not all systems have
 
@@ -47,6 +48,7 @@ class Listener(NamedTuple):
 
     `mask`: the severity from which on its clients get asterisks for secrets; None: never.
     `mask_pass`: the routes that are let pass although their output cannot be masked.
+    `scope`: holds requests to the containers that are its clients'; None: they get all.
     `judges`: they see whole requests before the engine does; what changes a body comes first.
     """
 
@@ -59,4 +61,5 @@ class Listener(NamedTuple):
     socket_group: int | None = None
     mask: str | None = None
     mask_pass: frozenset[str] = frozenset()
+    scope: ScopeGate | None = None
     judges: tuple[BodyJudge, ...] = ()

@@ -126,6 +126,7 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
     for listener in listeners:
         say_policy(listener, diagnostics)
         say_mask(listener, diagnostics)
+        say_scope(listener, diagnostics)
         diagnostics.say("info", f"listening on {listener.address.url}")
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
@@ -166,6 +167,13 @@ def say_mask(listener: Listener, diagnostics: Diagnostics) -> None:
         passed = ", ".join(sorted(listener.mask_pass))
         text = f"{listener.name}: masks secrets of severity {listener.mask}{above}"
         diagnostics.say("info", text + (f"; lets pass unmasked: {passed}" if passed else ""))
+
+
+def say_scope(listener: Listener, diagnostics: Diagnostics) -> None:
+    """Which containers a listener's clients get, and what of the host they get besides."""
+    if listener.scope:
+        text = f"{listener.name}: clients get only containers of {listener.scope.scope.text}"
+        diagnostics.say("info", f"{text}; images, networks and volumes are those of the whole host")
 
 
 def client_hint(listener: Listener) -> str:

@@ -8,6 +8,7 @@ import socket
 from typing import Any, Callable
 
 from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.scope import ScopeError, Term, read_scope
 from _dockeraudit.settings import UNIX, Address
 from _dockeraudit.text import SEVERITY_RANK
 
@@ -43,6 +44,14 @@ def read_severity(text: str) -> str | None:
     if text.upper() not in SEVERITY_RANK:
         raise ConfigurationError(f"{text!r} is not one of HIGH, MEDIUM, LOW, off")
     return text.upper()
+
+
+def read_scope_word(text: str) -> Term:
+    """One word of a scope."""
+    try:
+        return read_scope(text)
+    except ScopeError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
