@@ -335,6 +335,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             reused=reused,
             unread=self.buffer,
             mask=self.listener.mask,
+            scope=self.listener.scope,
         )
         relay = exchange.relay
         relay.client.ended = self.client_eof

@@ -35,6 +35,7 @@ from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState, WireReader
 from _dockeraudit.routes import Route, offered_protocols
 from _dockeraudit.scanning import StreamScanner
+from _dockeraudit.scoping import ScopeGate
 from _dockeraudit.sockets import (
     GONE,
     HANGUP,
@@ -92,8 +93,10 @@ class Exchange:
         reused: bool = False,
         unread: bytes = b"",
         mask: str | None = None,
+        scope: ScopeGate | None = None,
     ) -> None:
         self.proxy, self.connection = proxy, connection
+        self._scope = scope  # which the answer may have to be held to
         self._mask = mask  # the severity from which on the listener masks
         self.head, self.route = head, route
         self.begun = time.monotonic()
@@ -342,6 +345,11 @@ class Exchange:
         if self.masked:
             relay.mask = self.masked
             return self.masked
+        events = relay.status == 200 and self._scope and self.route.answer == "events"
+        scoped = self._scope.event_filter(self.head, framing) if events and self._scope else None
+        if scoped:
+            relay.mask = scoped
+            return scoped.reader
         if framing.kind == "chunked" and self.scanner and isinstance(self.output, StreamDemuxer):
             return FrameReader(self.output)
         return body_reader(framing, collect=bool(self.scanner or self.answers))

@@ -1,7 +1,8 @@
 """Answers that tell of all containers, without those that are out of scope. Performs no I/O.
 
 The engine cannot be asked for less here: a network's inspect has all containers on it, `info` and
-`df` count and list all of the host's.
+`df` count and list all of the host's, and the events of any of several labels are no filter of the
+engine's.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from _dockeraudit.scope import Facts, dictionary
+from _dockeraudit.http1 import LAST_CHUNK, BodyReader
+from _dockeraudit.scope import Facts, Scope, dictionary, event_facts
 
 Listed = Sequence[tuple[Facts, dict[str, Any]]]  # the containers in scope, and their list's entries
 
+LONGEST_EVENT = 1 << 20  # bytes of one event; a longer one is dropped, whosever it is
 #: what is passed on of an answer to /system/df; newer engines may have more of containers in it
 USAGE_FIELDS = ("LayersSize", "Images", "Volumes", "BuildCache", "BuilderSize")
 #: fields of /info that count containers, and the states that they count
@@ -43,9 +46,17 @@ def without_containers(action: str, answer: Any, listed: Listed) -> bytes:
         containers = answer.get("Containers") or []
         answer = {**kept, "Containers": [entry for entry in containers if entry.get("Id") in ids]}
     else:  # an image that was committed from a container out of scope
-        blank = {"Container": "", "ContainerConfig": {}}
+        config = {**dictionary(answer, "Config"), "Hostname": ""}
+        blank = {"Container": "", "ContainerConfig": {}, "Config": config}
         answer = {**answer, **{key: value for key, value in blank.items() if key in answer}}
     return json.dumps(answer).encode() + b"\n"
+
+
+def containers_of_image(answer: Any) -> list[str]:
+    """What an image's inspect says of the container that it was committed from: ids, prefixes."""
+    hosts = [dictionary(answer, key).get("Hostname") for key in ("Config", "ContainerConfig")]
+    said = [answer.get("Container") if isinstance(answer, dict) else None, *hosts]
+    return sorted({text for text in said if isinstance(text, str) and text})
 
 
 def network_without(network: Any, ids: set[str]) -> dict[str, Any]:
@@ -55,3 +66,49 @@ def network_without(network: Any, ids: set[str]) -> dict[str, Any]:
         containers = dictionary(network, "Containers")
         kept["Containers"] = {key: value for key, value in containers.items() if key in ids}
     return kept
+
+
+class EventFilter:
+    """Lets the events of containers in scope through, one a line, and drops all other bytes.
+
+    A Relay's `mask`. `payload`: what was let through of the last block. `reader`: of the body, which
+    it writes anew in chunks of its own where it came in chunks. A body that is cut gets no end.
+    """
+
+    waits = full = False
+
+    def __init__(self, scope: Scope, reader: BodyReader, chunked: bool) -> None:
+        self.payload = b""
+        self.reader = reader
+        self._scope, self._chunked = scope, chunked
+        self._line = b""  # the beginning of an event
+        self._drops = False  # the event that is under way is too long
+        self._ended = False
+
+    def pass_on(self, block: bytes, payload: Any) -> bytes:
+        """The bytes for the client of a block with this payload."""
+        *lines, rest = (self._line + payload).split(b"\n")
+        if lines and self._drops:
+            del lines[0]
+            self._drops = False
+        self._drops = self._drops or len(rest) > LONGEST_EVENT
+        self._line = b"" if self._drops else rest
+        self.payload = b"".join(line + b"\n" for line in lines if self._holds(line))
+        if self._chunked and self.payload:
+            return b"%x\r\n%b\r\n" % (len(self.payload), self.payload)
+        return self.payload
+
+    def end(self) -> bytes:
+        """The body's end, once, if the engine has sent it."""
+        if self._ended or not self.reader.done:
+            return b""
+        self._ended = True
+        return LAST_CHUNK if self._chunked else b""
+
+    def _holds(self, line: bytes) -> bool:
+        """Whether a line is an event in scope; newer engines may put an RS before it (RFC 7464)."""
+        try:
+            facts = event_facts(json.loads(line.strip(b"\x1e\r ")))
+        except (ValueError, RecursionError):
+            return False
+        return facts is not None and self._scope.holds(facts)

@@ -33,6 +33,7 @@ BUILD = (
 #: list, events, prune    their filters are narrowed
 #: create, connect        their bodies name containers; connect's {} is a network
 #: commit, build          a parameter names a container
+#: absent     nothing of the kind is in scope
 #: info, df, networks, image, remove   the answer is ours: the engine's, without other containers
 ROUTES = (
     ("GET", "/_ping", "pass", ""),
@@ -101,6 +102,12 @@ ROUTES = (
     ("POST", "/volumes/prune", "pass", "filters"),
     ("GET", "/volumes/{}", "pass", ""),
     ("DELETE", "/volumes/{}", "remove", "force"),
+    ("GET", "/services/{}", "absent", "insertDefaults"),
+    ("GET", "/tasks/{}", "absent", ""),
+    ("GET", "/nodes/{}", "absent", ""),
+    ("GET", "/secrets/{}", "absent", ""),
+    ("GET", "/configs/{}", "absent", ""),
+    ("GET", "/plugins/{}/json", "absent", ""),
 )  # fmt: skip
 #: why a group of routes is refused, by the first segment of its path
 REFUSED = {

@@ -19,10 +19,10 @@ from typing import Any, Callable, NamedTuple
 from _dockeraudit.engine import LOOKUP_TIMEOUT, engine_answer
 from _dockeraudit.errors import EngineError, HTTPError, OutOfScope
 from _dockeraudit.heldbody import Verdict
-from _dockeraudit.http1 import NO_BODY, RequestHead
+from _dockeraudit.http1 import NO_BODY, Framing, RequestHead, body_reader
 from _dockeraudit.routes import Route, classify
 from _dockeraudit.scope import CONTAINER_ID, Facts, Scope, inspected_facts, listed_facts
-from _dockeraudit.scopeanswers import without_containers
+from _dockeraudit.scopeanswers import EventFilter, containers_of_image, without_containers
 from _dockeraudit.scopebodies import (
     BodyError,
     body_bytes,
@@ -85,6 +85,7 @@ class ScopeGate:
             "prune": self._prune,
             "create": self._create,
             "commit": self._commit,
+            "absent": self._absent,
         }
 
     def admit(self, head: RequestHead, route: Route) -> Admitted:
@@ -231,13 +232,28 @@ class ScopeGate:
         return with_ids(filters, [facts.id for facts in self.in_scope()])
 
     def _events(self, request: ScopedRequest) -> ScopedRequest:
-        narrowed = narrowed_events(read_filters(request.first("filters")), self.scope)
-        if narrowed is None:
-            raise FilterError(
-                "the engine can filter events by all of several labels, not by any of several "
-                "words; filter by a label of the scope"
+        filters = read_filters(request.first("filters"))
+        narrowed = narrowed_events(filters, self.scope)
+        if narrowed is None and self._masks:
+            raise RouteError(
+                "its answer cannot be both held to a scope of several words and masked"
             )
-        return request.put("filters", filters_text(narrowed))
+        return request.put("filters", filters_text(narrowed or {**filters, "type": ["container"]}))
+
+    def event_filter(self, head: RequestHead, framing: Framing) -> EventFilter | None:
+        """What drops the events out of scope that the engine sends; None: it sends none.
+
+        `head`: of a request that was admitted, whose answer has status 200.
+        """
+        request = scoped_request(head.method.decode("ascii"), head.target)
+        if request.action != "events":
+            return None
+        if narrowed_events(read_filters(request.first("filters")), self.scope) is not None:
+            return None
+        if framing.kind == "length":
+            raise EngineError("the engine sent events with a length, which cannot be held to scope")
+        reader = body_reader(framing, collect=True)
+        return EventFilter(self.scope, reader, framing.kind == "chunked")
 
     def _prune(self, request: ScopedRequest) -> ScopedRequest:
         filters = narrowed_prune(read_filters(request.first("filters")), self.scope)
@@ -250,6 +266,12 @@ class ScopeGate:
 
     def _commit(self, request: ScopedRequest) -> ScopedRequest:
         return request.put("container", self.container(request.first("container")).id)
+
+    def _absent(self, request: ScopedRequest) -> ScopedRequest:
+        """Nothing of Swarm's and no plugin is in scope, so `docker inspect` may look for it."""
+        kind = request.row.split("/")[1][:-1]
+        text = f"No such {kind}: {request.name}"
+        raise OutOfScope(404, text, as_engine=True, recorded=False)
 
     # -- bodies
 
@@ -310,9 +332,8 @@ class ScopeGate:
         """An image's inspect names the container that it was committed from: not another's."""
         status, body = self._ask(request.target().decode("ascii"), "GET", ANSWER_TIMEOUT)
         answer = json_of(body) if status == 200 else None
-        made_from = answer.get("Container") if isinstance(answer, dict) else None
-        facts = self._inspect(made_from) if isinstance(made_from, str) else None
-        if facts is None or self.scope.holds(facts):
+        facts = [self._inspect(made_from) for made_from in containers_of_image(answer)]
+        if all(found is None or self.scope.holds(found) for found in facts):
             return None
         if self._masks:
             raise RouteError("its answer cannot be both held to a scope and masked")
