@@ -55,7 +55,7 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 # --- lone file check: end
 
 from _dockeraudit.admin import AdminServer
-from _dockeraudit.admission import browser_refusal
+from _dockeraudit.admission import browser_refusal, unmaskable_refusal
 from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alerts
 from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
@@ -511,14 +511,6 @@ class ProxyHandler(BaseHTTPRequestHandler):
             text = f"{self.listener.name}: a request of {name} was refused: {error}"
             proxy.diagnostics.seldom("warning", "http", text)
             proxy.record_denial("denied", method, path, who, "http")
-
-
-def unmaskable_refusal(word: str) -> str:
-    """Why a masking listener refuses a route, and how it is let pass."""
-    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
-    return (
-        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
-    )
 
 
 class RelayServer(ThreadingHTTPServer):

@@ -1,4 +1,7 @@
-"""Requests that web pages send, and equal denials counted together. Performs no I/O."""
+"""Requests that web pages send, what cannot be masked, and equal denials counted together.
+
+Performs no I/O.
+"""
 
 from __future__ import annotations
 
@@ -107,6 +110,14 @@ def is_ipv6(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def unmaskable_refusal(word: str) -> str:
+    """Why a masking listener refuses a route, and how it is let pass."""
+    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
+    return (
+        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
+    )
 
 
 DENIAL_INTERVAL = 60.0  # seconds between two records of the same denial, against clients that retry

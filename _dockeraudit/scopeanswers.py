@@ -71,8 +71,9 @@ def network_without(network: Any, ids: set[str]) -> dict[str, Any]:
 class EventFilter:
     """Lets the events of containers in scope through, one a line, and drops all other bytes.
 
-    A Relay's `mask`. `payload`: what was let through of the last block. `reader`: of the body, which
-    it writes anew in chunks of its own where it came in chunks. A body that is cut gets no end.
+    A Relay's `mask`. `payload`: what was let through of the last block. `reader`: of the body,
+    which it writes anew in chunks of its own where it came in chunks. A body that is cut gets no
+    end.
     """
 
     waits = full = False

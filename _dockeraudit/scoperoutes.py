@@ -1,6 +1,6 @@
 """The routes that a scoped listener knows, and how a request is written anew. Performs no I/O.
 
-    decoded path, query ─▶ ScopedRequest: action, name, parameters ─▶ target with the full id
+    target ─▶ ScopedRequest: action, name, parameters ─▶ a target that names the full id
 
 On such a listener no raw target reaches the engine. What reaches it is written from what was read
 here: so it does not matter how a client spells a route, or in how many ways a target can be read.
@@ -136,7 +136,7 @@ class ScopedRequest(NamedTuple):
     parameters: tuple[tuple[str, str], ...]
 
     def first(self, key: str) -> str:
-        """The value of the first parameter of that name, as the engine takes it; or an empty one."""
+        """The value that the engine takes: of the first parameter of that name, or an empty one."""
         return next((value for name, value in self.parameters if name == key), "")
 
     def put(self, key: str, value: str) -> ScopedRequest:

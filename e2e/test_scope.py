@@ -11,7 +11,6 @@ import json
 import os
 import random
 import socket
-import subprocess
 import threading
 import time
 import urllib.parse
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import pytest
-from raw import Answer, api, ask
+from raw import api, ask
 from test_bypass import HEADS, spell
 
 from conftest import ProxyProcess, RealEngine, wait_for
@@ -374,9 +373,7 @@ def test_a_name_that_goes_from_one_teams_container_to_the_others_never_leads_the
     assert statuses[200] > 20 and statuses[404] > 20, statuses
 
 
-def test_events_of_any_of_several_words_come_as_they_happen(
-    teams: Teams, start_proxy: Any
-) -> None:
+def test_events_of_any_of_several_words_come_as_they_happen(teams: Teams, start_proxy: Any) -> None:
     words = f"label={TEAM}=none,name={PREFIX}-mi*"
     proxy = start_proxy(teams.engine.socket, "--scope", words)
     since = int(time.time()) - 1
@@ -431,33 +428,22 @@ def test_scope_and_masking_hold_together(teams: Teams, start_proxy: Any) -> None
     assert proxy.wait_records("finding")[0]["container_name"] == f"{PREFIX}-made"
 
 
-def test_a_compose_project_is_a_scope(
-    teams: Teams, start_proxy: Any, folder: Path, compose: str
-) -> None:
+def test_a_compose_project_is_a_scope(teams: Teams, start_proxy: Any, folder: Path) -> None:
     """Compose brings a project up and down through a listener that has the project as its scope."""
     project = f"{PREFIX}-project"
     file = folder / "compose.yml"
     service = "{image: busybox, network_mode: none, command: [sh, -c, 'echo up; exec sleep 900']}"
     file.write_text(f"services:\n  web: {service}\n  more: {service}\n")
     proxy = start_proxy(teams.engine.socket, "--scope", f"compose-project={project}")
-    run = lambda *words: subprocess.run(
-        [compose, "-p", project, "-f", str(file), *words],
-        env={**os.environ, "DOCKER_HOST": f"unix://{proxy.socket}"},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    docker = scoped_docker(teams, proxy)
+    run = lambda *words: docker("compose", "-p", project, "-f", str(file), *words)
     try:
-        up = run("up", "-d")
-        assert up.returncode == 0, up.stderr
-        assert len(run("ps", "-q").stdout.split()) == 2
-        assert run("exec", "-T", "web", "echo", "inside").stdout == "inside\n"
-        assert "up" in run("logs", "web").stdout
-        docker = scoped_docker(teams, proxy)
-        assert len(docker("ps", "-q").split()) == 2
+        run("up", "-d")
+        assert len(run("ps", "-q").split()) == 2 == len(docker("ps", "-q").split())
+        assert run("exec", "-T", "web", "echo", "inside") == "inside\n"
+        assert "up" in run("logs", "web")
         refused = docker("run", "--network", "none", "busybox", "true", check=False)
         assert f"compose-project={project}" in refused
     finally:
-        down = run("down", "-t", "0")
-    assert down.returncode == 0, down.stderr
+        run("down", "-t", "0")
+    assert docker("ps", "-aq") == ""

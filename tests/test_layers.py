@@ -54,6 +54,11 @@ SANS_IO = (
     "scaninspect",
     "relay",
     "wallets",
+    "scope",
+    "scopefilters",
+    "scoperoutes",
+    "scopebodies",
+    "scopeanswers",
 )
 IO = {"socket", "os", "threading", "select", "time", "subprocess", "ssl"}
 

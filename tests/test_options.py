@@ -49,6 +49,7 @@ LEGAL = {
     "mask": "MEDIUM",
     "mask-pass": "archive",
     "workers": "3",
+    "scope": "label=team=a",
     "policy": "off",
     "mode": "learn",
     "allow-from": "10.0.0.0/8",
