@@ -13,6 +13,7 @@
     scoperoutes    the routes that a scoped listener knows, sans I/O
     scopebodies    bodies that name containers or make one, held to a scope, sans I/O
     scopeanswers   answers without the containers out of scope, sans I/O
+    scopeobjects   which networks, volumes and images a listener's clients get, sans I/O
     compatible     the variables of other proxies, as a policy
     clients        who may connect
     learning       the least settings that admit recorded traffic

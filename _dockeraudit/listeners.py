@@ -24,6 +24,7 @@ LISTENER_KEYS = ("listen", "allow", "deny", *(option.name for option in LISTENER
 #: options that restrict clients of one kind of listener: on the other kind they would do nothing
 TCP_ONLY = ("allow-from", "tls-client-ca")
 UNIX_ONLY = ("allow-uid", "allow-gid")
+SCOPED_OBJECTS = ("networks", "volumes", "images")  # kinds with a scope-KIND of their own
 
 
 class Wanted(NamedTuple):
@@ -185,14 +186,24 @@ def scope_gate(name: str, values: Mapping[str, Any]) -> ScopeGate | None:
     """What holds a listener's clients to its scope, if it has one; raises ConfigurationError."""
     terms = values["scope"]
     if not terms or [term.kind for term in terms] == ["off"]:
+        for kind in SCOPED_OBJECTS:
+            if values[f"scope-{kind}"]:
+                raise ConfigurationError(f"{name}: scope-{kind} does nothing without scope")
         return None
-    if any(term.kind == "off" for term in terms):
-        raise ConfigurationError(f"{name}: scope is off, or has words, not both")
+    for key in ("scope", *(f"scope-{kind}" for kind in SCOPED_OBJECTS)):
+        kinds = [term.kind for term in values[key]]
+        if "off" in kinds[1:] or kinds[1:] and kinds[0] == "off":
+            raise ConfigurationError(f"{name}: {key} is off, or has words, not both")
     if values["http2"] == "relay":
         raise ConfigurationError(
             f"{name}: scope and http2 relay cannot be had together: nobody sees what HTTP/2 asks"
         )
-    return ScopeGate(Scope(terms, name), values["upstream"], masks=bool(values["mask"]))
+    objects = {
+        kind: Scope(values[f"scope-{kind}"], name)
+        for kind in SCOPED_OBJECTS
+        if values[f"scope-{kind}"] and [term.kind for term in values[f"scope-{kind}"]] != ["off"]
+    }
+    return ScopeGate(Scope(terms, name), values["upstream"], bool(values["mask"]), objects)
 
 
 OPEN_WARNING = "{} is open to the network: whoever reaches an open Docker port is root on this host"

@@ -22,6 +22,7 @@ from _dockeraudit.values import (
     read_command,
     read_mode,
     read_number,
+    read_object_word,
     read_scope_word,
     read_severity,
     read_switch,
@@ -144,6 +145,12 @@ OPTIONS = (
     # who may do what
     Option("scope", None, read_scope_word, "WORD", SCOPE_HELP, many=True, per_listener=True,
            reloads=True),
+    *(
+        Option(f"scope-{kind}", None, read_object_word, "WORD",
+               f"{kind} that clients get under --scope: label=K=V, name=GLOB …; default: all",
+               many=True, per_listener=True, reloads=True)
+        for kind in ("networks", "volumes", "images")
+    ),
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),
     Option("mode", "enforce", OneOf("enforce", "learn"), "WHAT",
            "enforce the policy, or learn what it would refuse", reloads=True),

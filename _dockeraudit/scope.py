@@ -89,7 +89,9 @@ def read_scope(text: str) -> Term:
 
 
 def image_names(image: str) -> list[str]:
-    """An image's name as it was given, and with the tag that is meant where none was given."""
+    """An image's name as it was given, and with or without the tag that is meant if none is."""
+    if image.endswith(":latest"):
+        return [image, image[: -len(":latest")]]
     tagged = ":" in image.rpartition("/")[2] or "@" in image
     return [image] if tagged else [image, f"{image}:latest"]
 

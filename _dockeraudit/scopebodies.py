@@ -71,6 +71,16 @@ def body_bytes(members: Members) -> bytes:
         raise BodyError("its body holds a number that is too large") from None
 
 
+def text_list(members: Members, field: str) -> list[str]:
+    """The list of texts in a field; an empty one where there is none. Raises BodyError."""
+    values = members.get(member(members, field))
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise BodyError(f"its {field} is no list of texts")
+    return values
+
+
 class Reference(NamedTuple):
     """A place in a body that names a container.
 
@@ -115,11 +125,7 @@ def mode_references(members: Members) -> Iterator[Reference]:
 
 def list_references(members: Members, field: str, renames: bool = True) -> Iterator[Reference]:
     """Lists such as VolumesFrom: `NAME` or `NAME:MORE` each; raises BodyError."""
-    values = members.get(member(members, field))
-    if values is None:
-        return
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise BodyError(f"its {field} is no list of texts")
+    values = text_list(members, field)
     for number, value in enumerate(values):
         name, colon, more = value.partition(":")
         behind = colon + more
@@ -150,8 +156,8 @@ def connected_references(body: Members) -> Iterator[Reference]:
     yield from list_references(endpoint, "Links", False)
 
 
-def put_into_scope(body: Members, name: str, scope: Scope) -> None:
-    """Give a container that is to be made the label that its scope wants; raises BodyError.
+def labelled(body: Members, name: str, scope: Scope) -> None:
+    """Give what is to be made the label that its scope wants; raises BodyError.
 
     A container that is made through a listener belongs to that listener's clients, who mostly
     cannot teach their programs a label. So the first label with a value that the scope names is

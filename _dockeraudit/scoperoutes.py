@@ -32,6 +32,7 @@ BUILD = (
 #: exec       {} is an exec, whose container is looked up
 #: list, events, prune    their filters are narrowed
 #: create, connect        their bodies name containers; connect's {} is a network
+#: make       a network or a volume, which has a scope of its own or none
 #: commit, build          a parameter names a container
 #: absent     nothing of the kind is in scope
 #: info, df, networks, image, remove   the answer is ours: the engine's, without other containers
@@ -92,13 +93,13 @@ ROUTES = (
     ("GET", "/distribution/{}/json", "pass", ""),
     ("GET", "/networks", "networks", "filters"),
     ("GET", "/networks/{}", "networks", "scope verbose"),
-    ("POST", "/networks/create", "pass", ""),
+    ("POST", "/networks/create", "make", ""),
     ("POST", "/networks/prune", "pass", "filters"),
     ("POST", "/networks/{}/connect", "connect", ""),
     ("POST", "/networks/{}/disconnect", "connect", ""),
     ("DELETE", "/networks/{}", "remove", ""),
     ("GET", "/volumes", "pass", "filters"),
-    ("POST", "/volumes/create", "pass", ""),
+    ("POST", "/volumes/create", "make", ""),
     ("POST", "/volumes/prune", "pass", "filters"),
     ("GET", "/volumes/{}", "pass", ""),
     ("DELETE", "/volumes/{}", "remove", "force"),

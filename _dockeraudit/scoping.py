@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import re
 import urllib.parse
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Callable, NamedTuple
 
 from _dockeraudit.engine import LOOKUP_TIMEOUT, engine_answer
@@ -28,8 +30,8 @@ from _dockeraudit.scopebodies import (
     body_bytes,
     connected_references,
     created_references,
+    labelled,
     only_empty,
-    put_into_scope,
     read_body,
 )
 from _dockeraudit.scopefilters import (
@@ -45,6 +47,7 @@ from _dockeraudit.scopefilters import (
     with_ids,
     with_label,
 )
+from _dockeraudit.scopeobjects import ObjectScopes
 from _dockeraudit.scoperoutes import RouteError, ScopedRequest, scoped_request
 
 ANSWER_TIMEOUT = 120.0  # seconds for an answer that is read whole: /system/df walks the disk
@@ -71,8 +74,15 @@ class ScopeGate:
     It is a BodyJudge too: of bodies that make a container or name one.
     """
 
-    def __init__(self, scope: Scope, socket_path: str, masks: bool) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        socket_path: str,
+        masks: bool,
+        objects: Mapping[str, Scope] = MappingProxyType({}),
+    ) -> None:
         self.scope = scope
+        self.objects = ObjectScopes(objects, self._ask_json)
         self._socket_path = socket_path
         self._masks = masks  # the listener masks answers, which ours would pass by
         self._actions: dict[str, Callable[[ScopedRequest], ScopedRequest]] = {
@@ -104,7 +114,7 @@ class ScopeGate:
         if any(b"form" in value.lower() for value in head.index.get(b"content-type", ())):
             raise RouteError("a form in its body could name another container")
         method = head.method.decode("ascii")
-        request = scoped_request(method, head.target)
+        request = self.objects.admit(scoped_request(method, head.target))
         answer = self._answer(request)
         if answer is not None:
             return Admitted(head, route, answer)
@@ -170,6 +180,10 @@ class ScopeGate:
             raise EngineError(f"the engine answered {status} when asked for its containers")
         found = [(listed_facts(entry), entry) for entry in entries]
         return [(facts, entry) for facts, entry in found if facts and self.scope.holds(facts)]
+
+    def _ask_json(self, path: str) -> tuple[int, Any]:
+        status, body = self._ask(path)
+        return status, json_of(body) if status == 200 else None
 
     def _ask(
         self, path: str, method: str = "GET", timeout: float = LOOKUP_TIMEOUT
@@ -265,7 +279,9 @@ class ScopeGate:
         return request.put("name", name)
 
     def _commit(self, request: ScopedRequest) -> ScopedRequest:
-        return request.put("container", self.container(request.first("container")).id)
+        facts = self.container(request.first("container"))
+        self.objects.committed(request, facts.labels)
+        return request.put("container", facts.id)
 
     def _absent(self, request: ScopedRequest) -> ScopedRequest:
         """Nothing of Swarm's and no plugin is in scope, so `docker inspect` may look for it."""
@@ -277,8 +293,12 @@ class ScopeGate:
 
     def wants(self, head: RequestHead, route: Route) -> bool:
         """Whether the body makes a container, or names one."""
-        action = scoped_request(head.method.decode("ascii"), head.target).action
-        return action in ("create", "connect") or (action == "start" and has_content(head))
+        request = scoped_request(head.method.decode("ascii"), head.target)
+        if request.action == "make":
+            return request.row.split("/")[1] in self.objects.scopes
+        return request.action in ("create", "connect") or (
+            request.action == "start" and has_content(head)
+        )
 
     def judge(self, head: RequestHead, route: Route, body: bytes) -> Verdict:
         """The body with ids instead of names, and with the label of the scope."""
@@ -299,12 +319,14 @@ class ScopeGate:
             only_empty(body)
             return b""
         creates = request.action == "create"
-        references = created_references(body) if creates else connected_references(body)
-        for reference in list(references):
-            status = 400 if creates else 404  # as the engine answers
-            reference.put(self.container(reference.name, status).id)
+        if request.action != "make":
+            references = created_references(body) if creates else connected_references(body)
+            for reference in list(references):
+                status = 400 if creates else 404  # as the engine answers
+                reference.put(self.container(reference.name, status).id)
+        self.objects.judge(request, body)
         if creates:
-            put_into_scope(body, request.first("name"), self.scope)
+            labelled(body, request.first("name"), self.scope)
         return body_bytes(body)
 
     # -- answers of the engine that tell of other containers
@@ -314,9 +336,10 @@ class ScopeGate:
         action = request.action
         if action == "image":
             return self._image(request)
-        if action not in ("info", "df", "networks", "remove"):
+        lists = self.objects.lists(request)
+        if action not in ("info", "df", "networks", "remove") and not lists:
             return None
-        if action == "df" and self._masks:
+        if self._masks and (action == "df" or (lists and action != "networks")):
             raise RouteError("its answer cannot be both held to a scope and masked")
         target = request.target().decode("ascii")
         status, body = self._ask(target, request.method, ANSWER_TIMEOUT)
@@ -326,7 +349,10 @@ class ScopeGate:
             raise OutOfScope(status, NOT_REMOVED, recorded=False)
         if status != 200:
             return status, body
-        return status, without_containers(action, json_of(body), self._listed())
+        told = self.objects.without_others(request, json_of(body))
+        if action == "pass":
+            return status, json.dumps(told).encode() + b"\n"
+        return status, without_containers(action, told, self._listed())
 
     def _image(self, request: ScopedRequest) -> tuple[int, bytes] | None:
         """An image's inspect names the container that it was committed from: not another's."""

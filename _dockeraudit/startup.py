@@ -173,7 +173,11 @@ def say_scope(listener: Listener, diagnostics: Diagnostics) -> None:
     """Which containers a listener's clients get, and what of the host they get besides."""
     if listener.scope:
         text = f"{listener.name}: clients get only containers of {listener.scope.scope.text}"
-        diagnostics.say("info", f"{text}; images, networks and volumes are those of the whole host")
+        scopes = listener.scope.objects.scopes
+        parts = [f"{kind} of {scope.text}" for kind, scope in scopes.items()]
+        free = [kind for kind in ("images", "networks", "volumes") if kind not in scopes]
+        parts += [f"{' and '.join(free)} of the whole host"] if free else []
+        diagnostics.say("info", "; ".join([text, *parts]))
 
 
 def client_hint(listener: Listener) -> str:

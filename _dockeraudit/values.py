@@ -54,6 +54,14 @@ def read_scope_word(text: str) -> Term:
         raise ConfigurationError(str(error)) from None
 
 
+def read_object_word(text: str) -> Term:
+    """One word of the scope of networks, volumes or images: a label or a name."""
+    term = read_scope_word(text)
+    if term.kind == "image":
+        raise ConfigurationError(f"{text!r}: only containers have an image; legal are label, name")
+    return term
+
+
 def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
     """A reader for a number from `least` up; `what` says in words which numbers are legal."""
 

@@ -59,6 +59,7 @@ SANS_IO = (
     "scoperoutes",
     "scopebodies",
     "scopeanswers",
+    "scopeobjects",
 )
 IO = {"socket", "os", "threading", "select", "time", "subprocess", "ssl"}
 

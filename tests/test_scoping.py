@@ -27,7 +27,7 @@ from _dockeraudit.scope import (
     read_scope,
 )
 from _dockeraudit.scopeanswers import EventFilter, without_containers
-from _dockeraudit.scopebodies import BodyError, created_references, put_into_scope, read_body
+from _dockeraudit.scopebodies import BodyError, created_references, labelled, read_body
 from _dockeraudit.scopefilters import (
     NOBODY,
     FilterError,
@@ -36,6 +36,7 @@ from _dockeraudit.scopefilters import (
     read_filters,
     with_ids,
 )
+from _dockeraudit.scopeobjects import ObjectScopes
 from _dockeraudit.scoperoutes import ROUTES, RouteError, scoped_request
 from _dockeraudit.scoping import ScopeGate
 from conftest import ProxyProcess, splits
@@ -360,10 +361,10 @@ def test_what_is_made_lies_in_scope(
     scope = scope_of(*words)
     if isinstance(expected, str):
         with pytest.raises(BodyError) as raised:
-            put_into_scope(body, name, scope)
+            labelled(body, name, scope)
         assert expected in str(raised.value)
         return
-    put_into_scope(body, name, scope)
+    labelled(body, name, scope)
     labels = body.get("labels", body.get("Labels")) or {}
     assert labels == expected
     assert scope.holds(Facts("", name.lstrip("/"), body.get("Image", ""), labels))
@@ -574,6 +575,146 @@ def test_old_engines_get_no_settings_with_a_start(engine: ScriptedEngine) -> Non
 
 
 # ================================================================================================
+# networks, volumes, images
+# ================================================================================================
+
+
+def objects_of(**scopes: str) -> ObjectScopes:
+    """Scopes over an engine with one thing of each kind of ours and of others."""
+    things: dict[str, Any] = {
+        "/networks/mine": {"Id": MINE, "Name": "mine", "Labels": {"team": "a"}},
+        "/networks/theirs": {"Id": OTHER, "Name": "theirs", "Labels": {}},
+        "/volumes/mine": {"Name": "mine", "Labels": {"team": "a"}},
+        "/volumes/theirs": {"Name": "theirs", "Labels": None},
+        "/images/reg/mine/json": image("reg/mine:latest"),
+        "/images/reg/mine:2/json": image("reg/mine:2"),
+        f"/images/{MINE[:12]}/json": image("reg/mine:latest", "reg/mine:2"),
+        f"/images/{OTHER[:12]}/json": {**image("reg/mine:3", "theirs:1"), "Id": f"sha256:{OTHER}"},
+        "/images/theirs/json": image("theirs:latest"),
+    }
+    ask = lambda path: (200, things[path]) if path in things else (404, None)
+    return ObjectScopes({kind: scope_of(word) for kind, word in scopes.items()}, ask)
+
+
+def image(*tags: str) -> dict[str, Any]:
+    return {"Id": f"sha256:{MINE}", "RepoTags": list(tags), "Config": {"Labels": None}}
+
+
+SCOPED = {"networks": "label=team=a", "volumes": "label=team=a", "images": "name=reg/*"}
+#: request, and what it becomes; None: it is not admitted
+OBJECTS = [
+    ("GET /networks/mine", f"/networks/{MINE}"),
+    ("GET /networks/theirs", None),
+    ("GET /networks/none", "/networks/none"),
+    ("DELETE /networks/theirs", None),
+    ("POST /networks/theirs/connect", None),
+    ("GET /networks", "/networks"),
+    ("POST /networks/prune", "/networks/prune?filters=%7B%22label%22%3A+%5B%22team%3Da%22%5D%7D"),
+    ("GET /volumes/mine", "/volumes/mine"),
+    ("GET /volumes/theirs", None),
+    ("DELETE /volumes/theirs?force=1", None),
+    ("GET /volumes", "/volumes?filters=%7B%22label%22%3A+%5B%22team%3Da%22%5D%7D"),
+    ("GET /images/reg/mine/json", "/images/reg/mine/json"),
+    (f"GET /images/{MINE[:12]}/history", f"/images/{MINE[:12]}/history"),
+    (f"GET /images/{OTHER[:12]}/history", None),
+    ("GET /images/theirs/json", None),
+    ("DELETE /images/theirs", None),
+    ("GET /images/json", "/images/json"),
+    ("GET /images/get?names=reg/mine&names=theirs", None),
+    ("GET /images/get?names=reg/mine", "/images/get?names=reg%2Fmine"),
+    ("POST /images/prune", None),
+    ("POST /images/load", None),
+    ("POST /build?t=reg/x", None),
+    ("POST /images/create?fromImage=theirs&tag=1", None),
+    ("POST /images/create?fromImage=reg/x&tag=1", "/images/create?fromImage=reg%2Fx&tag=1"),
+    ("POST /images/create?fromSrc=-&repo=theirs", None),
+    ("POST /images/reg/mine/tag?repo=theirs&tag=1", None),
+    ("POST /images/reg/mine/tag?repo=reg/x", "/images/reg/mine/tag?repo=reg%2Fx"),
+    ("POST /images/reg/mine/push", None),
+    ("POST /images/reg/mine/push?tag=2", "/images/reg/mine/push?tag=2"),
+    ("POST /images/reg/mine/push?tag=9", None),
+    ("POST /images/theirs/push?tag=1", None),
+    ("GET /containers/x/json", "/containers/x/json"),
+]
+
+
+@pytest.mark.parametrize("line, target", OBJECTS)
+def test_networks_volumes_and_images_have_scopes_of_their_own(
+    line: str, target: str | None
+) -> None:
+    method, _, asked = line.partition(" ")
+    request = scoped_request(method, asked.encode())
+    assert objects_of().admit(request) == request
+    if target is not None:
+        assert objects_of(**SCOPED).admit(request).target().decode() == target
+        return
+    with pytest.raises((OutOfScope, RouteError, FilterError)):
+        objects_of(**SCOPED).admit(request)
+
+
+CREATE, NETWORK, VOLUME = (f"/{kind}/create" for kind in ("containers", "networks", "volumes"))
+#: where a body goes, the body, and what its refusal says; an empty text: it is admitted
+OBJECT_BODIES: list[tuple[str, dict[str, Any], str]] = [
+    (CREATE, {"Image": "reg/mine"}, ""),
+    (CREATE, {"Image": "theirs"}, "No such image: theirs"),
+    (CREATE, {"image": "theirs"}, "No such image: theirs"),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"NetworkMode": "mine"}}, ""),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"NetworkMode": "none"}}, ""),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"NetworkMode": "theirs"}}, "network theirs not"),
+    (CREATE, {"Image": "reg/mine", "NetworkMode": "theirs"}, "network theirs not found"),
+    (CREATE, {"Image": "reg/mine", "NetworkingConfig": {"EndpointsConfig": {"theirs": {}}}},
+     "network theirs not found"),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"Binds": ["mine:/x", "/host:/y"]}}, ""),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"Binds": ["theirs:/x"]}}, "'theirs' is not one"),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"Binds": ["new:/x"]}}, "'new' is not one"),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"Mounts": [
+        {"Type": "volume", "source": "theirs", "Target": "/x"}]}}, "'theirs' is not one"),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"Mounts": [
+        {"Type": "bind", "Source": "/host", "Target": "/x"}, {"Type": "volume"}]}}, ""),
+    (CREATE, {"Image": "reg/mine", "Mounts": [{"Source": "theirs"}]}, "'theirs' is not one"),
+    (NETWORK, {"Name": "new"}, ""),
+    (NETWORK, {"Name": "new", "Labels": {"team": "b"}}, "its label team has to be 'a'"),
+    (NETWORK, {"Name": "new", "ConfigFrom": {"Network": "theirs"}}, "network theirs not found"),
+    (VOLUME, {"Name": "new"}, ""),
+    (VOLUME, {}, ""),
+    (VOLUME, {"Name": "mine"}, ""),
+    (VOLUME, {"Name": "theirs"}, "get theirs: no such volume"),
+    (VOLUME, {"Name": 7}, "no text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row, body, refusal", OBJECT_BODIES)
+def test_bodies_name_networks_volumes_and_images_in_scope(
+    row: str, body: dict[str, Any], refusal: str
+) -> None:
+    request = scoped_request("POST", row.encode())
+    objects_of().judge(request, json.loads(json.dumps(body)))
+    if not refusal:
+        objects_of(**SCOPED).judge(request, body)
+        assert row == CREATE or body["Labels"] == {"team": "a"}
+        return
+    with pytest.raises((OutOfScope, BodyError)) as raised:
+        objects_of(**SCOPED).judge(request, body)
+    assert refusal in str(raised.value)
+
+
+def test_lists_hold_what_is_in_scope() -> None:
+    named = objects_of(networks="name=m*", volumes="name=m*", images="name=reg/*")
+
+    def told(target: bytes, answer: Any) -> Any:
+        return named.without_others(scoped_request("GET", target), answer)
+
+    entries = [{"Name": name, "Labels": None} for name in ("mine", "theirs", "bridge")]
+    images = [image("reg/x:1"), image("theirs:1"), image("reg/x:1", "theirs:1"), image()]
+    assert told(b"/networks", entries) == [entries[0], entries[2]]
+    assert told(b"/volumes", {"Volumes": entries, "Warnings": None})["Volumes"] == entries[:1]
+    assert told(b"/images/json", images) == images[:1]
+    usage = {"Images": images, "Volumes": entries, "BuildCache": [1], "LayersSize": 5}
+    expected = {"Images": images[:1], "Volumes": entries[:1], "BuildCache": [], "LayersSize": 5}
+    assert told(b"/system/df", usage) == expected
+
+
+# ================================================================================================
 # the process
 # ================================================================================================
 
@@ -585,7 +726,10 @@ def test_answers_are_given_and_denials_recorded(
 
     proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
     said = proxy.errors.read_text()
-    assert "clients get only containers of label=team=a; images, networks and volumes" in said
+    assert (
+        "clients get only containers of label=team=a; images and networks and volumes of the"
+        in said
+    )
     line = b"GET /containers/other/json HTTP/1.1\r\nHost: d\r\n\r\n"
     answer = ask(proxy.socket, line + line.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     sentence = b'{"message": "No such container: other"}\n'

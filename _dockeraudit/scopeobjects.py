@@ -1,0 +1,286 @@
+"""Networks, volumes and images of a listener: which of them its clients get. Performs no I/O.
+
+Without `scope-networks`, `scope-volumes` and `scope-images` those of the whole host are
+everybody's. With one of them, what it does not hold for does not exist, as with containers. The
+engine is asked through `ask(path) -> (status, JSON)`.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable
+
+from _dockeraudit.errors import OutOfScope
+from _dockeraudit.scope import Facts, Scope, Term, dictionary, texts
+from _dockeraudit.scopebodies import (
+    BodyError,
+    Members,
+    labelled,
+    member,
+    single_fields,
+    structure,
+    text_list,
+)
+from _dockeraudit.scopefilters import FilterError, filters_text, read_filters, with_label
+from _dockeraudit.scoperoutes import RouteError, ScopedRequest
+
+#: networks that every host has; nobody has made them
+EVERYBODYS = ("", "default", "bridge", "host", "none", "nat")
+NO_VOLUMES = ("bind", "tmpfs", "npipe", "image")  # mounts whose source is no volume
+#: the engine's sentence for what does not exist
+MISSING = {
+    "networks": "network {} not found",
+    "volumes": "get {}: no such volume",
+    "images": "No such image: {}",
+}
+#: requests that make or move images of which nothing is known before
+UNKNOWN_IMAGES = ("/images/load", "/build")
+
+Ask = Callable[[str], tuple[int, Any]]
+
+
+class ObjectScopes:
+    """The scopes of a listener's networks, volumes and images; a kind without one is everybody's.
+
+    `scopes`: by the first segment of the kind's routes.
+    """
+
+    def __init__(self, scopes: Mapping[str, Scope], ask: Ask) -> None:
+        self.scopes = scopes
+        self._ask = ask
+        images = scopes.get("images")
+        if images:
+            self.scopes = {**scopes, "images": Scope(by_image(images), images.listener)}
+
+    # -- whose a thing is
+
+    def found(self, kind: str, name: str) -> list[Facts]:
+        """What the engine says of a network, a volume or an image; an image has several names.
+
+        Empty: it knows none.
+        """
+        quoted = urllib.parse.quote(name.encode("utf-8", "surrogateescape"), safe="/:@")
+        behind = "/json" if kind == "images" else ""
+        status, said = self._ask(f"/{kind}/{quoted}{behind}") if name else (404, None)
+        if status != 200 or not isinstance(said, dict):
+            return []
+        if kind == "images":
+            return image_facts(said, name)
+        full_id, labels = said.get("Id"), texts(said.get("Labels"))
+        named = str(said.get("Name") or "")
+        return [Facts(full_id if isinstance(full_id, str) else named, named, "", labels)]
+
+    def _in_scope(self, kind: str, name: str, scope: Scope) -> tuple[list[Facts], bool]:
+        """The facts of a thing, empty unless it is in scope; and whether there is such a thing."""
+        facts = self.found(kind, name)
+        free = EVERYBODYS if kind == "networks" else ()
+        held = all(scope.holds(each) or each.name in free for each in facts)
+        return (facts if held else []), bool(facts)
+
+    def require(self, kind: str, name: str) -> Facts | None:
+        """Facts of a thing in scope; None: its kind has none.
+
+        Raises OutOfScope with the engine's own sentence for what does not exist.
+        """
+        scope = self.scopes.get(kind)
+        if scope is None or (kind == "networks" and name in EVERYBODYS):
+            return None
+        facts, exists = self._in_scope(kind, name, scope)
+        if not facts:
+            text = MISSING[kind].format(name)
+            raise OutOfScope(404, text, as_engine=True, recorded=exists)
+        return facts[0]
+
+    # -- requests
+
+    def admit(self, request: ScopedRequest) -> ScopedRequest:
+        """A request held to these scopes; raises OutOfScope, RouteError, FilterError."""
+        kind = request.row.split("/")[1]
+        scope = self.scopes.get(kind)
+        if "images" in self.scopes:
+            self._check_images(request, self.scopes["images"])
+        if "networks" in self.scopes and request.first("networkmode") not in EVERYBODYS:
+            raise RouteError("a build may join no network that was made")
+        if scope is None:
+            return request
+        if "{}" in request.row:
+            facts = self.require(kind, request.name)
+            return request._replace(name=facts.id) if facts and kind == "networks" else request
+        if request.row.endswith("/prune"):
+            return self._narrowed(request, scope, "the engine prunes by all of several labels only")
+        if request.row in LISTS and scope.one_label and kind != "networks":
+            return self._narrowed(request, scope, "")
+        return request
+
+    def _narrowed(self, request: ScopedRequest, scope: Scope, why: str) -> ScopedRequest:
+        if not scope.one_label:
+            raise FilterError(why)
+        filters = with_label(read_filters(request.first("filters")), scope.one_label)
+        return request.put("filters", filters_text(filters))
+
+    def lists(self, request: ScopedRequest) -> bool:
+        """Whether the engine lists more than is in scope, so that its answer has to be read."""
+        scope = self.scopes.get(request.row.split("/")[1])
+        return scope is not None and request.row in LISTS and not scope.one_label
+
+    def without_others(self, request: ScopedRequest, answer: Any) -> Any:
+        """A list's answer with what is in scope alone; of networks also those of every host."""
+        if request.row == "/system/df":
+            return self._usage(answer)
+        scope = self.scopes.get(request.row.split("/")[1])
+        if scope is None or request.row not in LISTS:
+            return answer
+        if request.row == "/volumes":
+            return {**answer, "Volumes": [*chosen(scope, answer.get("Volumes") or [], listed_name)]}
+        if request.row == "/images/json":
+            return [*chosen(scope, answer, listed_tags)]
+        return [*chosen(scope, answer, listed_name, also=EVERYBODYS)]
+
+    def _usage(self, answer: Any) -> Any:
+        """An answer to /system/df; what the builder keeps belongs to images."""
+        told = dict(answer)
+        for kind, field, names in (
+            ("volumes", "Volumes", listed_name),
+            ("images", "Images", listed_tags),
+        ):
+            if kind in self.scopes:
+                told[field] = [*chosen(self.scopes[kind], told.get(field) or [], names)]
+        if "images" in self.scopes:
+            told["BuildCache"] = []
+        return told
+
+    def _check_images(self, request: ScopedRequest, scope: Scope) -> None:
+        """Raise RouteError or OutOfScope for a request that would make or reach other images."""
+        row, first = request.row, request.first
+        if row in UNKNOWN_IMAGES:
+            raise RouteError("nobody knows before which images it makes or reads")
+        if row == "/images/create":
+            name, tag = first("fromImage") or first("repo"), first("tag")
+            joint = "@" if ":" in tag else ":"
+            require_made(scope, f"{name}{joint}{tag}" if tag else name, {})
+        if row == "/images/{}/tag":
+            facts = self.found("images", request.name)
+            labels = facts[0].labels if facts else {}
+            require_made(scope, f"{first('repo')}:{first('tag') or 'latest'}", labels)
+        if row == "/images/{}/push":
+            if not first("tag"):
+                raise RouteError("without a tag it pushes all tags of a name")
+            self.require("images", f"{request.name}:{first('tag')}")
+        for key, name in request.parameters:
+            if row == "/images/get" and key == "names":
+                self.require("images", name)
+
+    def committed(self, request: ScopedRequest, labels: Mapping[str, str]) -> None:
+        """Raise RouteError where an image from a container with these labels is out of scope."""
+        scope = self.scopes.get("images")
+        if scope:
+            name = f"{request.first('repo')}:{request.first('tag') or 'latest'}"
+            require_made(scope, name, labels)
+
+    # -- bodies
+
+    def judge(self, request: ScopedRequest, body: Members) -> None:
+        """Hold a body that makes or names such things to the scopes; it may get a label.
+
+        Raises BodyError, OutOfScope.
+        """
+        if request.row == "/containers/create":
+            self._judge_container(body)
+        scope = self.scopes.get(request.row.split("/")[1])
+        if scope is None or not request.row.endswith("/create"):
+            return
+        name = body.get(member(body, "Name")) or ""
+        if not isinstance(name, str):
+            raise BodyError("its Name is no text")
+        if request.row == "/volumes/create" and self.found("volumes", name):
+            self.require("volumes", name)  # the engine would tell of the one that there is
+        source = structure(body, "ConfigFrom")
+        if source:
+            self.require("networks", str(source.get(member(source, "Network"))))
+        labelled(body, name, scope)
+
+    def _judge_container(self, body: Members) -> None:
+        host = structure(body, "HostConfig")
+        if "images" in self.scopes:
+            self.require("images", str(body.get(member(body, "Image")) or ""))
+        if "networks" in self.scopes:
+            endpoints = structure(structure(body, "NetworkingConfig"), "EndpointsConfig")
+            modes = [each.get(member(each, "NetworkMode")) or "" for each in (body, host)]
+            for name in [*endpoints, *modes]:
+                if not str(name).startswith("container:"):
+                    self.require("networks", str(name))
+        scope = self.scopes.get("volumes")
+        if scope is None:
+            return
+        for name in (*named_volumes(body), *named_volumes(host)):
+            known = self.found("volumes", name) or [Facts(name, name, "", {})]
+            if not all(scope.holds(facts) for facts in known):
+                text = f"the volume {name!r} is not one of this listener's"
+                raise BodyError(f"{text}; make it first, with a request of its own")
+
+
+LISTS = ("/networks", "/volumes", "/images/json")
+
+
+def image_facts(said: Mapping[str, Any], name: str) -> list[Facts]:
+    """An image's facts under the name that was asked for; under all its tags, if by its id."""
+    labels, full_id = texts(dictionary(said, "Config").get("Labels")), str(said.get("Id") or "")
+    by_id = full_id.startswith((name, f"sha256:{name}"))
+    tags = said.get("RepoTags")
+    names = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+    return [Facts(full_id, "", each, labels) for each in (names or [""] if by_id else [name])]
+
+
+def by_image(scope: Scope) -> list[Term]:
+    """The terms of a scope of images: a name there is what a container's image is."""
+    return [term._replace(kind="image") if term.kind == "name" else term for term in scope.terms]
+
+
+def require_made(scope: Scope, name: str, labels: Mapping[str, str]) -> None:
+    """Raise RouteError where an image of this name and these labels is out of scope."""
+    if not scope.holds(Facts("", "", name, labels)):
+        raise RouteError(f"the image would lie outside of scope-images: {scope.text}")
+
+
+def named_volumes(members: Members) -> Iterator[str]:
+    """The volumes that a container's Binds and Mounts name; raises BodyError."""
+    for bind in text_list(members, "Binds"):
+        source, colon, _ = bind.partition(":")
+        if colon and not source.startswith("/"):
+            yield source
+    mounts = members.get(member(members, "Mounts"))
+    if not isinstance(mounts, (list, type(None))):
+        raise BodyError("its Mounts are no list")
+    for mount in mounts or ():
+        if not isinstance(mount, dict):
+            raise BodyError("its Mounts are no objects")
+        fields = single_fields(mount, "a mount")
+        named = fields.get(member(fields, "Source"))
+        if named and fields.get(member(fields, "Type")) not in NO_VOLUMES:
+            yield str(named)
+
+
+def listed_name(entry: Mapping[str, Any]) -> Sequence[str]:
+    """The name of a network or a volume in a list."""
+    return [str(entry.get("Name") or "")]
+
+
+def listed_tags(entry: Mapping[str, Any]) -> Sequence[str]:
+    """The names of an image in a list."""
+    tags = entry.get("RepoTags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) and tags else [""]
+
+
+def chosen(
+    scope: Scope,
+    entries: Sequence[Any],
+    names: Callable[[Mapping[str, Any]], Sequence[str]],
+    also: Sequence[str] = (),
+) -> Iterator[Any]:
+    """The entries of a list that are in scope under each of their names."""
+    for entry in entries:
+        labels = texts(entry.get("Labels"))
+        facts = [Facts("", name, name, labels) for name in names(entry)]
+        if all(each.name in also or scope.holds(each) for each in facts):
+            yield entry
