@@ -71,26 +71,22 @@ class ObjectScopes:
         named = str(said.get("Name") or "")
         return [Facts(full_id if isinstance(full_id, str) else named, named, "", labels)]
 
-    def _in_scope(self, kind: str, name: str, scope: Scope) -> tuple[list[Facts], bool]:
-        """The facts of a thing, empty unless it is in scope; and whether there is such a thing."""
-        facts = self.found(kind, name)
-        free = EVERYBODYS if kind == "networks" else ()
-        held = all(scope.holds(each) or each.name in free for each in facts)
-        return (facts if held else []), bool(facts)
-
-    def require(self, kind: str, name: str) -> Facts | None:
+    def require(self, kind: str, name: str, *, under_all: bool = False) -> Facts | None:
         """Facts of a thing in scope; None: its kind has none.
 
+        `under_all`: an image that is named by its id has to be in scope under each of its tags.
         Raises OutOfScope with the engine's own sentence for what does not exist.
         """
         scope = self.scopes.get(kind)
         if scope is None or (kind == "networks" and name in EVERYBODYS):
             return None
-        facts, exists = self._in_scope(kind, name, scope)
-        if not facts:
+        facts = self.found(kind, name)
+        free = EVERYBODYS if kind == "networks" else ()
+        held = [each for each in facts if scope.holds(each) or each.name in free]
+        if not held or (under_all and len(held) < len(facts)):
             text = MISSING[kind].format(name)
-            raise OutOfScope(404, text, as_engine=True, recorded=exists)
-        return facts[0]
+            raise OutOfScope(404, text, as_engine=True, recorded=bool(facts))
+        return held[0]
 
     # -- requests
 
@@ -105,7 +101,7 @@ class ObjectScopes:
         if scope is None:
             return request
         if "{}" in request.row:
-            facts = self.require(kind, request.name)
+            facts = self.require(kind, request.name, under_all=request.method == "DELETE")
             return request._replace(name=facts.id) if facts and kind == "networks" else request
         if request.row.endswith("/prune"):
             return self._narrowed(request, scope, "the engine prunes by all of several labels only")
@@ -132,21 +128,18 @@ class ObjectScopes:
         if scope is None or request.row not in LISTS:
             return answer
         if request.row == "/volumes":
-            return {**answer, "Volumes": [*chosen(scope, answer.get("Volumes") or [], listed_name)]}
+            return {**answer, "Volumes": [*chosen(scope, answer.get("Volumes") or [])]}
         if request.row == "/images/json":
-            return [*chosen(scope, answer, listed_tags)]
-        return [*chosen(scope, answer, listed_name, also=EVERYBODYS)]
+            return [*chosen_images(scope, answer)]
+        return [*chosen(scope, answer, also=EVERYBODYS)]
 
     def _usage(self, answer: Any) -> Any:
         """An answer to /system/df; what the builder keeps belongs to images."""
         told = dict(answer)
-        for kind, field, names in (
-            ("volumes", "Volumes", listed_name),
-            ("images", "Images", listed_tags),
-        ):
-            if kind in self.scopes:
-                told[field] = [*chosen(self.scopes[kind], told.get(field) or [], names)]
+        if "volumes" in self.scopes:
+            told["Volumes"] = [*chosen(self.scopes["volumes"], told.get("Volumes") or [])]
         if "images" in self.scopes:
+            told["Images"] = [*chosen_images(self.scopes["images"], told.get("Images") or [])]
             told["BuildCache"] = []
         return told
 
@@ -261,26 +254,25 @@ def named_volumes(members: Members) -> Iterator[str]:
             yield str(named)
 
 
-def listed_name(entry: Mapping[str, Any]) -> Sequence[str]:
-    """The name of a network or a volume in a list."""
-    return [str(entry.get("Name") or "")]
+def chosen(scope: Scope, entries: Sequence[Any], also: Sequence[str] = ()) -> Iterator[Any]:
+    """The networks or volumes of a list that are in scope, or of one of the names in `also`."""
+    for entry in entries:
+        name = str(entry.get("Name") or "")
+        if name in also or scope.holds(Facts("", name, "", texts(entry.get("Labels")))):
+            yield entry
 
 
-def listed_tags(entry: Mapping[str, Any]) -> Sequence[str]:
-    """The names of an image in a list."""
-    tags = entry.get("RepoTags")
-    return [str(tag) for tag in tags] if isinstance(tags, list) and tags else [""]
-
-
-def chosen(
-    scope: Scope,
-    entries: Sequence[Any],
-    names: Callable[[Mapping[str, Any]], Sequence[str]],
-    also: Sequence[str] = (),
-) -> Iterator[Any]:
-    """The entries of a list that are in scope under each of their names."""
+def chosen_images(scope: Scope, entries: Sequence[Any]) -> Iterator[Any]:
+    """The images of a list that are in scope, each with those of its names that are."""
     for entry in entries:
         labels = texts(entry.get("Labels"))
-        facts = [Facts("", name, name, labels) for name in names(entry)]
-        if all(each.name in also or scope.holds(each) for each in facts):
-            yield entry
+        known = {
+            field: [
+                name
+                for name in entry.get(field) or ()
+                if scope.holds(Facts("", "", str(name), labels))
+            ]
+            for field in ("RepoTags", "RepoDigests")
+        }
+        if known["RepoTags"] or scope.holds(Facts("", "", "", labels)):
+            yield {**entry, **known}

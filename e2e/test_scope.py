@@ -447,3 +447,35 @@ def test_a_compose_project_is_a_scope(teams: Teams, start_proxy: Any, folder: Pa
     finally:
         run("down", "-t", "0")
     assert docker("ps", "-aq") == ""
+
+
+def test_volumes_networks_and_images_have_scopes_of_their_own(
+    teams: Teams, start_proxy: Any, folder: Path
+) -> None:
+    team, volume = f"label={TEAM}=a", f"{PREFIX}-made"
+    words = ("--scope", team, "--scope-volumes", team, "--scope-networks", team)
+    proxy = start_proxy(teams.engine.socket, *words, "--scope-images", "name=busybox")
+    docker, theirs = scoped_docker(teams, proxy), f"{PREFIX}-volume"
+    run = ("run", "--rm", "--network", "none")
+    try:
+        docker("volume", "create", volume)
+        assert docker("volume", "ls", "-q").split() == [volume]
+        docker(*run, "-v", f"{volume}:/data", "busybox", "touch", "/data/x")
+        assert docker(*run, "-v", f"{volume}:/data", "busybox", "ls", "/data") == "x\n"
+        refused = docker(*run, "-v", f"{theirs}:/data", "busybox", "ls", "/data", check=False)
+        assert f"the volume '{theirs}' is not one" in refused
+        mount = f"type=volume,source={theirs},target=/data"
+        refused = docker(*run, "--mount", mount, "busybox", "true", check=False)
+        assert f"the volume '{theirs}' is not one" in refused
+        for command in (("inspect", theirs), ("rm", theirs), ("create", theirs)):
+            assert "no such volume" in docker("volume", *command, check=False)
+        assert set(docker("image", "ls", "--format", "{{.Repository}}").split()) == {"busybox"}
+        for command in (("inspect",), ("history",), ("rm",), ("save", "-o", f"{folder}/x")):
+            refused = docker("image", *command, f"{PREFIX}-committed", check=False)
+            assert "No such image" in refused, refused
+        refused = docker(*run, f"{PREFIX}-committed", "true", check=False)
+        assert "outside of scope-images: name=busybox" in refused  # the CLI tries to pull it
+        networks = set(docker("network", "ls", "--format", "{{.Name}}").split())
+        assert "none" in networks <= {"bridge", "host", "none"}
+    finally:
+        teams.engine.docker("volume", "rm", "-f", volume, check=False)

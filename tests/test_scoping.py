@@ -39,7 +39,7 @@ from _dockeraudit.scopefilters import (
 from _dockeraudit.scopeobjects import ObjectScopes
 from _dockeraudit.scoperoutes import ROUTES, RouteError, scoped_request
 from _dockeraudit.scoping import ScopeGate
-from conftest import ProxyProcess, splits
+from conftest import ROOT, ProxyProcess, splits
 
 MINE, OTHER, RUN = "a1" * 32, "b2" * 32, "e3" * 32
 
@@ -204,6 +204,11 @@ def test_what_was_written_anew_is_read_the_same_again() -> None:
             request = scoped_request(method, target)
             assert (request.action, request.parameters) == (action, tuple(pairs))
             assert scoped_request(method, request.target()) == request
+
+
+def test_the_page_names_every_route() -> None:
+    page = (ROOT / "docs" / "scope.md").read_text()
+    assert [row for row in ROUTES if f"`{row[0]} {row[1]}`" not in page] == []
 
 
 # ================================================================================================
@@ -616,7 +621,9 @@ OBJECTS = [
     ("GET /volumes", "/volumes?filters=%7B%22label%22%3A+%5B%22team%3Da%22%5D%7D"),
     ("GET /images/reg/mine/json", "/images/reg/mine/json"),
     (f"GET /images/{MINE[:12]}/history", f"/images/{MINE[:12]}/history"),
-    (f"GET /images/{OTHER[:12]}/history", None),
+    (f"GET /images/{OTHER[:12]}/history", f"/images/{OTHER[:12]}/history"),
+    (f"DELETE /images/{OTHER[:12]}", None),
+    (f"DELETE /images/{MINE[:12]}", f"/images/{MINE[:12]}"),
     ("GET /images/theirs/json", None),
     ("DELETE /images/theirs", None),
     ("GET /images/json", "/images/json"),
@@ -708,9 +715,10 @@ def test_lists_hold_what_is_in_scope() -> None:
     images = [image("reg/x:1"), image("theirs:1"), image("reg/x:1", "theirs:1"), image()]
     assert told(b"/networks", entries) == [entries[0], entries[2]]
     assert told(b"/volumes", {"Volumes": entries, "Warnings": None})["Volumes"] == entries[:1]
-    assert told(b"/images/json", images) == images[:1]
+    shown = [{**entry, "RepoDigests": []} for entry in (images[0], images[0])]
+    assert told(b"/images/json", images) == shown
     usage = {"Images": images, "Volumes": entries, "BuildCache": [1], "LayersSize": 5}
-    expected = {"Images": images[:1], "Volumes": entries[:1], "BuildCache": [], "LayersSize": 5}
+    expected = {"Images": shown, "Volumes": entries[:1], "BuildCache": [], "LayersSize": 5}
     assert told(b"/system/df", usage) == expected
 
 
