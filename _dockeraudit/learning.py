@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from _dockeraudit.compatible import ACTIONS, OPEN_BY_DEFAULT, READERS, SWITCHES, CompatiblePolicy
-from _dockeraudit.policy import Asked, PolicyError, native_policy, path_pattern
+from _dockeraudit.policy import COLLECTIONS, Asked, PolicyError, native_policy, path_pattern
 
 LEARNED_EVENTS = ("would_deny", "denied", "request")
 #: rules that refuse what no policy should admit
 UNLEARNED_RULES = ("browser", "http", "http2", "version")
+#: a container's name in a path, as Docker admits it; an id or its beginning is no name
+NAMED_CONTAINER = re.compile(r"/containers/([a-zA-Z0-9][\w.-]*)(?:/|\Z)", re.A)
+MOST_NAMES = 50  # in a scope; clients that name more need a label
+AN_ID = re.compile(r"[0-9a-f]{12,64}")
 STREAM_REQUESTS = {
     "logs": ("GET", "/{0}/{1}/logs"),
     "attach": ("POST", "/{0}/{1}/attach"),
@@ -33,6 +38,28 @@ def learned_requests(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, st
         if isinstance(method, str) and isinstance(path, str) and path.startswith("/"):
             seen.setdefault((method, path_pattern(path)), path)
     return dict(sorted(seen.items()))
+
+
+def named_container(record: Mapping[str, Any]) -> str | None:
+    """The name by which a record's client has named a container; None for an id and for none."""
+    path, name = record.get("path"), record.get("container_name")
+    if record.get("event") in LEARNED_EVENTS and isinstance(path, str):
+        match = NAMED_CONTAINER.match(path)
+        name = match[1] if match and match[1] not in COLLECTIONS["containers"] else None
+    elif record.get("event") != "stream_open":
+        return None
+    return name if isinstance(name, str) and not AN_ID.fullmatch(name) else None
+
+
+def noting_names(
+    records: Iterable[Mapping[str, Any]], names: set[str]
+) -> Iterator[Mapping[str, Any]]:
+    """The records, with the names of the containers in them added to `names`."""
+    for record in records:
+        name = named_container(record)
+        if name and len(names) <= MOST_NAMES:
+            names.add(name)
+        yield record
 
 
 def openness(name: str) -> int:
@@ -90,7 +117,8 @@ def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> lis
 
     Raises PolicyError for a log without requests: rules from it would refuse everything.
     """
-    requests = learned_requests(records)
+    names: set[str] = set()
+    requests = learned_requests(noting_names(records, names))
     if not requests:
         raise PolicyError("it has recorded no request, so there is nothing to learn from it")
     samples = [(method, path) for (method, _), path in requests.items()]
@@ -111,4 +139,16 @@ def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> lis
         *lines,
         "# or as native rules, for the file of --config, with policy = rules:",
         *least_rules(requests),
+        *scope_lines(sorted(names)),
+    ]
+
+
+def scope_lines(names: Sequence[str]) -> list[str]:
+    """The scope that these containers are, as comments; none for no name, or for too many."""
+    if not 0 < len(names) <= MOST_NAMES:
+        return []
+    words = ", ".join(f"name={name}" for name in names)
+    return [
+        "# the containers that were named, as a scope (better: a label that all of them have):",
+        f"# scope = {words}",
     ]

@@ -20,6 +20,9 @@ from _dockeraudit.routes import DOCKER_VERSION, VERSION_SEGMENT, says_yes, split
 MAX_VERSION = 16  # characters of a version segment; Docker's have six
 BAD_QUERY = re.compile(rb"%(?![0-9A-Fa-f]{2})|;")  # what Go's versions read differently
 
+#: What `top` hands to the host's ps. The engine shows a line if the word below the title PID is a
+#: process of the container. A column before it could be made of words, another's command line.
+PS_ARGS = re.compile(r"(?:-?[A-Za-z]{0,9}|-?[A-Za-z]{0,8}o pid(?:,[a-z]+)*)")
 STREAMS = "detachKeys logs stream stdin stdout stderr"
 BUILD = (
     "buildargs cachefrom cgroupparent cpuperiod cpuquota cpusetcpus cpusetmems cpushares dockerfile"
@@ -225,7 +228,7 @@ def check_parameters(request: ScopedRequest) -> None:
         raise RouteError("a link cannot be removed by its name")
     if says_yes(request.first("verbose")) and request.action == "networks":
         raise RouteError("verbose tells of other containers")
-    if re.search(r"[^A-Za-z0-9, -]", request.first("ps_args")):
-        raise RouteError("ps_args may hold letters, digits, commas, blanks and dashes")
+    if not PS_ARGS.fullmatch(request.first("ps_args")):
+        raise RouteError("ps_args may be letters, or -o and columns, of which PID is the first")
     if request.first("networkmode").partition(":")[1]:
         raise RouteError("a build may not join a container's network")

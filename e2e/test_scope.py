@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import pytest
+from clients import Terminal
 from raw import api, ask
 from test_bypass import HEADS, spell
 
@@ -46,7 +47,7 @@ ROUTES = [
     "GET /containers/json?all=1&Filters=%7B%22id%22%3A%5B%22{}%22%5D%7D",
     "GET /containers/{}/json?size=1",
     "GET /containers/{}/top",
-    "GET /containers/{}/top?ps_args=-eo%20pid,args",
+    "GET /containers/{}/top?ps_args=-eo%20args,pid",
     "GET /containers/{}/logs?stdout=1&stderr=1",
     "GET /containers/{}/changes",
     "GET /containers/{}/export",
@@ -202,6 +203,7 @@ def teams(real_engine: RealEngine) -> Iterator[Teams]:
         real_engine.docker("rm", "-f", "-v", *names, check=False)
         real_engine.docker("volume", "rm", "-f", volume, check=False)
         real_engine.docker("rmi", "-f", committed, f"{PREFIX}-stolen", check=False)
+        real_engine.docker("image", "prune", "-f", "--filter", f"label={TEAM}")
 
 
 def requests_of(teams: Teams, times: int) -> Iterator[tuple[str, bytes]]:
@@ -289,6 +291,11 @@ def scoped_docker(teams: Teams, proxy: ProxyProcess) -> Callable[..., str]:
     return docker
 
 
+def environment(proxy: ProxyProcess) -> dict[str, str]:
+    """The environment of a client of the proxy."""
+    return {**os.environ, "DOCKER_HOST": f"unix://{proxy.socket}"}
+
+
 @pytest.mark.parametrize("scope", ["label", "own and label"])
 def test_everything_works_in_scope(
     teams: Teams, start_proxy: Any, scope: str, folder: Path
@@ -313,6 +320,10 @@ def test_everything_works_in_scope(
     assert (folder / "file").read_text() == "kept\n"
     docker("cp", str(folder / "file"), f"{made}:/copied")
     assert "A /copied" in docker("diff", made)
+    with Terminal(["docker", "exec", "-it", made, "sh"], environment(proxy)) as terminal:
+        terminal.type(b"tty && exit 5\n")
+        terminal.expect(b"/dev/pts/0")
+        assert terminal.end()[0] == 5
     docker("commit", made, f"{PREFIX}-stolen")
     docker("update", "--restart", "no", made)
     docker("rename", made, f"{PREFIX}-new")

@@ -93,3 +93,13 @@ def test_an_action_is_learned_rather_than_post() -> None:
 def test_requests_that_no_variable_admits_are_named() -> None:
     assert "# no variable admits GET /unheard" in learn(would_deny("GET /unheard"))
     assert "allow = GET /unheard" in learn(would_deny("GET /unheard"))
+
+
+def test_the_containers_that_were_named_are_told_as_a_scope() -> None:
+    records = would_deny("GET /containers/web/json", "POST /containers/create", "GET /events")
+    records += would_deny("GET /containers/c0ffee000000/json", "DELETE /containers/db")
+    records += [{"event": "stream_open", "endpoint": "logs", "container_name": "worker"}]
+    assert learn(records)[-1] == "# scope = name=db, name=web, name=worker"
+    assert not [line for line in learn(would_deny("GET /events")) if "scope" in line]
+    many = would_deny(*(f"GET /containers/x{number}/json" for number in range(60)))
+    assert not [line for line in learn(many) if "scope" in line]
