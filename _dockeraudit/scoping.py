@@ -50,7 +50,7 @@ from _dockeraudit.scopefilters import (
 from _dockeraudit.scopeobjects import ObjectScopes
 from _dockeraudit.scoperoutes import RouteError, ScopedRequest, scoped_request
 
-ANSWER_TIMEOUT = 120.0  # seconds for an answer that is read whole: /system/df walks the disk
+WHOLE_ANSWER = 120.0  # seconds for an answer that is read whole: /system/df walks the disk
 ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
 AMBIGUOUS = b"ultiple IDs found"  # in the engine's answer to a prefix of several ids
 #: the engine's sentence for a removal that fails names containers, so it is not passed on
@@ -342,7 +342,7 @@ class ScopeGate:
         if self._masks and (action == "df" or (lists and action != "networks")):
             raise RouteError("its answer cannot be both held to a scope and masked")
         target = request.target().decode("ascii")
-        status, body = self._ask(target, request.method, ANSWER_TIMEOUT)
+        status, body = self._ask(target, request.method, WHOLE_ANSWER)
         if action == "remove":
             if status < 400 or status == 404:
                 return status, body
@@ -356,7 +356,7 @@ class ScopeGate:
 
     def _image(self, request: ScopedRequest) -> tuple[int, bytes] | None:
         """An image's inspect names the container that it was committed from: not another's."""
-        status, body = self._ask(request.target().decode("ascii"), "GET", ANSWER_TIMEOUT)
+        status, body = self._ask(request.target().decode("ascii"), "GET", WHOLE_ANSWER)
         answer = json_of(body) if status == 200 else None
         facts = [self._inspect(made_from) for made_from in containers_of_image(answer)]
         if all(found is None or self.scope.holds(found) for found in facts):
