@@ -8,7 +8,7 @@ engine is asked through `ask(path) -> (status, JSON)`.
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 from _dockeraudit.errors import OutOfScope
@@ -26,8 +26,8 @@ from _dockeraudit.scopefilters import FilterError, filters_text, read_filters, w
 from _dockeraudit.scoperoutes import RouteError, ScopedRequest
 
 #: networks that every host has; nobody has made them
-EVERYBODYS = ("", "default", "bridge", "host", "none", "nat")
-NO_VOLUMES = ("bind", "tmpfs", "npipe", "image")  # mounts whose source is no volume
+EVERYBODYS = ("", "default", "bridge", "host", "none")
+NEITHER = ("bind", "tmpfs", "npipe")  # mounts whose source is no volume and no image
 #: the engine's sentence for what does not exist
 MISSING = {
     "networks": "network {} not found",
@@ -180,6 +180,8 @@ class ObjectScopes:
         """
         if request.row == "/containers/create":
             self._judge_container(body)
+        if request.row == "/networks/{}/connect":
+            self._require_networks(network_ids({"": body.get(member(body, "EndpointConfig"))}))
         scope = self.scopes.get(request.row.split("/")[1])
         if scope is None or not request.row.endswith("/create"):
             return
@@ -199,16 +201,28 @@ class ObjectScopes:
             self.require("images", str(body.get(member(body, "Image")) or ""))
         if "networks" in self.scopes:
             endpoints = structure(structure(body, "NetworkingConfig"), "EndpointsConfig")
-            modes = [each.get(member(each, "NetworkMode")) or "" for each in (body, host)]
-            for name in [*endpoints, *modes]:
-                if not str(name).startswith("container:"):
-                    self.require("networks", str(name))
+            modes = [str(each.get(member(each, "NetworkMode")) or "") for each in (body, host)]
+            modes = [mode for mode in modes if not mode.startswith("container:")]
+            self._require_networks([*endpoints, *network_ids(endpoints), *modes])
+        volumes, images = set[str](), set[str]()
+        for members in (body, host):
+            volumes.update(bound_volumes(members))
+            for kind, source in mounted_sources(members):
+                (images if kind == "image" else volumes).add(source)
+        for name in sorted(images):
+            self.require("images", name)
+        self._require_volumes(sorted(volumes))
+
+    def _require_networks(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.require("networks", name)
+
+    def _require_volumes(self, names: Iterable[str]) -> None:
+        """Raise BodyError for a volume that is, or would be made, out of scope."""
         scope = self.scopes.get("volumes")
-        if scope is None:
-            return
-        for name in (*named_volumes(body), *named_volumes(host)):
+        for name in names if scope else ():
             known = self.found("volumes", name) or [Facts(name, name, "", {})]
-            if not all(scope.holds(facts) for facts in known):
+            if scope and not all(scope.holds(facts) for facts in known):
                 text = f"the volume {name!r} is not one of this listener's"
                 raise BodyError(f"{text}; make it first, with a request of its own")
 
@@ -236,12 +250,28 @@ def require_made(scope: Scope, name: str, labels: Mapping[str, str]) -> None:
         raise RouteError(f"the image would lie outside of scope-images: {scope.text}")
 
 
-def named_volumes(members: Members) -> Iterator[str]:
-    """The volumes that a container's Binds and Mounts name; raises BodyError."""
+def network_ids(endpoints: Members) -> Iterator[str]:
+    """The networks that endpoints name by id: the engine prefers it to the endpoint's own name."""
+    for endpoint in endpoints.values():
+        if endpoint is None:
+            continue
+        if not isinstance(endpoint, dict):
+            raise BodyError("an endpoint is no object")
+        named = single_fields(endpoint, "an endpoint").get(member(endpoint, "NetworkID"))
+        if named:
+            yield str(named)
+
+
+def bound_volumes(members: Members) -> Iterator[str]:
+    """The volumes that a container's Binds name; raises BodyError."""
     for bind in text_list(members, "Binds"):
         source, colon, _ = bind.partition(":")
         if colon and not source.startswith("/"):
             yield source
+
+
+def mounted_sources(members: Members) -> Iterator[tuple[str, str]]:
+    """Type and source of a container's Mounts of volumes and images; raises BodyError."""
     mounts = members.get(member(members, "Mounts"))
     if not isinstance(mounts, (list, type(None))):
         raise BodyError("its Mounts are no list")
@@ -249,9 +279,9 @@ def named_volumes(members: Members) -> Iterator[str]:
         if not isinstance(mount, dict):
             raise BodyError("its Mounts are no objects")
         fields = single_fields(mount, "a mount")
-        named = fields.get(member(fields, "Source"))
-        if named and fields.get(member(fields, "Type")) not in NO_VOLUMES:
-            yield str(named)
+        named, kind = (fields.get(member(fields, field)) for field in ("Source", "Type"))
+        if named and kind not in NEITHER:
+            yield str(kind), str(named)
 
 
 def chosen(scope: Scope, entries: Sequence[Any], also: Sequence[str] = ()) -> Iterator[Any]:

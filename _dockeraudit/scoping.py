@@ -3,10 +3,10 @@
     head, route ─▶ scoped_request ─▶ look-up ─▶ a head that names the full id ─▶ the engine
                                            └──▶ OutOfScope: the engine's "No such container"
 
-Nothing is remembered between requests. A look-up takes about a millisecond; a memory would have to
-follow the engine's events, which can be late or lost, and what it got wrong would be somebody
-else's container. A container that is renamed between look-up and use stays the one that was looked
-up, since its id is what is forwarded.
+Nothing is remembered between requests. A look-up takes a third of a millisecond; a memory would
+have to follow the engine's events, which can be late or lost, and what it got wrong would be
+somebody else's container. A container that is renamed between look-up and use stays the one that
+was looked up, since its id is what is forwarded.
 """
 
 from __future__ import annotations

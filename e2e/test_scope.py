@@ -486,7 +486,27 @@ def test_volumes_networks_and_images_have_scopes_of_their_own(
             assert "No such image" in refused, refused
         refused = docker(*run, f"{PREFIX}-committed", "true", check=False)
         assert "outside of scope-images: name=busybox" in refused  # the CLI tries to pull it
+        assert_no_way_to_a_network(teams, proxy)
         networks = set(docker("network", "ls", "--format", "{{.Name}}").split())
         assert "none" in networks <= {"bridge", "host", "none"}
     finally:
         teams.engine.docker("volume", "rm", "-f", volume, check=False)
+        teams.engine.docker("network", "rm", f"{PREFIX}-net", check=False)
+
+
+def assert_no_way_to_a_network(teams: Teams, proxy: ProxyProcess) -> None:
+    """By no field of a body that makes or connects a container; engine 28 prefers NetworkID."""
+    name = f"{PREFIX}-net"
+    made = api(teams.engine.socket, "POST", "/networks/create", {"Name": name})["Id"]
+    for endpoint in ({"none": {"NetworkID": made}}, {name: {}}, {made: None}):
+        config = {"Image": "busybox", "NetworkingConfig": {"EndpointsConfig": endpoint}}
+        answer = ask(proxy.socket, with_json("POST", "/containers/create", config))
+        assert answer.status == 404 and b"not found" in answer.body, answer
+    for mode in (name, made, made[:12]):
+        config = {"Image": "busybox", "HostConfig": {"NetworkMode": mode}}
+        answer = ask(proxy.socket, with_json("POST", "/containers/create", config))
+        assert answer.status == 404 and b"not found" in answer.body, answer
+    for target, endpoint in (("none", {"NetworkID": made}), (name, {}), (made[:12], {})):
+        body = {"Container": teams.mine, "EndpointConfig": endpoint}
+        answer = ask(proxy.socket, with_json("POST", f"/networks/{target}/connect", body))
+        assert answer.status == 404 and b"not found" in answer.body, answer

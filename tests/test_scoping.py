@@ -663,6 +663,7 @@ def test_networks_volumes_and_images_have_scopes_of_their_own(
 
 
 CREATE, NETWORK, VOLUME = (f"/{kind}/create" for kind in ("containers", "networks", "volumes"))
+CONNECT = "/networks/mine/connect"
 #: where a body goes, the body, and what its refusal says; an empty text: it is admitted
 OBJECT_BODIES: list[tuple[str, dict[str, Any], str]] = [
     (CREATE, {"Image": "reg/mine"}, ""),
@@ -674,6 +675,16 @@ OBJECT_BODIES: list[tuple[str, dict[str, Any], str]] = [
     (CREATE, {"Image": "reg/mine", "NetworkMode": "theirs"}, "network theirs not found"),
     (CREATE, {"Image": "reg/mine", "NetworkingConfig": {"EndpointsConfig": {"theirs": {}}}},
      "network theirs not found"),
+    (CREATE, {"Image": "reg/mine", "NetworkingConfig": {"EndpointsConfig": {"mine": {
+        "networkid": "theirs"}}}}, "network theirs not found"),
+    (CREATE, {"Image": "reg/mine", "NetworkingConfig": {"EndpointsConfig": {"mine": None}}}, ""),
+    (CREATE, {"Image": "reg/mine", "NetworkingConfig": {"EndpointsConfig": {"mine": 7}}},
+     "no object"),
+    (CONNECT, {"Container": "x", "EndpointConfig": {"NetworkID": "theirs"}}, "network theirs not"),
+    (CONNECT, {"Container": "x", "EndpointConfig": {"NetworkID": ""}}, ""),
+    (CONNECT, {"Container": "x"}, ""),
+    (CREATE, {"Image": "reg/mine", "HostConfig": {"Mounts": [
+        {"Type": "image", "Source": "theirs", "Target": "/x"}]}}, "No such image: theirs"),
     (CREATE, {"Image": "reg/mine", "HostConfig": {"Binds": ["mine:/x", "/host:/y"]}}, ""),
     (CREATE, {"Image": "reg/mine", "HostConfig": {"Binds": ["theirs:/x"]}}, "'theirs' is not one"),
     (CREATE, {"Image": "reg/mine", "HostConfig": {"Binds": ["new:/x"]}}, "'new' is not one"),
@@ -701,7 +712,7 @@ def test_bodies_name_networks_volumes_and_images_in_scope(
     objects_of().judge(request, json.loads(json.dumps(body)))
     if not refusal:
         objects_of(**SCOPED).judge(request, body)
-        assert row == CREATE or body["Labels"] == {"team": "a"}
+        assert row in (CREATE, CONNECT) or body["Labels"] == {"team": "a"}
         return
     with pytest.raises((OutOfScope, BodyError)) as raised:
         objects_of(**SCOPED).judge(request, body)
