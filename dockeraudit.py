@@ -482,6 +482,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """Give an answer that the engine has given to us; whether the connection goes on."""
         client, keep = self.peer.identity, persists(head, head.framing is NO_BODY)
         self.proxy.record_request(head.method, route, status, client, 0.0)
+        if route.answer and self.proxy.settings.answers == "on":
+            scan = self.proxy.answers.open(route.brief(), client, self.proxy.scanner, None)
+            scan.answered(body)
+            scan.close("end")
         keep = keep and not self.proxy.stopping
         return self._say(json_response(status, body, head.method, keep=keep), keep)
 

@@ -574,9 +574,11 @@ def error_response(
 ) -> bytes:
     """An answer of our own, as Docker's clients print it: JSON with one `message`.
 
-    `keep`: the connection goes on after it. `prefix`: says that the message is ours.
+    `keep`: the connection goes on after it. `prefix`: says that the message is ours; without one it
+    is written as the engine writes it.
     """
-    body = json.dumps({"message": f"{prefix}{message}"}).encode() + b"\n"
+    spaces = (", ", ": ") if prefix else (",", ":")
+    body = json.dumps({"message": f"{prefix}{message}"}, separators=spaces).encode() + b"\n"
     return json_response(status, body, method, keep=keep)
 
 

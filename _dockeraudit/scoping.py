@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple
 
-from _dockeraudit.engine import LOOKUP_TIMEOUT, engine_answer
+from _dockeraudit.engine import engine_answer
 from _dockeraudit.errors import EngineError, HTTPError, OutOfScope
 from _dockeraudit.heldbody import Verdict
 from _dockeraudit.http1 import NO_BODY, Framing, RequestHead, body_reader
@@ -50,6 +50,7 @@ from _dockeraudit.scopefilters import (
 from _dockeraudit.scopeobjects import ObjectScopes
 from _dockeraudit.scoperoutes import RouteError, ScopedRequest, scoped_request
 
+LOOK_TIMEOUT = 30.0  # seconds for a look-up, which its own client alone waits for
 WHOLE_ANSWER = 120.0  # seconds for an answer that is read whole: /system/df walks the disk
 ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
 AMBIGUOUS = b"ultiple IDs found"  # in the engine's answer to a prefix of several ids
@@ -186,7 +187,7 @@ class ScopeGate:
         return status, json_of(body) if status == 200 else None
 
     def _ask(
-        self, path: str, method: str = "GET", timeout: float = LOOKUP_TIMEOUT
+        self, path: str, method: str = "GET", timeout: float = LOOK_TIMEOUT
     ) -> tuple[int, bytes]:
         try:
             return engine_answer(self._socket_path, path, timeout, method)

@@ -754,7 +754,7 @@ def test_answers_are_given_and_denials_recorded(
     )
     line = b"GET /containers/other/json HTTP/1.1\r\nHost: d\r\n\r\n"
     answer = ask(proxy.socket, line + line.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    sentence = b'{"message": "No such container: other"}\n'
+    sentence = b'{"message":"No such container: other"}\n'
     assert answer.status == 404 and answer.body.startswith(sentence)
     assert answer.body.endswith(sentence) and b"dockeraudit" not in answer.head + answer.body
     refused = ask(proxy.socket, b"GET /services HTTP/1.0\r\n\r\n")
@@ -782,3 +782,18 @@ def test_what_is_removed_is_recorded_and_reasons_stay_here(
     answer = ask(proxy.socket, b"DELETE /volumes/data HTTP/1.0\r\n\r\n")
     assert (answer.status, answer.body) == (204, b"")
     assert [record["status"] for record in proxy.wait_records("request")] == [204]
+
+
+def test_answers_that_are_read_whole_are_scanned_too(
+    engine: ScriptedEngine, start_proxy: Any
+) -> None:
+    from raw import ask
+
+    proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
+    keys = ["AK" + "IA" + "HELD4WHOLE7ANS" + last for last in ("2Q", "3R")]
+    said = [{"Id": each, "Command": f"run {key}"} for each, key in zip((MINE, OTHER), keys)]
+    engine.routes["/system/df"] = json_answer({"LayersSize": 1, "Containers": said})
+    answer = ask(proxy.socket, b"GET /system/df HTTP/1.0\r\n\r\n")
+    assert keys[0].encode() in answer.body and keys[1].encode() not in answer.body
+    found = proxy.wait_records("finding")
+    assert [(record["endpoint"], record["severity"]) for record in found] == [("list", "HIGH")]
