@@ -179,8 +179,15 @@ class ScopeGate:
         entries = json_of(body)
         if status != 200 or not isinstance(entries, list):
             raise EngineError(f"the engine answered {status} when asked for its containers")
-        found = [(listed_facts(entry), entry) for entry in entries]
+        found = [(self._as_inspected(listed_facts(entry)), entry) for entry in entries]
         return [(facts, entry) for facts, entry in found if facts and self.scope.holds(facts)]
+
+    def _as_inspected(self, facts: Facts | None) -> Facts | None:
+        """Facts from a list, which has an image's id instead of a name that has gone elsewhere."""
+        asks = any(term.kind == "image" for term in self.scope.terms)
+        if asks and facts and facts.image.startswith("sha256:") and not self.scope.holds(facts):
+            return self._inspect(facts.id)
+        return facts
 
     def _ask_json(self, path: str) -> tuple[int, Any]:
         status, body = self._ask(path)

@@ -549,6 +549,10 @@ def test_lists_are_narrowed_by_the_label_or_by_ids(engine: ScriptedEngine) -> No
     assert filters("name=mi*") == {"id": [MINE]}
     assert filters("name=mi*", "label=team=b") == {"id": [MINE, OTHER]}
     assert filters("name=x") == {"id": [NOBODY]}
+    assert filters("image=i") == {"id": [MINE, OTHER]}
+    entry = {"Id": MINE, "Names": ["/mine"], "Image": f"sha256:{RUN}"}  # its name was moved
+    engine.routes["/containers/json"] = json_answer([entry])
+    assert filters("image=i") == {"id": [MINE]}
     own = "GET /containers/json?filters=%7B%22label%22%3A%5B%22team%3Da%22%5D%7D"
     assert filters("label=team=a", "name=x", line=own) == {"label": ["team=a"]}
 
