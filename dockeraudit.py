@@ -702,7 +702,7 @@ def raise_descriptor_limit(connections: int) -> None:
     """Allow as many descriptors as the connections take, where the hard limit allows it."""
     import resource  # here, since only Unix has it, and other commands run elsewhere too
 
-    needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
+    needed = 3 * connections + 128  # two and a look-up each; the log, the listeners, others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -4,8 +4,8 @@
 
 On such a listener no raw target reaches the engine. What reaches it is written from what was read
 here: so it does not matter how a client spells a route, or in how many ways a target can be read.
-A route or a parameter that the table does not have is refused: nobody has looked at what it tells
-of other containers.
+A route that the table does not have is refused: nobody has looked at what it tells of other
+containers. A parameter that it does not have does not reach the engine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ROUTES = (
     ("POST", "/auth", "pass", ""),
     ("GET", "/info", "info", ""),
     ("GET", "/events", "events", "since until filters"),
-    ("GET", "/system/df", "df", "type verbose"),
+    ("GET", "/system/df", "df", "type"),
     ("GET", "/containers/json", "list", "all limit size filters"),
     ("POST", "/containers/create", "create", "name platform"),
     ("POST", "/containers/prune", "prune", "filters"),
@@ -73,7 +73,7 @@ ROUTES = (
     ("POST", "/containers/{}/exec", "container", ""),
     ("POST", "/containers/{}/rename", "rename", "name"),
     ("POST", "/containers/{}/update", "container", ""),
-    ("DELETE", "/containers/{}", "container", "v force link"),
+    ("DELETE", "/containers/{}", "container", "v force"),
     ("POST", "/exec/{}/start", "exec", ""),
     ("POST", "/exec/{}/resize", "exec", "h w"),
     ("GET", "/exec/{}/json", "exec", ""),
@@ -95,7 +95,7 @@ ROUTES = (
     ("DELETE", "/images/{}", "remove", "force noprune platforms"),
     ("GET", "/distribution/{}/json", "pass", ""),
     ("GET", "/networks", "networks", "filters"),
-    ("GET", "/networks/{}", "networks", "scope verbose"),
+    ("GET", "/networks/{}", "networks", "scope"),
     ("POST", "/networks/create", "make", ""),
     ("POST", "/networks/prune", "pass", "filters"),
     ("POST", "/networks/{}/connect", "connect", ""),
@@ -113,6 +113,15 @@ ROUTES = (
     ("GET", "/configs/{}", "absent", ""),
     ("GET", "/plugins/{}/json", "absent", ""),
 )  # fmt: skip
+#: parameters without which a request would mean something else, and why they are refused
+REFUSED_PARAMETERS = {
+    "checkpoint": "checkpoints lie in the host's folders",
+    "checkpoint-dir": "checkpoints lie in the host's folders",
+    "link": "a link cannot be removed by its name",
+    "manifests": "it tells of other containers",
+    "session": "BuildKit's tunnels cannot be held to a scope (DOCKER_BUILDKIT=0 builds without)",
+    "verbose": "it tells of other containers",
+}
 #: why a group of routes is refused, by the first segment of its path
 REFUSED = {
     "session": "BuildKit's tunnels cannot be held to a scope (DOCKER_BUILDKIT=0 builds without)",
@@ -205,7 +214,10 @@ def scoped_request(method: str, target: bytes) -> ScopedRequest:
 
 
 def read_query(query: bytes, known: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """The parameters of a query, decoded; raises RouteError for one that is not known."""
+    """The known parameters of a query, decoded; raises RouteError for one of REFUSED_PARAMETERS.
+
+    Others are left out. Some clients (dockerode) repeat the members of the body in the query.
+    """
     if BAD_QUERY.search(query):
         raise RouteError("its query holds a ';', or a '%' that is not followed by two hex digits")
     parameters = []
@@ -216,18 +228,15 @@ def read_query(query: bytes, known: frozenset[str]) -> tuple[tuple[str, str], ..
             )
             for part in text.partition(b"=")
         )
-        if name not in known:
-            raise RouteError(f"its parameter {name[:40]!r} is not known to be safe")
-        parameters.append((name, value))
+        if name in REFUSED_PARAMETERS and says_yes(value):
+            raise RouteError(f"of its parameter {name}: {REFUSED_PARAMETERS[name]}")
+        if name in known:
+            parameters.append((name, value))
     return tuple(parameters)
 
 
 def check_parameters(request: ScopedRequest) -> None:
     """Raise RouteError for a value that reaches beyond the container that the request names."""
-    if says_yes(request.first("link")):
-        raise RouteError("a link cannot be removed by its name")
-    if says_yes(request.first("verbose")) and request.action == "networks":
-        raise RouteError("verbose tells of other containers")
     if not PS_ARGS.fullmatch(request.first("ps_args")):
         raise RouteError("ps_args may be letters, or -o and columns, of which PID is the first")
     if request.first("networkmode").partition(":")[1]:

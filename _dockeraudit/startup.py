@@ -176,7 +176,7 @@ def say_scope(listener: Listener, diagnostics: Diagnostics) -> None:
         scopes = listener.scope.objects.scopes
         parts = [f"{kind} of {scope.text}" for kind, scope in scopes.items()]
         free = [kind for kind in ("images", "networks", "volumes") if kind not in scopes]
-        parts += [f"{' and '.join(free)} of the whole host"] if free else []
+        parts += [f"{', '.join(free)} of the whole host"] if free else []
         diagnostics.say("info", "; ".join([text, *parts]))
 
 
