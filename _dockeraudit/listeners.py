@@ -185,10 +185,10 @@ def make_listener(
 def scope_gate(name: str, values: Mapping[str, Any]) -> ScopeGate | None:
     """What holds a listener's clients to its scope, if it has one; raises ConfigurationError."""
     terms = values["scope"]
+    for kind in SCOPED_OBJECTS:
+        if values[f"scope-{kind}"] and not terms:
+            raise ConfigurationError(f"{name}: scope-{kind} does nothing without scope")
     if not terms or [term.kind for term in terms] == ["off"]:
-        for kind in SCOPED_OBJECTS:
-            if values[f"scope-{kind}"]:
-                raise ConfigurationError(f"{name}: scope-{kind} does nothing without scope")
         return None
     for key in ("scope", *(f"scope-{kind}" for kind in SCOPED_OBJECTS)):
         kinds = [term.kind for term in values[key]]

@@ -23,7 +23,7 @@ SCOPE_WORDS = "label=KEY=VALUE, label=KEY, name=GLOB, image=GLOB, compose-projec
 #: words of which the engine's events use each for something else than a label of that name
 EVENT_WORDS = frozenset(
     "image name container type driver signal exitCode execID oldName destination propagation"
-    " read/write comment imageID imageRef height width resource".split()
+    " read/write comment imageID imageRef height width execDuration".split()
 )
 
 

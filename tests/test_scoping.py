@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 import pytest
 from scripted import ScriptedEngine, json_answer
 
-from _dockeraudit.errors import Denied, OutOfScope
+from _dockeraudit.errors import ConfigurationError, Denied, OutOfScope
 from _dockeraudit.http1 import ChunkedReader, CloseReader
+from _dockeraudit.listeners import load_listeners
+from _dockeraudit.options import load_settings
 from _dockeraudit.routes import read_request
 from _dockeraudit.scope import (
     OWN_LABEL,
@@ -39,7 +43,7 @@ from _dockeraudit.scopefilters import (
 from _dockeraudit.scopeobjects import ObjectScopes
 from _dockeraudit.scoperoutes import ROUTES, RouteError, scoped_request
 from _dockeraudit.scoping import ScopeGate
-from conftest import ROOT, ProxyProcess, splits
+from conftest import ROOT, ProxyProcess, splits, wait_for
 
 MINE, OTHER, RUN = "a1" * 32, "b2" * 32, "e3" * 32
 
@@ -799,3 +803,53 @@ def test_answers_that_are_read_whole_are_scanned_too(
     assert keys[0].encode() in answer.body and keys[1].encode() not in answer.body
     found = proxy.wait_records("finding")
     assert [(record["endpoint"], record["severity"]) for record in found] == [("list", "HIGH")]
+
+
+SECTION = "[listener ci]\nlisten = unix:///run/ci.sock\n"
+#: what a file says, and what is wrong with it
+WRONG = [
+    ("scope = own\nscope-volumes = image=x", "only containers have an image"),
+    ("scope-volumes = own", "ci: scope-volumes does nothing without scope"),
+    ("scope = off, own", "ci: scope is off, or has words, not both"),
+    ("scope = own, off", "ci: scope is off, or has words, not both"),
+    ("scope = own\nscope-images = name=x, off", "ci: scope-images is off, or has words, not both"),
+    ("scope = team=a", "[listener ci] scope: 'team=a' is no scope; legal are label=KEY=VALUE"),
+    ("scope = own\n[dockeraudit]\nhttp2 = relay", "ci: scope and http2 relay cannot be had"),
+]
+
+
+@pytest.mark.parametrize("text, wrong", WRONG)
+def test_a_scope_that_cannot_be_kept_is_named(folder: Path, text: str, wrong: str) -> None:
+    file = folder / "x.ini"
+    file.write_text(SECTION + text)
+    with pytest.raises(ConfigurationError) as raised:
+        load_listeners(load_settings(["--config", str(file)], {}), {}, lambda *said: None)
+    assert wrong in str(raised.value)
+
+
+def test_a_listener_lifts_the_scope_of_all(folder: Path) -> None:
+    file = folder / "x.ini"
+    file.write_text(f"{SECTION}scope = off\n[listener team]\nlisten = unix:///run/b.sock\n")
+    settings = load_settings(
+        ["--config", str(file), "--scope", "own,label=a", "--scope-volumes", "own"], {}
+    )
+    ci, team = load_listeners(settings, {}, lambda *said: None)
+    assert ci.scope is None and team.scope is not None and team.judges == (team.scope,)
+    assert team.scope.scope.terms[0].label == f"{OWN_LABEL}=team"
+    assert team.scope.scope.text == "own, label=a"
+
+
+def test_sighup_puts_another_scope_in_force(
+    folder: Path, engine: ScriptedEngine, start_proxy: Any
+) -> None:
+    from raw import ask
+
+    file = folder / "x.ini"
+    file.write_text("[dockeraudit]\nscope = label=team=a\n")
+    proxy: ProxyProcess = start_proxy(engine.path, "--config", str(file))
+    request = b"GET /containers/other/json HTTP/1.0\r\n\r\n"
+    assert ask(proxy.socket, request).status == 404
+    file.write_text("[dockeraudit]\nscope = label=team=b\n")
+    os.kill(proxy.process.pid, signal.SIGHUP)
+    wait_for(lambda: "changed: scope" in proxy.errors.read_text(), "the new scope")
+    assert ask(proxy.socket, request).status == 200
