@@ -24,7 +24,7 @@ COUNTS = {
     "Containers": (),
     "ContainersRunning": ("running",),
     "ContainersPaused": ("paused",),
-    "ContainersStopped": ("created", "exited", "dead"),
+    "ContainersStopped": ("created", "exited", "dead", "restarting", "removing"),
 }
 
 
