@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw import ask
 from scripted import ScriptedEngine, json_answer
 
 from _dockeraudit.errors import ConfigurationError, Denied, OutOfScope
@@ -753,7 +754,6 @@ def test_lists_hold_what_is_in_scope() -> None:
 def test_answers_are_given_and_denials_recorded(
     folder: Path, engine: ScriptedEngine, start_proxy: Any
 ) -> None:
-    from raw import ask
 
     proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
     said = proxy.errors.read_text()
@@ -775,7 +775,6 @@ def test_answers_are_given_and_denials_recorded(
 def test_what_is_removed_is_recorded_and_reasons_stay_here(
     folder: Path, engine: ScriptedEngine, start_proxy: Any
 ) -> None:
-    from raw import ask
 
     proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
     reason = {"message": f"volume is in use - [{OTHER}]"}
@@ -793,7 +792,6 @@ def test_what_is_removed_is_recorded_and_reasons_stay_here(
 def test_answers_that_are_read_whole_are_scanned_too(
     engine: ScriptedEngine, start_proxy: Any
 ) -> None:
-    from raw import ask
 
     proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
     keys = ["AK" + "IA" + "HELD4WHOLE7ANS" + last for last in ("2Q", "3R")]
@@ -842,7 +840,6 @@ def test_a_listener_lifts_the_scope_of_all(folder: Path) -> None:
 def test_sighup_puts_another_scope_in_force(
     folder: Path, engine: ScriptedEngine, start_proxy: Any
 ) -> None:
-    from raw import ask
 
     file = folder / "x.ini"
     file.write_text("[dockeraudit]\nscope = label=team=a\n")
@@ -853,3 +850,13 @@ def test_sighup_puts_another_scope_in_force(
     os.kill(proxy.process.pid, signal.SIGHUP)
     wait_for(lambda: "changed: scope" in proxy.errors.read_text(), "the new scope")
     assert ask(proxy.socket, request).status == 200
+
+
+def test_learning_a_policy_does_not_lift_the_scope(
+    engine: ScriptedEngine, start_proxy: Any
+) -> None:
+
+    proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a", "--mode", "learn")
+    assert ask(proxy.socket, b"GET /containers/other/json HTTP/1.0\r\n\r\n").status == 404
+    assert ask(proxy.socket, b"GET /containers/mine/json HTTP/1.0\r\n\r\n").status == 200
+    assert proxy.wait_records("denied")[0]["rule"] == "scope"
