@@ -55,7 +55,7 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 # --- lone file check: end
 
 from _dockeraudit.admin import AdminServer
-from _dockeraudit.admission import browser_refusal
+from _dockeraudit.admission import browser_refusal, unmaskable_refusal
 from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alerts
 from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
@@ -73,7 +73,7 @@ from _dockeraudit.commands import (
 from _dockeraudit.completions import completions_parser, run_completions
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection
+from _dockeraudit.engine import NO_DESCRIPTORS, UnixHTTPConnection
 from _dockeraudit.errors import (
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
@@ -107,18 +107,27 @@ from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.reload import reload
 from _dockeraudit.report import live_page
-from _dockeraudit.routes import Route, cut_path, method_name, read_request, seeming_request
+from _dockeraudit.routes import (
+    Route,
+    cut_path,
+    is_short,
+    method_name,
+    read_request,
+    seeming_request,
+)
 from _dockeraudit.scan import command_scan, scan_parser
 from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
     GONE,
     HEAD_TIMEOUT,
+    LINGER,
     TCP_OPTIONS,
     Pending,
     bind_unix,
     certificate_subject,
     half_close,
     inherited_sockets,
+    linger,
     listen_failure,
     listens_at,
     notify_systemd,
@@ -134,12 +143,13 @@ from _dockeraudit.startup import (
     load_known,
     load_scanner,
     open_log,
+    raise_descriptor_limit,
+    replace_closed_streams,
     require_linux,
     watchdog_interval,
 )
 
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
-LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
 BROWSER_HINT = (
@@ -168,6 +178,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.buffer = b""  # bytes from the client that no exchange has claimed yet
         self.client_eof = False
         self.upstream: UnixHTTPConnection | None = None  # kept between requests
+        self.called = threading.Semaphore(0)  # released when a lent connection needs its thread
         self._head_bytes = 0  # taken from the budget of large heads
 
     def handle(self) -> None:
@@ -234,6 +245,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
         """One request; whether another may follow on this connection."""
         raw, asked = None, None
         try:
+            if self._lendable():
+                self.proxy.kept.lend(self)
+            if self.peer.exchange:  # begun by the thread of the kept connections
+                asked = (self.peer.exchange.head.method, self.peer.exchange.route.path)
+                return self._relay(self.peer.exchange)
             raw = self._read_head()
             if raw is None:
                 return False
@@ -245,7 +261,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             raw, asked = None, (head.method, cut_path(route.path))  # a large head is held once
             self._admit(head, route)
             route = route.brief()
-            return self._relay(head, route)
+            return self._relay(self._open(head, route))
         except HTTPError as error:
             if self.peer.exchange and self.peer.exchange.relay.answered:
                 return False
@@ -293,12 +309,12 @@ class ProxyHandler(BaseHTTPRequestHandler):
             raise HTTPError(503, "too many large request heads are under way; try again later")
         self._head_bytes = size
 
-    def _relay(self, head: RequestHead, route: Route) -> bool:
+    def _relay(self, exchange: Exchange) -> bool:
         """Relay one request and its answer; whether the connection can carry another."""
-        relay = self._exchange(head, route)
+        relay = self._run(exchange)
         if relay.state is RelayState.STALE:
             self._drop_upstream()
-            relay = self._exchange(head, route)
+            relay = self._run(self._open(exchange.head, exchange.route))
         cut = relay.state is RelayState.CUT
         if not relay.keep_engine or cut:
             self._drop_upstream()
@@ -306,16 +322,21 @@ class ProxyHandler(BaseHTTPRequestHandler):
             return False
         keep = relay.keep_client and relay.upload.done and not self.proxy.stopping
         if not keep and not self.client_eof and not relay.engine_broke:
-            self._linger()
+            linger(self.peer.sock)
         return keep
 
-    def _exchange(self, head: RequestHead, route: Route) -> Relay:
-        """Run one exchange; what it leaves unread of the client's bytes is the next request's."""
+    def _open(self, head: RequestHead, route: Route) -> Exchange:
+        """Connect to the engine, and make the exchange; raises EngineError."""
         try:
             engine, reused = self._engine()
         except EngineError as error:
             self.proxy.record_request(head.method, route, error.status, self.peer.identity, 0.0)
             raise
+        return self._exchange(head, route, engine, reused)
+
+    def _exchange(
+        self, head: RequestHead, route: Route, engine: socket.socket, reused: bool
+    ) -> Exchange:
         exchange = Exchange(
             self.proxy,
             self.peer,
@@ -326,9 +347,13 @@ class ProxyHandler(BaseHTTPRequestHandler):
             unread=self.buffer,
             mask=self.listener.mask,
         )
-        relay = exchange.relay
-        relay.client.ended = self.client_eof
+        exchange.relay.client.ended = self.client_eof
         self.peer.exchange = exchange
+        return exchange
+
+    def _run(self, exchange: Exchange) -> Relay:
+        """Run it; what it leaves unread of the client's bytes is the next request's."""
+        relay = exchange.relay
         try:
             exchange.run()
         finally:
@@ -351,6 +376,62 @@ class ProxyHandler(BaseHTTPRequestHandler):
         exchange.begin_opaque()
         exchange.run()
         return False
+
+    # -- short requests, in the thread of the kept connections
+
+    def _lendable(self) -> bool:
+        """Whether that thread can wait for the next request: one has been served, without TLS."""
+        between = self.upstream and not self.buffer and not self.client_eof
+        return bool(between) and not (self.listener.tls or self.proxy.stopping)
+
+    def descriptors(self) -> Sequence[int]:
+        """Of the client's socket, and of the kept one to the engine."""
+        assert self.upstream is not None
+        return self.peer.sock.fileno(), self.upstream.sock.fileno()
+
+    def serve_short(self, fileno: int) -> bool:
+        """Serve what has come on a descriptor, without waiting; False for our own thread to do.
+
+        An exception is met again there: in the exchange, or when the head is read once more.
+        """
+        try:
+            if self.peer.exchange is None:
+                return fileno == self.peer.sock.fileno() and self._begin_short()
+            return fileno != self.peer.sock.fileno() and self._hear_short(self.peer.exchange)
+        except Exception:
+            return False
+
+    def _begin_short(self) -> bool:
+        """Send a request to the engine, if it is short."""
+        data = receive(self.peer.sock, SMALL_HEAD)
+        if data is None:
+            return True  # nothing has come after all
+        self.client_eof = data == b""
+        self.buffer = data
+        if not data or head_length(data) != len(data) or data.startswith(HTTP2_PREFACE):
+            return False
+        self.listener = self.server.listener  # SIGHUP may have changed its rules
+        head, route = read_request(data)
+        if not is_short(head, route) or self.listener.mask or any(self._objections(head, route)):
+            return False
+        self.buffer = b""
+        self.peer.request, self.peer.idle_since = True, None
+        assert self.upstream is not None
+        self._exchange(head, route.brief(), self.upstream.sock, reused=True).begin()
+        return True
+
+    def _hear_short(self, exchange: Exchange) -> bool:
+        """Deliver what the engine has said; when that was all, wait for the next request."""
+        finished = exchange.hear()
+        relay = exchange.relay
+        if not finished:
+            return exchange.is_short
+        if not (relay.keep_client and relay.keep_engine) or self.proxy.stopping:
+            return False
+        exchange.record()
+        self.peer.exchange, self.peer.request = None, False
+        self.peer.idle_since = time.monotonic()
+        return True
 
     # -- admission
 
@@ -444,7 +525,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if rest:
                 wait_until(self.peer.sock, select.POLLOUT, deadline - time.monotonic())
         if not keep or rest:
-            self._linger()
+            linger(self.peer.sock)
             return False
         return True
 
@@ -460,31 +541,6 @@ class ProxyHandler(BaseHTTPRequestHandler):
             text = f"{self.listener.name}: a request of {name} was refused: {error}"
             proxy.diagnostics.seldom("warning", "http", text)
             proxy.record_denial("denied", method, path, who, "http")
-
-    def _linger(self) -> None:
-        """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""
-        sock = self.peer.sock
-        half_close(sock)
-        if isinstance(sock, ssl.SSLSocket):
-            try:
-                socket.socket.shutdown(sock, socket.SHUT_WR)
-            except OSError:
-                return
-        deadline = time.monotonic() + LINGER
-        while wait_until(sock, select.POLLIN, deadline - time.monotonic()):
-            try:
-                if not socket.socket.recv(sock, BLOCK):  # of a TLS session: what it still encrypts
-                    return
-            except OSError:
-                return
-
-
-def unmaskable_refusal(word: str) -> str:
-    """Why a masking listener refuses a route, and how it is let pass."""
-    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
-    return (
-        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
-    )
 
 
 class RelayServer(ThreadingHTTPServer):
@@ -668,17 +724,6 @@ class Service:
             server.server_close()
 
 
-def raise_descriptor_limit(connections: int) -> None:
-    """Allow as many descriptors as the connections take, where the hard limit allows it."""
-    import resource  # here, since only Unix has it, and other commands run elsewhere too
-
-    needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def command_serve(arguments: Sequence[str]) -> int:
     """`serve`: relay until SIGTERM or SIGINT."""
     settings = load_settings(arguments, os.environ, serve_parser())
@@ -846,21 +891,6 @@ def main() -> NoReturn:
         except (OSError, ValueError):
             pass
     os._exit(status)
-
-
-def replace_closed_streams() -> None:
-    """Give closed standard streams a descriptor that fails, so that no file of ours gets theirs."""
-    streams = (
-        ("stdin", os.O_WRONLY, "r"),
-        ("stdout", os.O_RDONLY, "w"),
-        ("stderr", os.O_WRONLY, "w"),
-    )
-    for number, (name, flags, mode) in enumerate(streams):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, flags)  # takes the lowest free number, which is this one
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 if __name__ == "__main__":

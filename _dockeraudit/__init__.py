@@ -61,6 +61,7 @@
     sockets        system calls on sockets
     connections    who is connected, and who goes when there is no room
     doorman        answers connections that are turned away
+    keptconnections  kept connections: one thread waits for all, and serves short requests
     proxy          what all connections share
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets

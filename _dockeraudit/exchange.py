@@ -60,6 +60,7 @@ from _dockeraudit.streams import (
 SILENCE = 0.2  # seconds after which an unfinished line is scanned although more of it may come
 LEAVING = 2.0  # seconds without progress that a closed client's last bytes may take to the engine
 BUSY_BLOCK = 16 << 10  # bytes of a block behind which more is likely: read again without a poll
+SHORT_ANSWER = 16  # times that an answer is heard before it counts as a long one
 BLOCKS_A_TURN = 8  # such blocks before the client is looked at again
 
 
@@ -78,6 +79,8 @@ class Exchange:
     tunnelled = 0  # bytes of a tunnel that nobody scans
     _poll: PollPair | None = None  # made when it is needed: most answers come at once
     _hold_over = False  # the mask's hold had ended before the sockets were polled
+    _heard = 0  # times that `hear` was called
+    _failure: Exception | None = None  # of `hear`
     _recorded = False  # the request has been counted, and recorded where it has to be
     _leaving = False  # the client has closed with part of its request unsent: finish sending first
 
@@ -133,13 +136,38 @@ class Exchange:
         shut_down(self._engine)
         return True
 
+    def begin(self) -> None:
+        """Send the engine what has come of the request, without waiting."""
+        self._from_client(b"")
+
+    def hear(self) -> bool:
+        """Deliver what the engine has said, without waiting; whether that was all of the answer.
+
+        An error is kept for `run` to raise.
+        """
+        self._heard += 1
+        try:
+            self._read_engine()
+        except Exception as error:
+            self._failure = error
+        return self.relay.finished and self.relay.state is RelayState.BODY and not self._failure
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it can go on by `hear` alone: nothing waits, and little has been heard."""
+        relay = self.relay
+        waits = relay.client.pending or relay.engine.pending or relay.finished or self._failure
+        return not waits and self._heard < SHORT_ANSWER
+
     def run(self) -> None:
-        """Relay until both sides are done.
+        """Relay until both sides are done, from the beginning or from what `hear` has left.
 
         Raises HTTPError where the client is to be answered by us.
         """
         relay = self.relay
         try:
+            if self._failure:
+                raise self._failure
             self._from_client(b"")
             while not relay.finished:
                 self._step()
@@ -147,7 +175,7 @@ class Exchange:
             relay.status, relay.reason = error.status, "engine"
             raise
         finally:
-            self._record()
+            self.record()
 
     def begin_opaque(self) -> None:
         """Make it a tunnel from the first byte on: HTTP/2, where that was asked for."""
@@ -485,7 +513,7 @@ class Exchange:
         self.proxy.diagnostics.seldom("error", "mask", text)
         self.cut("mask_failure")
 
-    def _record(self) -> None:
+    def record(self) -> None:
         """The exchange is over: close its stream; write its `request` record unless it has one."""
         relay = self.relay
         if relay.state is not RelayState.STALE and not self._recorded:

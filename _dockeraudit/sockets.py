@@ -11,6 +11,7 @@ import socket
 import ssl
 import stat
 import struct
+import time
 from collections.abc import Mapping
 from typing import Any, Union
 
@@ -19,6 +20,7 @@ from _dockeraudit.errors import ListenError
 from _dockeraudit.settings import Address
 
 HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end; a slow head holds a thread
+LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
 GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: poll's answers for a socket that has ended. Windows, where `serve` cannot run, lacks these names.
@@ -65,6 +67,26 @@ def half_close(sock: socket.socket) -> None:
             sock.shutdown(socket.SHUT_WR)
     except (OSError, ValueError):
         pass  # the peer is gone, which the next poll tells, or has not sent its close_notify
+
+
+def linger(sock: socket.socket) -> None:
+    """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6).
+
+    So the peer can read our last answer: bytes that it sends to a closed socket would draw a reset.
+    """
+    half_close(sock)
+    if isinstance(sock, ssl.SSLSocket):
+        try:
+            socket.socket.shutdown(sock, socket.SHUT_WR)
+        except OSError:
+            return
+    deadline = time.monotonic() + LINGER
+    while wait_until(sock, select.POLLIN, deadline - time.monotonic()):
+        try:
+            if not socket.socket.recv(sock, BLOCK):  # of a TLS session: what it still encrypts
+                return
+        except OSError:
+            return
 
 
 def shut_down(sock: socket.socket) -> None:

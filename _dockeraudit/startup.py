@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Callable
@@ -185,3 +186,29 @@ def client_url(address: Address) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(address.target[0], address.target[0])
     host = f"[{host}]" if ":" in host else host
     return f"tcp://{host}:{address.target[1]}"
+
+
+def raise_descriptor_limit(connections: int) -> None:
+    """Allow as many descriptors as the connections take, where the hard limit allows it."""
+    import resource  # here, since only Unix has it, and other commands run elsewhere too
+
+    needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def replace_closed_streams() -> None:
+    """Give closed standard streams a descriptor that fails, so that no file of ours gets theirs."""
+    streams = (
+        ("stdin", os.O_WRONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    )
+    for number, (name, flags, mode) in enumerate(streams):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
