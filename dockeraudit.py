@@ -687,6 +687,7 @@ class Service:
 
     def start(self) -> None:
         """Accept from here on."""
+        self.proxy.kept.start()
         for server in self.servers:
             thread = threading.Thread(
                 target=server.serve_forever,

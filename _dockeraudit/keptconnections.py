@@ -40,9 +40,19 @@ class KeptConnections:
 
     def __init__(self) -> None:
         self._waiting: dict[int, Lent] = {}  # by each descriptor
-        self._epoll: select.epoll | None = None  # made with the thread, when it is first needed
+        self._epoll: select.epoll | None = None  # while the thread runs
         self._end = -1  # the pipe whose closing ends the thread
         self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start the thread; until then every connection waits for itself. Raises OSError."""
+        self._epoll = epoll = select.epoll()
+        ended, self._end = os.pipe()
+        epoll.register(ended, select.EPOLLIN)
+        thread = threading.Thread(
+            target=self._serve, name="kept connections", args=(epoll, ended), daemon=True
+        )
+        thread.start()
 
     def lend(self, connection: Lent) -> None:
         """Wait, in the connection's own thread, until that is needed again.
@@ -50,11 +60,12 @@ class KeptConnections:
         Returns at once where the kernel has no room for one more.
         """
         with self._lock:
-            epoll = self._epoll or self._start()
+            if self._epoll is None:
+                return
             try:
                 for fileno in connection.descriptors():
                     self._waiting[fileno] = connection
-                    epoll.register(fileno, select.EPOLLIN)
+                    self._epoll.register(fileno, select.EPOLLIN)
             except OSError:
                 self._forget(connection)
                 return
@@ -66,17 +77,6 @@ class KeptConnections:
             if self._end >= 0:
                 os.close(self._end)
                 self._end = -1
-
-    def _start(self) -> select.epoll:
-        """Start the thread. Call with the lock."""
-        ended, self._end = os.pipe()
-        self._epoll = epoll = select.epoll()
-        epoll.register(ended, select.EPOLLIN)
-        thread = threading.Thread(
-            target=self._serve, name="kept connections", args=(epoll, ended), daemon=True
-        )
-        thread.start()
-        return epoll
 
     def _serve(self, epoll: select.epoll, ended: int) -> None:
         """Serve those that wait, until the pipe is closed."""

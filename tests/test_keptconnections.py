@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, stdcopy_frame
+from waiting import wait_for
 
 from _dockeraudit.keptconnections import KeptConnections
 from _dockeraudit.routes import is_short, parse_request
-from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, stdcopy_frame
-from waiting import wait_for
 
 
 class Echo:
@@ -47,6 +47,7 @@ class Echo:
 @pytest.fixture
 def kept() -> Iterator[KeptConnections]:
     connections = KeptConnections()
+    connections.start()
     yield connections
     connections.stop()
     name = "kept connections"
