@@ -1122,7 +1122,7 @@ def ask_http2(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
 
 
 def test_http2_is_relayed_where_it_was_asked_for_and_the_log_says_unaudited() -> None:
-    with Wire("--http2", "relay") as wire:
+    with Wire("--http2", "relay", forked=True) as wire:
         wire.engine.serve = serve_http2
         with wire.connect() as sock:
             assert ask_http2(sock, "/containers/web/logs") == (
@@ -1245,7 +1245,9 @@ def test_a_stream_outlives_any_silence(
 @contextlib.contextmanager
 def serving(folder: Any) -> Iterator[RawEngine]:
     """A proxy in this process, whose limits and clock a test can change; gives its engine."""
-    with RawEngine(str(folder / "engine.sock")) as engine:
+    engine = RawEngine(str(folder / "engine.sock"))
+    with pytest.MonkeyPatch.context() as patch, engine:
+        patch.setattr(dockeraudit, "SHUTDOWN_POLL", 0.02)
         arguments = [
             "--listen",
             f"unix://{folder}/p.sock",
