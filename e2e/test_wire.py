@@ -62,7 +62,7 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 @pytest.fixture(scope="module", params=[False, True], ids=["fresh", "kept"])
 def shared(request: pytest.FixtureRequest) -> Iterator[Wire]:
     """With fresh connections, and with kept ones that have served a request before."""
-    with Wire(kept=request.param, forked=True) as wire:
+    with Wire(kept=request.param) as wire:
         yield wire
 
 
