@@ -12,6 +12,7 @@ from typing import Any, Callable
 import pytest
 from needs import need_program, skip_outside_ci
 from product import PROGRAM
+from program import run_program
 from proxyprocess import ProxyProcess, plain_environment
 from scripted import ScriptedEngine
 
@@ -26,14 +27,8 @@ COMMANDS = list(dockeraudit.COMMANDS)
 
 def said(*arguments: str, columns: int = 80) -> str:
     """What the program writes to standard output; it must end with status 0 and no complaint."""
-    done = subprocess.run(
-        [sys.executable, PROGRAM, *arguments],
-        env={**plain_environment(), "COLUMNS": str(columns)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {**plain_environment(), "COLUMNS": str(columns)}
+    done = run_program(*arguments, env=environment, text=True)
     assert (done.returncode, done.stderr) == (0, ""), (arguments, done.stderr)
     return done.stdout
 
