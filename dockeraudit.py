@@ -60,11 +60,13 @@ from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alert
 from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
     command_learn,
+    command_policy,
     command_report,
     command_rules,
     command_verify,
     command_watch,
     learn_parser,
+    policy_parser,
     report_parser,
     rules_parser,
     verify_parser,
@@ -793,6 +795,7 @@ COMMANDS: Mapping[str, Command] = {
     "allow": Command(command_allow, allow_parser),
     "verify": Command(command_verify, verify_parser),
     "learn": Command(command_learn, learn_parser),
+    "policy": Command(command_policy, policy_parser),
     "rules": Command(command_rules, rules_parser),
     "test": Command(command_test, explain_parser),
     "healthcheck": Command(command_healthcheck, healthcheck_parser),

@@ -7,6 +7,7 @@
     admission      requests that web pages send; repeated denials
     policy         which requests may pass; native rules
     compatible     the variables of other proxies, as a policy
+    presets        policies of known clients
     clients        who may connect
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O

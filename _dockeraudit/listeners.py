@@ -12,6 +12,7 @@ from _dockeraudit.compatible import SWITCHES, policy_from_environment, set_switc
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_option
 from _dockeraudit.policy import DenyAll, Policy, PolicyError, native_policy
+from _dockeraudit.presets import PRESET_PREFIX, preset_policy
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.text import did_you_mean
 from _dockeraudit.values import YES
@@ -176,6 +177,7 @@ def make_listener(
     return Listener(name, address, policy, clients, tls, mode, group, mask, passed)
 
 
+UNUSED = "{} is a variable of another proxy and changes nothing under {}"
 OPEN_WARNING = "{} is open to the network: whoever reaches an open Docker port is root on this host"
 
 
@@ -184,7 +186,8 @@ def listener_policy(
 ) -> tuple[Policy | None, Sequence[str]]:
     """The policy that was chosen, or that the rules or variables mean, and warnings.
 
-    `learns`: rules that there are none of yet are what is to be learned. Raises PolicyError.
+    Rules stand above those of a preset. `learns`: rules that there are none of yet are what is to
+    be learned. Raises PolicyError.
     """
     used = set_switches(variables)
     if chosen == "auto" and rules and used:
@@ -192,6 +195,8 @@ def listener_policy(
             f"there are rules and there is {used[0]}: "
             "say which counts with policy rules, tecnativa or linuxserver"
         )
+    if chosen and chosen.startswith(PRESET_PREFIX):
+        return preset_policy(chosen, rules), [UNUSED.format(name, chosen) for name in used]
     if chosen == "rules" and not rules and learns:
         return DenyAll(), ()
     if chosen == "rules" or (rules and chosen in (None, "auto")):

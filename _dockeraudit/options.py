@@ -13,6 +13,7 @@ from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.diagnostics import LEVELS
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.keyfile import default_key_path
+from _dockeraudit.presets import PRESET_POLICIES
 from _dockeraudit.routes import UNMASKABLE
 from _dockeraudit.settings import Settings
 from _dockeraudit.text import did_you_mean
@@ -76,7 +77,7 @@ class Option(NamedTuple):
         return ENVIRONMENT + self.key.upper()
 
 
-POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto")
+POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto", *PRESET_POLICIES)
 SECONDS = read_number(float, 0, "a number of seconds")
 CONNECTIONS = read_number(int, 2, "a number of connections from 2")
 THREADS = read_number(int, 1, "a number of threads from 1")
@@ -84,7 +85,10 @@ SYNCS = OneOf("always", "interval", "never")
 LISTEN_HELP = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable"
 LEVEL_HELP = "lines on standard error: debug, info, warning, error"
 FSYNC_HELP = "always, interval (each second or 64 KiB) or never"
-POLICY_HELP = "who may do what: off (the default), tecnativa, linuxserver, rules, auto"
+POLICY_HELP = (
+    "who may do what: off (the default), tecnativa, linuxserver, rules, auto, "
+    "preset:CLIENT (see the command policy)"
+)
 SECRET_HELP = "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable"
 
 # fmt: off
