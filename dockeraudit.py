@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """dockeraudit: a Docker socket proxy that audits log streams.
 
-It stands between Docker clients and the engine's Unix socket and relays the whole Engine API byte
-for byte. In the container output that flows past it looks for leaked secrets, and writes one JSON
-line for each to an audit log. MIT licence.
+It stands between Docker clients and the engine and relays the whole Engine API byte for byte. In
+the container output that flows past it looks for leaked secrets, and writes one JSON line for each
+to an audit log. MIT licence.
 
-    client ──bytes──▶ RequestHead ─▶ Route ─▶ admission ─▶ UnixHTTPConnection ─▶ engine
-       ▲                                                          │
-       │                verbatim block, sent at once              ▼
+    client ──bytes──▶ RequestHead ─▶ Route ─▶ admission ─▶ engine_connection ─▶ engine
+       ▲                                                         │
+       │                verbatim block, sent at once             ▼
        └────────────────────────◀───────────────────── ResponseHead + body
                                             copy of the payload │ bounded, ordered per stream
                                                                 ▼
@@ -36,6 +36,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NoReturn
 
@@ -75,7 +76,7 @@ from _dockeraudit.commands import (
 from _dockeraudit.completions import completions_parser, run_completions
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection
+from _dockeraudit.engine import BLOCK, engine_connection
 from _dockeraudit.errors import (
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
@@ -108,6 +109,7 @@ from _dockeraudit.policy import Decision, Policy, refusal
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.reload import reload
+from _dockeraudit.remoteengine import NO_DESCRIPTORS, TCP_OPTIONS, with_tls
 from _dockeraudit.report import live_page
 from _dockeraudit.routes import Route, cut_path, method_name, read_request, seeming_request
 from _dockeraudit.scan import command_scan, scan_parser
@@ -115,7 +117,6 @@ from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
     GONE,
     HEAD_TIMEOUT,
-    TCP_OPTIONS,
     Pending,
     bind_unix,
     certificate_subject,
@@ -136,9 +137,11 @@ from _dockeraudit.startup import (
     load_known,
     load_scanner,
     open_log,
+    refuse_loop,
     require_linux,
     watchdog_interval,
 )
+from _dockeraudit.tlssocket import TLSClientSocket
 
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
 LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
@@ -169,7 +172,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.listener = self.server.listener
         self.buffer = b""  # bytes from the client that no exchange has claimed yet
         self.client_eof = False
-        self.upstream: UnixHTTPConnection | None = None  # kept between requests
+        self.upstream: HTTPConnection | None = None  # kept between requests
         self._head_bytes = 0  # taken from the budget of large heads
 
     def handle(self) -> None:
@@ -418,9 +421,10 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self._drop_upstream()  # it has ended, or says something unasked
         if self.upstream:
             return self.upstream.sock, True
-        self.upstream = UnixHTTPConnection(self.proxy.settings.upstream)
+        self.upstream = engine_connection(self.proxy.settings.upstream)
         self.upstream.connect()
-        self.upstream.sock.settimeout(None)
+        secure = isinstance(self.upstream.sock, TLSClientSocket)
+        self.upstream.sock.setblocking(not secure)  # see NO_WAIT: only TLS does not block
         return self.upstream.sock, False
 
     def _drop_upstream(self) -> None:
@@ -691,6 +695,8 @@ def command_serve(arguments: Sequence[str]) -> int:
         diagnostics.say("warning", text)
     scanner, known = load_scanner(settings), load_known(settings, diagnostics)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
+    settings.upstream = with_tls(settings.upstream, settings.upstream_tls)
+    refuse_loop(settings.upstream, listeners)
     command = alert_command(settings, os.environ)
     raise_descriptor_limit(settings.max_connections)
     sys.setswitchinterval(SWITCH_INTERVAL)

@@ -55,6 +55,9 @@
     secretsmemory  the own secrets of the containers that are read
     answerplaces   where the texts of answers stand in their bytes, sans I/O
     maskedstream   one exchange of a masking listener
+    certificates   TLS's files, with errors that name them
+    tlssocket      a client's TLS socket that can half-close
+    remoteengine   an engine over TCP or TLS
     engine         the connection to the engine
     answers        answers and bodies to findings, beside the relay, bounded
     diagnostics    lines for people on standard error

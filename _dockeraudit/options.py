@@ -95,7 +95,10 @@ SECRET_HELP = "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable
 OPTIONS = (
     # where it listens, and to which engine it relays
     Option("listen", "tcp://127.0.0.1:2375", read_address, "URL", LISTEN_HELP, many=True),
-    Option("upstream", "/var/run/docker.sock", read_upstream, "URL", "the engine's socket"),
+    Option("upstream", "/var/run/docker.sock", read_upstream, "URL",
+           "the engine's socket, or tcp://HOST:PORT"),
+    Option("upstream-tls", None, read_text, "FOLDER",
+           "TLS to the engine, with its ca.pem, cert.pem and key.pem"),
     Option("max-connections", "1024", CONNECTIONS, "N",
            "connections of all listeners together; one client may hold half of them"),
     Option("shutdown-timeout", "10", SECONDS, "SECONDS", "how long open requests may finish",

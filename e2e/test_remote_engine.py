@@ -1,0 +1,192 @@
+"""The docker CLI on a real engine that is reached over TCP, and over TLS with certificates."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from authority import Authority
+from clients import Terminal
+from forwarder import Forwarder
+
+from conftest import ProxyProcess, wait_for
+
+NAME = f"da-remote-{os.getpid()}"
+SECRET = "AK" + "IA" + "Q3EGRZ7XW4KTPL2M"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """An authority with a server's and a client's certificate."""
+    return Authority(tmp_path_factory.mktemp("ca"), "ca").with_docker()
+
+
+@pytest.fixture(scope="module", params=["tcp", "tls"])
+def proxy(request, real_engine, authority):
+    """dockeraudit before an engine that TCP leads to."""
+    tls = request.param == "tls"
+    folder = Path(tempfile.mkdtemp(prefix="da-"))
+    context = authority.server_context() if tls else None
+    options = ("--upstream-tls", str(authority.docker)) if tls else ()
+    with Forwarder(real_engine.socket, context) as remote:
+        started = ProxyProcess(folder, remote.url, *options).ready()
+        yield started
+        status = started.stop()
+        errors = started.errors.read_text()
+    shutil.rmtree(folder)
+    assert status == 0 and "defect" not in errors, errors
+
+
+@pytest.fixture(scope="module")
+def container(real_engine, proxy):
+    """A running container that prints a secret, and has a name of its own."""
+    script = f"echo key={SECRET}; echo ready; exec sleep 600"
+    real_engine.docker(
+        "run", "-d", "--network", "none", "--name", NAME, "busybox", "sh", "-c", script
+    )
+    yield NAME
+    real_engine.docker("rm", "-f", NAME)
+
+
+@pytest.fixture
+def shell(proxy, container, folder):
+    """A function that runs a script whose docker reaches the engine through the proxy."""
+
+    def run(script, buildkit="0"):
+        return subprocess.run(
+            ["bash", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            stdin=subprocess.DEVNULL,
+            env={
+                **os.environ,
+                "DOCKER_HOST": f"unix://{proxy.socket}",
+                "DOCKER_BUILDKIT": buildkit,
+                "NAME": container,
+                "WORK": str(folder),
+            },
+            check=False,
+        )
+
+    return run
+
+
+#: a script, its exit status and the end of what it prints
+SCRIPTS = {
+    "run": ("docker run --rm --network none busybox sh -c 'echo out; exit 3'", 3, "out\n"),
+    "run -i, half-closed": (
+        "echo ok | docker run -i --rm --network none busybox cat",
+        0,
+        "ok\n",
+    ),
+    "logs": ("docker logs $NAME | tail -1", 0, "ready\n"),
+    "logs -f": ("timeout -s INT 2 docker logs -f $NAME | tail -1", 0, "ready\n"),
+    "exec": ("docker exec $NAME echo in", 0, "in\n"),
+    "exec -i, 20 MB in": (
+        "head -c 20000000 /dev/zero | docker exec -i $NAME wc -c",
+        0,
+        "20000000\n",
+    ),
+    "exec, 20 MB out": ("docker exec $NAME head -c 20000000 /dev/zero | wc -c", 0, "20000000\n"),
+    "exec -i, 20 MB there and back": (
+        "head -c 20000000 /dev/zero | docker exec -i $NAME cat | wc -c",
+        0,
+        "20000000\n",
+    ),
+    "cp there and back": (
+        "head -c 9000000 /dev/urandom > $WORK/big && docker cp $WORK/big $NAME:/big 2>/dev/null && "
+        "docker cp $NAME:/big $WORK/back 2>/dev/null && cmp $WORK/big $WORK/back && echo same",
+        0,
+        "same\n",
+    ),
+    "events": (
+        "docker events --since 1h --until 0s --filter container=$NAME "
+        "--filter event=start --format '{{.Action}}'",
+        0,
+        "start\n",
+    ),
+    "stats": ("docker stats --no-stream --format '{{.Name}}' $NAME", 0, NAME + "\n"),
+    "build": (
+        "printf 'FROM busybox\\nRUN echo built > /b\\n' > $WORK/Dockerfile; "
+        "head -c 5000000 /dev/urandom > $WORK/context; "
+        "docker build -q --network none -t $NAME-image $WORK >/dev/null && "
+        "docker run --rm --network none $NAME-image cat /b; docker rmi -f $NAME-image >/dev/null",
+        0,
+        "built\n",
+    ),
+    "save": ("docker save busybox | tar -t | grep -c manifest.json", 0, "1\n"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_command_works_on_a_remote_engine(name, shell):
+    script, status, end = SCRIPTS[name]
+    run = shell(script)
+    assert (run.returncode, run.stdout[-len(end) :]) == (status, end), run
+
+
+def test_buildkit_works_on_a_remote_engine(shell, real_engine):
+    if real_engine.version.startswith("20."):
+        pytest.skip("buildx asks engines from 23 on for their own BuildKit")
+    script, status, end = SCRIPTS["build"]
+    run = shell(script, buildkit="1")
+    assert (run.returncode, run.stdout[-len(end) :]) == (status, end), run
+
+
+def test_exec_in_a_terminal_takes_what_is_typed(proxy, container):
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{proxy.socket}"}
+    with Terminal(["docker", "exec", "-it", container, "sh"], environment) as terminal:
+        terminal.expect(b"#")
+        terminal.type(b"echo $((6 * 7))\n")
+        terminal.expect(b"42")
+        terminal.type(b"exit 5\n")
+        assert terminal.end()[0] == 5
+
+
+def test_attach_takes_what_is_typed_and_ends_with_the_container(proxy, container, real_engine):
+    name = f"{NAME}-attach"
+    script = "read line; echo got $line; exit 4"
+    real_engine.docker(
+        "run", "-di", "--network", "none", "--name", name, "busybox", "sh", "-c", script
+    )
+    try:
+        with subprocess.Popen(
+            ["docker", "attach", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "DOCKER_HOST": f"unix://{proxy.socket}"},
+        ) as attach:
+            assert attach.stdin is not None and attach.stdout is not None
+            attach.stdin.write(b"typed\n")
+            attach.stdin.flush()
+            assert attach.stdout.readline() == b"got typed\n"
+            assert attach.wait(30) == 4
+    finally:
+        real_engine.docker("rm", "-f", name)
+
+
+def test_a_followed_log_is_live_and_its_secret_recorded(proxy, container, real_engine):
+    command = ["docker", "logs", "-f", container]
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{proxy.socket}"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as follower:
+        assert follower.stdout is not None
+        assert [follower.stdout.readline() for _ in range(2)][1] == b"ready\n"
+        real_engine.docker("exec", container, "sh", "-c", "echo later > /proc/1/fd/1")
+        assert follower.stdout.readline() == b"later\n"
+        follower.send_signal(signal.SIGINT)
+    full_id = real_engine.docker("inspect", "-f", "{{.Id}}", container).stdout.decode().strip()
+    finding = proxy.wait_records("finding")[0]
+    assert (finding["container_id"], finding["container_name"]) == (full_id, container)
+    assert SECRET not in proxy.log.read_text()
+
+
+def test_the_engine_is_named_at_the_start(proxy, real_engine):
+    wait_for(
+        lambda: f"is Docker {real_engine.version}" in proxy.errors.read_text(), "the engine's name"
+    )
