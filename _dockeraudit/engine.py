@@ -32,6 +32,7 @@ from _dockeraudit.ownsecrets import OwnSecrets
 from _dockeraudit.remoteengine import (
     CONNECT_TIMEOUT,
     NO_DESCRIPTORS,
+    UPSTREAM_TLS,
     Engine,
     RemoteEngine,
     RemoteHTTPConnection,
@@ -131,6 +132,10 @@ def engine_broke(engine: Engine, error: OSError) -> str:
 def ask_engine(engine: Engine, path: str, timeout: float = LOOKUP_TIMEOUT) -> Any:
     """The JSON answer to a GET; raises HTTPError, OSError or ValueError."""
     status, body = engine_answer(engine, path, timeout)
+    if isinstance(engine, RemoteEngine) and engine.wants_tls(status, body):
+        raise HTTPError(
+            status, f"the engine at {engine} speaks TLS; it takes {UPSTREAM_TLS} FOLDER"
+        )
     if status != 200:
         raise EngineError(f"the engine answered {status} to GET {path}")
     try:

@@ -78,6 +78,10 @@ class RemoteEngine:
         except ValueError:
             return self.host == "localhost"
 
+    def wants_tls(self, status: int, body: bytes) -> bool:
+        """Whether this answer is what Go's servers say to plain HTTP where they speak TLS."""
+        return self.tls is None and status == 400 and b"an HTTPS server" in body
+
     def renew(self, fresh: RemoteEngine) -> None:
         """Take over another's certificates, for connections from now on."""
         self.tls = fresh.tls

@@ -176,6 +176,9 @@ def announce_engine(engine: Engine, diagnostics: Diagnostics) -> None:
         title = engine_title(ask_engine(engine, "/version"))
         diagnostics.say("info", f"the engine at {engine} is {title}")
     except (HTTPError, OSError, ValueError) as error:
+        if isinstance(error, HTTPError) and error.status == 400:  # it has answered
+            diagnostics.say("warning", str(error))
+            return
         why = f"{error}" if str(error).endswith("?") else f"{error};"
         diagnostics.say("warning", f"{why} requests get 502 until it answers")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,8 +14,11 @@ import pytest
 from authority import Authority
 from clients import Terminal
 from forwarder import Forwarder
+from needs import skip_outside_ci
+from test_suites import leave_nothing_of
+from wire import free_port
 
-from conftest import ProxyProcess, wait_for
+from conftest import ProxyProcess, RealEngine, wait_for
 
 NAME = f"da-remote-{os.getpid()}"
 SECRET = "AK" + "IA" + "Q3EGRZ7XW4KTPL2M"
@@ -26,31 +30,75 @@ def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("ca"), "ca").with_docker()
 
 
-@pytest.fixture(scope="module", params=["tcp", "tls"])
-def proxy(request, real_engine, authority):
+@contextlib.contextmanager
+def running_dockerd(real_engine, authority):
+    """An engine of the same version that itself listens with TLS: (RealEngine, address)."""
+    root = Path(real_engine.socket).parent / "root" / "usr"
+    root = root if (root / "sbin" / "dockerd").exists() else Path("/usr")
+    home = Path(tempfile.mkdtemp(prefix="da-tls-", dir="/var/tmp"))
+    url = f"tcp://127.0.0.1:{free_port()}"
+    tls = ("--tlscacert", authority.certificate, "--tlscert", authority.server[0])
+    where = ("--data-root", "data", "--exec-root", "exec", "--pidfile", "pid")
+    command = [root / "sbin" / "dockerd", "-H", f"unix://{home}/docker.sock", "-H", url]
+    command += ["--tlsverify", *tls, "--tlskey", authority.server[1], "--iptables=false"]
+    command += ["--bridge=none", *(str(home / one) if one[0] != "-" else one for one in where)]
+    path = f"{root}/bin:{root}/sbin:{os.environ['PATH']}"
+    with open(home / "log", "wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**os.environ, "PATH": path}
+        )
+    try:
+        wait_for((home / "docker.sock").exists, "the engine's socket")
+        engine = RealEngine(f"unix://{home}/docker.sock")
+        engine.docker("load", stdin=real_engine.docker("save", "busybox").stdout)
+        yield engine, url
+    finally:
+        process.terminate()
+        process.wait(60)
+        leave_nothing_of(str(home))
+
+
+@pytest.fixture(scope="module", params=["tcp", "tls", "dockerd --tlsverify"])
+def remote(request, real_engine, authority):
+    """(engine, its address, options): forwarded to, or listening with TLS itself."""
+    options = ("--upstream-tls", str(authority.docker))
+    if request.param.startswith("dockerd"):
+        if os.geteuid() != 0:
+            skip_outside_ci("it needs root: it starts an engine")
+        with running_dockerd(real_engine, authority) as (engine, url):
+            yield engine, url, options
+        return
+    context = authority.server_context() if request.param == "tls" else None
+    with Forwarder(real_engine.socket, context) as forwarder:
+        yield real_engine, forwarder.url, options if context else ()
+
+
+@pytest.fixture(scope="module")
+def engine(remote):
+    """The engine, reached by its socket."""
+    return remote[0]
+
+
+@pytest.fixture(scope="module")
+def proxy(remote):
     """dockeraudit before an engine that TCP leads to."""
-    tls = request.param == "tls"
+    _, url, options = remote
     folder = Path(tempfile.mkdtemp(prefix="da-"))
-    context = authority.server_context() if tls else None
-    options = ("--upstream-tls", str(authority.docker)) if tls else ()
-    with Forwarder(real_engine.socket, context) as remote:
-        started = ProxyProcess(folder, remote.url, *options).ready()
-        yield started
-        status = started.stop()
-        errors = started.errors.read_text()
+    started = ProxyProcess(folder, url, *options).ready()
+    yield started
+    status = started.stop()
+    errors = started.errors.read_text()
     shutil.rmtree(folder)
     assert status == 0 and "defect" not in errors, errors
 
 
 @pytest.fixture(scope="module")
-def container(real_engine, proxy):
+def container(engine, proxy):
     """A running container that prints a secret, and has a name of its own."""
     script = f"echo key={SECRET}; echo ready; exec sleep 600"
-    real_engine.docker(
-        "run", "-d", "--network", "none", "--name", NAME, "busybox", "sh", "-c", script
-    )
+    engine.docker("run", "-d", "--network", "none", "--name", NAME, "busybox", "sh", "-c", script)
     yield NAME
-    real_engine.docker("rm", "-f", NAME)
+    engine.docker("rm", "-f", NAME)
 
 
 @pytest.fixture
@@ -131,8 +179,8 @@ def test_a_command_works_on_a_remote_engine(name, shell):
     assert (run.returncode, run.stdout[-len(end) :]) == (status, end), run
 
 
-def test_buildkit_works_on_a_remote_engine(shell, real_engine):
-    if real_engine.version.startswith("20."):
+def test_buildkit_works_on_a_remote_engine(shell, engine):
+    if engine.version.startswith("20."):
         pytest.skip("buildx asks engines from 23 on for their own BuildKit")
     script, status, end = SCRIPTS["build"]
     run = shell(script, buildkit="1")
@@ -149,12 +197,10 @@ def test_exec_in_a_terminal_takes_what_is_typed(proxy, container):
         assert terminal.end()[0] == 5
 
 
-def test_attach_takes_what_is_typed_and_ends_with_the_container(proxy, container, real_engine):
+def test_attach_takes_what_is_typed_and_ends_with_the_container(proxy, container, engine):
     name = f"{NAME}-attach"
     script = "read line; echo got $line; exit 4"
-    real_engine.docker(
-        "run", "-di", "--network", "none", "--name", name, "busybox", "sh", "-c", script
-    )
+    engine.docker("run", "-di", "--network", "none", "--name", name, "busybox", "sh", "-c", script)
     try:
         with subprocess.Popen(
             ["docker", "attach", name],
@@ -168,25 +214,23 @@ def test_attach_takes_what_is_typed_and_ends_with_the_container(proxy, container
             assert attach.stdout.readline() == b"got typed\n"
             assert attach.wait(30) == 4
     finally:
-        real_engine.docker("rm", "-f", name)
+        engine.docker("rm", "-f", name)
 
 
-def test_a_followed_log_is_live_and_its_secret_recorded(proxy, container, real_engine):
+def test_a_followed_log_is_live_and_its_secret_recorded(proxy, container, engine):
     command = ["docker", "logs", "-f", container]
     environment = {**os.environ, "DOCKER_HOST": f"unix://{proxy.socket}"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as follower:
         assert follower.stdout is not None
         assert [follower.stdout.readline() for _ in range(2)][1] == b"ready\n"
-        real_engine.docker("exec", container, "sh", "-c", "echo later > /proc/1/fd/1")
+        engine.docker("exec", container, "sh", "-c", "echo later > /proc/1/fd/1")
         assert follower.stdout.readline() == b"later\n"
         follower.send_signal(signal.SIGINT)
-    full_id = real_engine.docker("inspect", "-f", "{{.Id}}", container).stdout.decode().strip()
+    full_id = engine.docker("inspect", "-f", "{{.Id}}", container).stdout.decode().strip()
     finding = proxy.wait_records("finding")[0]
     assert (finding["container_id"], finding["container_name"]) == (full_id, container)
     assert SECRET not in proxy.log.read_text()
 
 
-def test_the_engine_is_named_at_the_start(proxy, real_engine):
-    wait_for(
-        lambda: f"is Docker {real_engine.version}" in proxy.errors.read_text(), "the engine's name"
-    )
+def test_the_engine_is_named_at_the_start(proxy, engine):
+    wait_for(lambda: f"is Docker {engine.version}" in proxy.errors.read_text(), "the engine's name")

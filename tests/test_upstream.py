@@ -29,7 +29,7 @@ from _dockeraudit.errors import ConfigurationError, EngineError
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import load_settings
 from _dockeraudit.remoteengine import RemoteEngine, with_tls
-from _dockeraudit.startup import refuse_loop, say_upstream
+from _dockeraudit.startup import announce_engine, refuse_loop, say_upstream
 from _dockeraudit.tlssocket import TLSClientSocket
 from _dockeraudit.values import read_upstream
 from conftest import DEADLINE, splits, wait_for
@@ -296,10 +296,12 @@ def test_bytes_that_came_before_our_end_are_still_received(
     with Peer(authority, version) as peer:
         first, cut = peer.records(b"f" * 30_000), peer.records(b"second")
         peer.sock.sendall(first + cut[:10])
+        begun = peer.client.recv(100)
         peer.client.half_close()
         assert peer.received() == b"", "the close_notify has come"
         peer.sock.sendall(cut[10:] + peer.records(b"third" * 9_000))
-        assert all_there_is(peer.client) == (b"f" * 30_000 + b"second" + b"third" * 9_000, False)
+        rest, ended = all_there_is(peer.client)
+        assert begun + rest == b"f" * 30_000 + b"second" + b"third" * 9_000 and not ended
         peer.sock.sendall(peer.records(b"last") + peer.end())
         assert all_there_is(peer.client) == (b"last", True)
         assert all_there_is(peer.client) == (b"", True), "the end stays"
@@ -402,13 +404,29 @@ def test_an_engine_without_tls_is_told_from_one_with(authority: Authority) -> No
         thread.join()
 
 
-def answer_400(listener: socket.socket) -> None:
-    """What an HTTP server says to a TLS handshake."""
+def answer_400(listener: socket.socket, body: bytes = b"") -> None:
+    """What an HTTP server says to a TLS handshake, and one with TLS to plain HTTP."""
     sock, _ = listener.accept()
     with sock:
         sock.recv(65536)
-        sock.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+        sock.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n" + body)
+        sock.shutdown(socket.SHUT_WR)
         read_all(sock)
+
+
+def test_an_engine_with_tls_that_is_asked_without_names_the_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        body = b"Client sent an HTTP request to an HTTPS server.\n"
+        thread = threading.Thread(target=answer_400, args=(listener, body))
+        thread.start()
+        engine = RemoteEngine("127.0.0.1", listener.getsockname()[1])
+        announce_engine(engine, Diagnostics("info"))
+        thread.join()
+    assert capsys.readouterr().err == (
+        f"dockeraudit: warning: the engine at {engine} speaks TLS; it takes --upstream-tls FOLDER\n"
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
