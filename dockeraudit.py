@@ -417,7 +417,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _engine(self) -> tuple[socket.socket, bool]:
         """A connection to the engine, and whether it is the kept one; raises EngineError."""
-        if self.upstream and wait_until(self.upstream.sock, select.POLLIN, 0):
+        if self.upstream and readable_now(self.upstream.sock):
             self._drop_upstream()  # it has ended, or says something unasked
         if self.upstream:
             return self.upstream.sock, True
@@ -491,6 +491,12 @@ def unmaskable_refusal(word: str) -> str:
     return (
         f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
     )
+
+
+def readable_now(sock: socket.socket) -> bool:
+    """Whether an engine's connection has something to read, its end included."""
+    buffered = isinstance(sock, TLSClientSocket) and sock.pending()
+    return buffered or wait_until(sock, select.POLLIN, 0)
 
 
 class RelayServer(ThreadingHTTPServer):

@@ -599,6 +599,12 @@ ACCEPTANCE = {
         ["exec NAME true", "restart -t 0 NAME"],
         ["pull busybox", "network ls"],
     ),
+    "newest": (
+        "CONTAINERS=1 EXEC=1 POST=1 DELETE=0 ALLOW_LOGS=1",
+        ["ps", "logs NAME", "inspect NAME", "restart -t 0 NAME", "rename NAME NAME-r"]
+        + ["rename NAME-r NAME"],
+        ["rm -f NAME", "exec NAME true", "kill NAME"] + ["cp NAME:/etc/passwd -", "export NAME"],
+    ),
     "restarter": (
         "CONTAINERS=1 ALLOW_RESTARTS=1 ALLOW_LOGS=0",
         ["ps", "inspect NAME", "restart -t 0 NAME"],

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from needs import skip_outside_ci
 from test_suites import leave_nothing_of
 from wire import free_port
 
-from conftest import ProxyProcess, RealEngine, wait_for
+from conftest import PROGRAM, ProxyProcess, RealEngine, wait_for
 
 NAME = f"da-remote-{os.getpid()}"
 SECRET = "AK" + "IA" + "Q3EGRZ7XW4KTPL2M"
@@ -230,6 +231,20 @@ def test_a_followed_log_is_live_and_its_secret_recorded(proxy, container, engine
     finding = proxy.wait_records("finding")[0]
     assert (finding["container_id"], finding["container_name"]) == (full_id, container)
     assert SECRET not in proxy.log.read_text()
+
+
+def test_scan_reads_the_logs_of_a_remote_engine(remote, container, folder):
+    _, url, options = remote
+    run = subprocess.run(
+        [sys.executable, PROGRAM, "scan", "--containers", container, "--upstream", url, *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+        check=False,
+    )
+    assert (run.returncode, SECRET in run.stdout) == (1, False), run.stderr
+    assert "AWS" in run.stdout and container in run.stdout
 
 
 def test_the_engine_is_named_at_the_start(proxy, engine):

@@ -592,6 +592,19 @@ def test_a_kept_connection_serves_many_requests(remote: Remote) -> None:
         assert remote.remote.connections == before
 
 
+def test_a_connection_that_ends_with_its_answer_is_not_used_again(remote: Remote) -> None:
+    def last(sock: socket.socket, head: bytes) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        sock.close()
+
+    remote.engine.routes["/containers/last/json"] = last
+    request = b"POST /containers/last/json HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n"
+    with remote.connect() as sock:
+        for _ in range(10):
+            sock.sendall(request)
+            assert read_until(sock, b"\r\n\r\nok").startswith(b"HTTP/1.1 200")
+
+
 def test_an_answer_that_is_cut_short_reaches_the_client_cut_short(remote: Remote) -> None:
     def cut(sock: socket.socket, head: bytes) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
