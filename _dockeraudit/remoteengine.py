@@ -47,6 +47,8 @@ CERTIFICATE_ALERTS = (
     "certificate revoked", "certificate unknown", "handshake failure", "unknown ca",
     "unsupported certificate",
 )  # fmt: skip
+#: ssl.h: takes an end without close_notify for a clean one; on in Python 3.9, which has no name
+IGNORE_EOF = getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0x80)
 UPSTREAM_TLS = "--upstream-tls"
 
 
@@ -131,6 +133,7 @@ def client_context(folder: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # the engine could make a write wait for its reads
+    context.options &= ~IGNORE_EOF  # an answer that is cut short is no whole answer
     context.set_alpn_protocols(["http/1.1"])
     if there[0]:
         load_authority(context, UPSTREAM_TLS, authority)
@@ -225,7 +228,7 @@ def tls_failure(engine: RemoteEngine, error: ssl.SSLError) -> str:
             f"it refused our certificate ({alert}); cert.pem and key.pem in {engine.folder} must "
             "be there, valid and signed by the authority that it trusts (dockerd --tlscacert)"
         )
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError) or "EOF" in reason:  # Python 3.9 has another class
         return "it ended TLS in the middle; its log may say why"
     return f"TLS failed ({reason or error})"
 

@@ -19,7 +19,7 @@ class TLSClientSocket(socket.socket):
 
     `recv` and `send` follow the socket's mode. Where it does not block they raise BlockingIOError
     or ssl.SSLWantWriteError for "later"; `send` is then called again with the same bytes. A peer
-    that ends without close_notify is an ssl.SSLEOFError. One thread uses it; another may shut it
+    that ends without close_notify is an ssl.SSLError. One thread uses it; another may shut it
     down.
     """
 

@@ -13,6 +13,7 @@ import select
 import socket
 import ssl
 import threading
+from typing import Callable
 
 from waiting import DEADLINE
 
@@ -98,6 +99,7 @@ class Forwarder:
     def __init__(self, path: str, context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.path, self.context = path, context
         self.connections = 0  # accepted so far
+        self.ends = 0  # of them whose engine has ended, which the remote side has been told
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self.url = f"tcp://127.0.0.1:{self.port}"
@@ -134,7 +136,12 @@ class Forwarder:
             except OSError:
                 return
             self.connections += 1
+            remote.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as Go's servers do
             self._start(self._serve, remote)
+
+    def _ended(self) -> None:
+        with self._lock:
+            self.ends += 1
 
     def _serve(self, remote: socket.socket) -> None:
         side = SecureSide(self.context) if self.context else PlainSide()
@@ -143,7 +150,7 @@ class Forwarder:
                 self._open |= {remote, engine}
             try:
                 engine.connect(self.path)
-                Flow(remote, engine, side).run()
+                Flow(remote, engine, side, self._ended).run()
             except ssl.SSLError:
                 assert isinstance(side, SecureSide)
                 with contextlib.suppress(OSError):
@@ -158,8 +165,14 @@ class Forwarder:
 class Flow:
     """Both directions of one connection, in one thread, without blocking."""
 
-    def __init__(self, remote: socket.socket, engine: socket.socket, side: PlainSide) -> None:
-        self.remote, self.engine, self.side = remote, engine, side
+    def __init__(
+        self,
+        remote: socket.socket,
+        engine: socket.socket,
+        side: PlainSide,
+        told: Callable[[], None],
+    ) -> None:
+        self.remote, self.engine, self.side, self._told = remote, engine, side, told
         self.to_engine = self.to_remote = b""
         self.engine_ended = False  # it sends no more
         self.engine_shut = self.remote_shut = False  # we have told them so
@@ -205,3 +218,4 @@ class Flow:
             self.remote_shut = True
             if type(self.side) is PlainSide:
                 self.remote.shutdown(socket.SHUT_WR)
+            self._told()
