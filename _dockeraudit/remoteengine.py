@@ -162,7 +162,7 @@ class RemoteHTTPConnection(http.client.HTTPConnection):
             found = socket.getaddrinfo(self.engine.host, self.engine.port, type=socket.SOCK_STREAM)
             self._connect_to_one(found, deadline)
             self._secure(deadline)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a label of the name is too long
+        except (OSError, ValueError) as error:  # ValueError: it cannot be a host's name
             self.close()
             raise EngineError(remote_failure(self.engine, error)) from error
 
@@ -184,7 +184,8 @@ class RemoteHTTPConnection(http.client.HTTPConnection):
     def _secure(self, deadline: float) -> None:
         """TLS, where it is asked for."""
         if self.engine.tls is not None:
-            secure = TLSClientSocket(self.sock, self.engine.tls, self.engine.host)
+            name = self.engine.host.partition("%")[0]  # of an IPv6 address without its zone
+            secure = TLSClientSocket(self.sock, self.engine.tls, name)
             self.sock = secure
             secure.handshake(deadline)
         self.sock.settimeout(self.timeout)
@@ -196,12 +197,12 @@ def remote_failure(engine: RemoteEngine, error: Exception) -> str:
     if number in NO_DESCRIPTORS:
         return no_descriptors(number)
     text = f"cannot reach the Docker engine at {engine}"
-    if isinstance(error, (socket.gaierror, UnicodeError)):
+    if isinstance(error, ssl.SSLError):  # some are a ValueError, too
+        return f"{text}: {tls_failure(engine, error)}"
+    if isinstance(error, (socket.gaierror, ValueError)):
         return f"{text}: no address is known for {engine.host}; check the name, and this host's DNS"
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes before Python 3.10
         return f"{text}: no answer in time; is this its port, or does a firewall stand between?"
-    if isinstance(error, ssl.SSLError):
-        return f"{text}: {tls_failure(engine, error)}"
     name = errno.errorcode.get(number or 0, "error")
     text = f"{text}: {getattr(error, 'strerror', None) or error} ({name})"
     if number == errno.ECONNREFUSED:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,7 +21,7 @@ from typing import Any, Callable
 import pytest
 from authority import BOTH, Authority
 from forwarder import Forwarder
-from proxyprocess import ProxyProcess
+from proxyprocess import ProxyProcess, plain_environment
 from scripted import CONTAINER_ID, ScriptedEngine, logs_answer, stdcopy_frame
 from wire import free_port, read_all, read_until
 
@@ -32,7 +34,7 @@ from _dockeraudit.remoteengine import RemoteEngine, with_tls
 from _dockeraudit.startup import announce_engine, refuse_loop, say_upstream
 from _dockeraudit.tlssocket import TLSClientSocket
 from _dockeraudit.values import read_upstream
-from conftest import DEADLINE, splits, wait_for
+from conftest import DEADLINE, PROGRAM, splits, wait_for
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
@@ -167,6 +169,16 @@ def test_a_listener_that_is_its_own_engine_is_refused(
         return
     with pytest.raises(ConfigurationError, match="is the listener tcp://.*itself"):
         refuse_loop(settings.upstream, found)
+
+
+def test_the_process_ends_with_78_where_it_would_be_its_own_engine(folder: Path) -> None:
+    url = f"tcp://127.0.0.1:{free_port()}"
+    command = [sys.executable, PROGRAM, "--listen", url, "--upstream", url]
+    run = subprocess.run(
+        command, cwd=folder, env=plain_environment(), capture_output=True, timeout=60, check=False
+    )
+    assert run.returncode == 78 and b"is the listener" in run.stderr
+    assert not list(folder.iterdir()), "no log, no key"
 
 
 @pytest.mark.parametrize(
@@ -362,7 +374,7 @@ def test_a_refused_connection_says_how_the_engine_would_listen() -> None:
     )
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70 + ".invalid", "a..b"])
 def test_an_unknown_name_says_so(host: str) -> None:
     assert f"no address is known for {host}; check the name" in failure(RemoteEngine(host, 2375))
 
