@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """dockeraudit: a Docker socket proxy that audits log streams.
 
-It stands between Docker clients and the engine's Unix socket and relays the whole Engine API byte
-for byte. In the container output that flows past it looks for leaked secrets, and writes one JSON
-line for each to an audit log. MIT licence.
+It stands between Docker clients and the engine and relays the whole Engine API byte for byte. In
+the container output that flows past it looks for leaked secrets, and writes one JSON line for each
+to an audit log. MIT licence.
 
-    client ──bytes──▶ RequestHead ─▶ Route ─▶ admission ─▶ UnixHTTPConnection ─▶ engine
-       ▲                                                          │
-       │                verbatim block, sent at once              ▼
+    client ──bytes──▶ RequestHead ─▶ Route ─▶ admission ─▶ engine_connection ─▶ engine
+       ▲                                                         │
+       │                verbatim block, sent at once             ▼
        └────────────────────────◀───────────────────── ResponseHead + body
                                             copy of the payload │ bounded, ordered per stream
                                                                 ▼
@@ -36,6 +36,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NoReturn
 
@@ -60,11 +61,13 @@ from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alert
 from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
     command_learn,
+    command_policy,
     command_report,
     command_rules,
     command_verify,
     command_watch,
     learn_parser,
+    policy_parser,
     report_parser,
     rules_parser,
     verify_parser,
@@ -73,7 +76,7 @@ from _dockeraudit.commands import (
 from _dockeraudit.completions import completions_parser, run_completions
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import NO_DESCRIPTORS, UnixHTTPConnection
+from _dockeraudit.engine import engine_connection
 from _dockeraudit.errors import (
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
@@ -106,6 +109,7 @@ from _dockeraudit.policy import Decision, Policy, refusal
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.reload import reload
+from _dockeraudit.remoteengine import NO_DESCRIPTORS, TCP_OPTIONS, with_tls
 from _dockeraudit.report import live_page
 from _dockeraudit.routes import (
     Route,
@@ -121,7 +125,6 @@ from _dockeraudit.sockets import (
     GONE,
     HEAD_TIMEOUT,
     LINGER,
-    TCP_OPTIONS,
     Pending,
     bind_unix,
     certificate_subject,
@@ -132,6 +135,7 @@ from _dockeraudit.sockets import (
     listens_at,
     notify_systemd,
     peer_identity,
+    readable_now,
     receive,
     send_some,
     wait_until,
@@ -144,10 +148,12 @@ from _dockeraudit.startup import (
     load_scanner,
     open_log,
     raise_descriptor_limit,
+    refuse_loop,
     replace_closed_streams,
     require_linux,
     watchdog_interval,
 )
+from _dockeraudit.tlssocket import TLSClientSocket
 
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
@@ -177,7 +183,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.listener = self.server.listener
         self.buffer = b""  # bytes from the client that no exchange has claimed yet
         self.client_eof = False
-        self.upstream: UnixHTTPConnection | None = None  # kept between requests
+        self.upstream: HTTPConnection | None = None  # kept between requests
         self.called = threading.Semaphore(0)  # released when a lent connection needs its thread
         self._head_bytes = 0  # taken from the budget of large heads
 
@@ -381,8 +387,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _lendable(self) -> bool:
         """Whether that thread can wait for the next request: one has been served, without TLS."""
-        between = self.upstream and not self.buffer and not self.client_eof
-        return bool(between) and not (self.listener.tls or self.proxy.stopping)
+        if self.upstream is None or self.buffer or self.client_eof or self.proxy.stopping:
+            return False
+        return not (self.listener.tls or isinstance(self.upstream.sock, TLSClientSocket))
 
     def descriptors(self) -> Sequence[int]:
         """Of the client's socket, and of the kept one to the engine."""
@@ -493,13 +500,14 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _engine(self) -> tuple[socket.socket, bool]:
         """A connection to the engine, and whether it is the kept one; raises EngineError."""
-        if self.upstream and wait_until(self.upstream.sock, select.POLLIN, 0):
+        if self.upstream and readable_now(self.upstream.sock):
             self._drop_upstream()  # it has ended, or says something unasked
         if self.upstream:
             return self.upstream.sock, True
-        self.upstream = UnixHTTPConnection(self.proxy.settings.upstream)
+        self.upstream = engine_connection(self.proxy.settings.upstream)
         self.upstream.connect()
-        self.upstream.sock.settimeout(None)
+        secure = isinstance(self.upstream.sock, TLSClientSocket)
+        self.upstream.sock.setblocking(not secure)  # see NO_WAIT: only TLS does not block
         return self.upstream.sock, False
 
     def _drop_upstream(self) -> None:
@@ -735,6 +743,8 @@ def command_serve(arguments: Sequence[str]) -> int:
         diagnostics.say("warning", text)
     scanner, known = load_scanner(settings), load_known(settings, diagnostics)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
+    settings.upstream = with_tls(settings.upstream, settings.upstream_tls)
+    refuse_loop(settings.upstream, listeners)
     command = alert_command(settings, os.environ)
     raise_descriptor_limit(settings.max_connections)
     sys.setswitchinterval(SWITCH_INTERVAL)
@@ -839,6 +849,7 @@ COMMANDS: Mapping[str, Command] = {
     "allow": Command(command_allow, allow_parser),
     "verify": Command(command_verify, verify_parser),
     "learn": Command(command_learn, learn_parser),
+    "policy": Command(command_policy, policy_parser),
     "rules": Command(command_rules, rules_parser),
     "test": Command(command_test, explain_parser),
     "healthcheck": Command(command_healthcheck, healthcheck_parser),

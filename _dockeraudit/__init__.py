@@ -7,6 +7,7 @@
     admission      requests that web pages send; repeated denials
     policy         which requests may pass; native rules
     compatible     the variables of other proxies, as a policy
+    presets        policies of known clients
     clients        who may connect
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
@@ -54,6 +55,9 @@
     secretsmemory  the own secrets of the containers that are read
     answerplaces   where the texts of answers stand in their bytes, sans I/O
     maskedstream   one exchange of a masking listener
+    certificates   TLS's files, with errors that name them
+    tlssocket      a client's TLS socket that can half-close
+    remoteengine   an engine over TCP or TLS
     engine         the connection to the engine
     answers        answers and bodies to findings, beside the relay, bounded
     diagnostics    lines for people on standard error

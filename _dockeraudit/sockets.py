@@ -18,6 +18,7 @@ from typing import Any, Union
 from _dockeraudit.engine import BLOCK
 from _dockeraudit.errors import ListenError
 from _dockeraudit.settings import Address
+from _dockeraudit.tlssocket import TLSClientSocket
 
 HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end; a slow head holds a thread
 LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
@@ -61,7 +62,9 @@ def send_some(sock: socket.socket, data: Pending) -> Pending:
 def half_close(sock: socket.socket) -> None:
     """Tell the peer that no more bytes come; its own can still be read. In TLS: close_notify."""
     try:
-        if isinstance(sock, ssl.SSLSocket):
+        if isinstance(sock, TLSClientSocket):
+            sock.half_close()
+        elif isinstance(sock, ssl.SSLSocket):
             sock.unwrap()  # sends our close_notify, then waits for the peer's, which may never come
         else:
             sock.shutdown(socket.SHUT_WR)
@@ -113,6 +116,12 @@ def wait_until(sock: socket.socket, event: int, seconds: float | None = None) ->
     poll = select.poll()
     poll.register(sock.fileno(), event)
     return bool(poll.poll(None if seconds is None else max(0.0, seconds) * 1000))
+
+
+def readable_now(sock: socket.socket) -> bool:
+    """Whether an engine's connection has something to read, its end included."""
+    buffered = isinstance(sock, TLSClientSocket) and sock.pending()
+    return buffered or wait_until(sock, select.POLLIN, 0)
 
 
 Events = list[tuple[int, int]]  # (descriptor, mask), as select.poll tells
@@ -238,19 +247,6 @@ def certificate_subject(certificate: Mapping[str, Any]) -> str:
         for part in certificate.get("subject", ())
     ]
     return ",".join("+".join(part) for part in reversed(names))
-
-
-# Send small frames at once; notice a vanished host without traffic, as Go's servers do (15 s).
-TCP_OPTIONS = tuple(
-    (level, getattr(socket, name), value)
-    for level, name, value in (
-        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 15),
-    )
-    if hasattr(socket, name)  # macOS has another name for one of them
-)
 
 
 def bind_unix(sock: socket.socket, path: str, mode: int, group: int | None = None) -> None:

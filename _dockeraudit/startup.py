@@ -18,6 +18,7 @@ from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import ask_engine, engine_title
 from _dockeraudit.errors import ConfigurationError, HTTPError
 from _dockeraudit.keyfile import key_file, load_fingerprint_key, refuse_unfit_log
+from _dockeraudit.remoteengine import Engine, RemoteEngine
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.userrules import RuleError, load_rules, select_rules
@@ -78,7 +79,7 @@ def open_log(
         version=__version__,
         pid=os.getpid(),
         listen=[listener.address.url for listener in listeners],
-        upstream=settings.upstream,
+        upstream=str(settings.upstream),
         rules=len(scanner.rules),
         **({"mask": masks} if masks else {}),
     )
@@ -119,6 +120,24 @@ def number_in(environ: Mapping[str, str], name: str, most: int) -> int:
     return int(text)
 
 
+def refuse_loop(engine: Engine, listeners: Sequence[Listener]) -> None:
+    """Raise ConfigurationError where the engine's address is one of our own listeners."""
+    for listener in listeners:
+        if isinstance(engine, RemoteEngine) and is_own(engine, listener.address):
+            raise ConfigurationError(
+                f"--upstream {engine} is the listener {listener.address.url} itself; "
+                "give the engine's address, or another --listen"
+            )
+
+
+def is_own(engine: RemoteEngine, address: Address) -> bool:
+    """Whether a listener at this address answers where the engine is looked for."""
+    if address.family == UNIX or address.target[1] != engine.port:
+        return False
+    host = "127.0.0.1" if engine.host == "localhost" else engine.host
+    return address.target[0] == host or (address.target[0] in ("0.0.0.0", "::") and engine.loopback)
+
+
 # What `serve` says when it has started.
 
 
@@ -128,6 +147,7 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
         say_policy(listener, diagnostics)
         say_mask(listener, diagnostics)
         diagnostics.say("info", f"listening on {listener.address.url}")
+    say_upstream(settings.upstream, diagnostics)
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
     for number, listener in enumerate(listeners[:MOST_HINTS]):
@@ -144,12 +164,22 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
         diagnostics.say("warning", f"the engine was not asked for its version: {error}")
 
 
-def announce_engine(socket_path: str, diagnostics: Diagnostics) -> None:
+def say_upstream(engine: Engine, diagnostics: Diagnostics) -> None:
+    """Warn of an engine on another host without TLS."""
+    if isinstance(engine, RemoteEngine) and engine.tls is None and not engine.loopback:
+        text = "is plain TCP to another host: whoever is on the way reads and changes everything"
+        diagnostics.say("warning", f"{engine} {text}; --upstream-tls FOLDER encrypts it")
+
+
+def announce_engine(engine: Engine, diagnostics: Diagnostics) -> None:
     """Say which engine answers, or why none does."""
     try:
-        title = engine_title(ask_engine(socket_path, "/version"))
-        diagnostics.say("info", f"the engine at {socket_path} is {title}")
+        title = engine_title(ask_engine(engine, "/version"))
+        diagnostics.say("info", f"the engine at {engine} is {title}")
     except (HTTPError, OSError, ValueError) as error:
+        if isinstance(error, HTTPError) and error.status == 400:  # it has answered
+            diagnostics.say("warning", str(error))
+            return
         why = f"{error}" if str(error).endswith("?") else f"{error};"
         diagnostics.say("warning", f"{why} requests get 502 until it answers")
 

@@ -21,6 +21,7 @@ from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.helptext import EXIT_STATUSES
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import GROUPS, OPTION, OPTIONS, load_settings, unknown_variables
+from _dockeraudit.presets import PRESETS
 
 COMMANDS = list(dockeraudit.COMMANDS)
 
@@ -186,6 +187,9 @@ def bash_completion() -> str:
         ("dockeraudit --fsync = ne", ["never"]),
         ("dockeraudit --fsync =", ["always", "interval", "never"]),
         ("dockeraudit serve --policy t", ["tecnativa"]),
+        ("dockeraudit serve --policy preset : tr", ["traefik"]),
+        ("dockeraudit serve --policy = preset : d", ["diun", "dozzle"]),
+        ("dockeraudit policy port", ["portainer-readonly"]),
         ("dockeraudit learn --policy ", ["linuxserver", "tecnativa"]),
         ("dockeraudit report --severity M", ["MEDIUM"]),
         ("dockeraudit report --by ", ["rule", "container", "reader"]),
@@ -202,6 +206,11 @@ def test_bash_completes(line: str, offered: list[str], folder: Path, bash_comple
     for name in ("app.log", "x.ini"):
         (folder / name).write_text("")
     assert completed(line, folder, bash_completion) == offered
+
+
+def test_bash_completes_what_stands_behind_a_colon(folder: Path, bash_completion: str) -> None:
+    offered = completed("dockeraudit serve --policy preset :", folder, bash_completion)
+    assert offered == list(PRESETS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -263,6 +263,7 @@ def test_a_changed_rules_file_counts_though_its_name_is_the_same(folder: Path) -
 #: which is said for each listener, and `config`, which a reload cannot change.
 NEED_RESTART = {
     "upstream": "/other.sock",
+    "upstream-tls": "/other",
     "socket-mode": "0600",
     "socket-group": "7",
     "admin-listen": "tcp://127.0.0.1:9",
