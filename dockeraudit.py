@@ -91,6 +91,7 @@ from _dockeraudit.errors import (
 )
 from _dockeraudit.exchange import Exchange
 from _dockeraudit.explain import command_test, explain_parser
+from _dockeraudit.handshake import shake_hands
 from _dockeraudit.healthcheck import command_healthcheck, healthcheck_parser
 from _dockeraudit.helptext import Command, command_named, help_parser, run_help, serve_parser
 from _dockeraudit.http1 import (
@@ -127,7 +128,6 @@ from _dockeraudit.sockets import (
     LINGER,
     Pending,
     bind_unix,
-    certificate_subject,
     half_close,
     inherited_sockets,
     linger,
@@ -216,7 +216,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.listener.tls is None:
             return True
         try:
-            encrypted = self._shake_hands(self.listener.tls)
+            encrypted = shake_hands(self.peer, self.listener.tls)
         except ssl.SSLError as error:
             who = self.peer.identity.get("address")
             text = f"{self.listener.name}: TLS with {who} failed: {error.reason}"
@@ -227,23 +227,6 @@ class ProxyHandler(BaseHTTPRequestHandler):
             hint = "set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH"
             self._refuse(HTTPError(400, f"this listener speaks TLS: {hint}"), (None, None))
         return encrypted
-
-    def _shake_hands(self, context: ssl.SSLContext) -> bool:
-        """TLS within HEAD_TIMEOUT.
-
-        False where the client's first byte begins no handshake (RFC 8446 §5.1).
-        """
-        sock, deadline = self.peer.sock, time.monotonic() + HEAD_TIMEOUT
-        sock.settimeout(HEAD_TIMEOUT)
-        if sock.recv(1, socket.MSG_PEEK) not in (b"\x16", b""):
-            return False
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
-        secure = context.wrap_socket(sock, server_side=True)
-        self.peer.sock = secure
-        certificate = secure.getpeercert()
-        if certificate:
-            self.peer.identity["certificate"] = certificate_subject(certificate)
-        return True
 
     # -- one request
 

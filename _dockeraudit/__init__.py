@@ -64,6 +64,7 @@
     settings       what the options say, as values
     sockets        system calls on sockets
     connections    who is connected, and who goes when there is no room
+    handshake      TLS with a client, and who its certificate says it is
     doorman        answers connections that are turned away
     keptconnections  kept connections: one thread waits for all, and serves short requests
     proxy          what all connections share

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import re
 import select
 import socket
 import ssl
@@ -222,31 +221,6 @@ def command_of(pid: int) -> str | None:
             return file.read(64).rstrip(b"\n").decode("utf-8", "replace")
     except OSError:
         return None
-
-
-# RFC 4514 §3: the short names of attributes, and what is escaped in their values (§2.4)
-RDN_NAMES = {
-    "commonName": "CN",
-    "localityName": "L",
-    "stateOrProvinceName": "ST",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "countryName": "C",
-    "streetAddress": "STREET",
-    "domainComponent": "DC",
-    "userId": "UID",
-}
-RDN_SPECIAL = re.compile(r'["+,;<>\\]|^[ #]| $')
-RDN_ESCAPE = r"\\\g<0>"
-
-
-def certificate_subject(certificate: Mapping[str, Any]) -> str:
-    """A client certificate's subject as a string (RFC 4514): CN=ci,O=Example."""
-    names = [
-        [f"{RDN_NAMES.get(key, key)}={RDN_SPECIAL.sub(RDN_ESCAPE, value)}" for key, value in part]
-        for part in certificate.get("subject", ())
-    ]
-    return ",".join("+".join(part) for part in reversed(names))
 
 
 def bind_unix(sock: socket.socket, path: str, mode: int, group: int | None = None) -> None:
