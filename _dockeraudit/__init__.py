@@ -15,6 +15,7 @@
     scopeanswers   answers without the containers out of scope, sans I/O
     scopeobjects   which networks, volumes and images a listener's clients get, sans I/O
     compatible     the variables of other proxies, as a policy
+    presets        policies of known clients
     clients        who may connect
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
@@ -62,6 +63,9 @@
     secretsmemory  the own secrets of the containers that are read
     answerplaces   where the texts of answers stand in their bytes, sans I/O
     maskedstream   one exchange of a masking listener
+    certificates   TLS's files, with errors that name them
+    tlssocket      a client's TLS socket that can half-close
+    remoteengine   an engine over TCP or TLS
     engine         the connection to the engine
     scoping        holds a listener's requests to its scope, by asking the engine
     answers        answers and bodies to findings, beside the relay, bounded
@@ -70,7 +74,9 @@
     sockets        system calls on sockets
     holding        reads such a body from its client
     connections    who is connected, and who goes when there is no room
+    handshake      TLS with a client, and who its certificate says it is
     doorman        answers connections that are turned away
+    keptconnections  kept connections: one thread waits for all, and serves short requests
     proxy          what all connections share
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets
@@ -97,6 +103,7 @@
     pagecharts     charts of the report's page
     page           the report as a page
     report         the command `report`
+    mainthread     what the main thread waits for: signals, from start to stop
     watch          the command `watch`: findings as they come
     found          what a scan has found: for people, SARIF, CSV
     scaninspect    what a container's inspect shows, to findings

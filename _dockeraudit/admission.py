@@ -112,14 +112,6 @@ def is_ipv6(name: str) -> bool:
     return True
 
 
-def unmaskable_refusal(word: str) -> str:
-    """Why a masking listener refuses a route, and how it is let pass."""
-    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
-    return (
-        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
-    )
-
-
 DENIAL_INTERVAL = 60.0  # seconds between two records of the same denial, against clients that retry
 MAX_DENIALS = 1000  # different ones that are told apart; beyond, counting starts afresh
 
@@ -185,3 +177,11 @@ class DenialCounts:
         due = [(denial, count) for _, count, denial in self._entries.values() if count]
         self._entries.clear()
         return due
+
+
+def unmaskable_refusal(word: str) -> str:
+    """Why a masking listener refuses a route, and how it is let pass."""
+    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
+    return (
+        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
+    )

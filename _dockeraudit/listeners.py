@@ -7,11 +7,14 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
+from _dockeraudit.certificates import load_authority, load_certificate
 from _dockeraudit.clients import client_filter
 from _dockeraudit.compatible import SWITCHES, policy_from_environment, set_switches
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_option
 from _dockeraudit.policy import DenyAll, Policy, PolicyError, native_policy
+from _dockeraudit.presets import PRESET_PREFIX, preset_policy
+from _dockeraudit.remoteengine import Engine
 from _dockeraudit.scope import Scope
 from _dockeraudit.scoping import ScopeGate
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
@@ -37,17 +40,21 @@ class Wanted(NamedTuple):
 
 
 def load_listeners(
-    settings: Settings, environ: Mapping[str, str], say: Callable[[str, str], None]
+    settings: Settings,
+    environ: Mapping[str, str],
+    say: Callable[[str, str], None],
+    engine: Engine | None = None,
 ) -> list[Listener]:
     """The listeners of the file's [listener NAME] sections, else of --listen.
 
+    `engine`: the one that is relayed to, if another than the settings' may be asked for meanwhile.
     Raises ConfigurationError. `say` gets each warning once, however many listeners it is about.
     """
     shared = Wanted(
         {
             **{option.name: getattr(settings, option.key) for option in LISTENER_OPTIONS},
             "http2": settings.http2,
-            "upstream": settings.upstream,
+            "upstream": engine or settings.upstream,
         },
         shared_rules(settings, environ),
         environ,
@@ -206,6 +213,7 @@ def scope_gate(name: str, values: Mapping[str, Any]) -> ScopeGate | None:
     return ScopeGate(Scope(terms, name), values["upstream"], bool(values["mask"]), objects)
 
 
+UNUSED = "{} is a variable of another proxy and changes nothing under {}"
 OPEN_WARNING = "{} is open to the network: whoever reaches an open Docker port is root on this host"
 
 
@@ -214,7 +222,8 @@ def listener_policy(
 ) -> tuple[Policy | None, Sequence[str]]:
     """The policy that was chosen, or that the rules or variables mean, and warnings.
 
-    `learns`: rules that there are none of yet are what is to be learned. Raises PolicyError.
+    Rules stand above those of a preset. `learns`: rules that there are none of yet are what is to
+    be learned. Raises PolicyError.
     """
     used = set_switches(variables)
     if chosen == "auto" and rules and used:
@@ -222,6 +231,8 @@ def listener_policy(
             f"there are rules and there is {used[0]}: "
             "say which counts with policy rules, tecnativa or linuxserver"
         )
+    if chosen and chosen.startswith(PRESET_PREFIX):
+        return preset_policy(chosen, rules), [UNUSED.format(name, chosen) for name in used]
     if chosen == "rules" and not rules and learns:
         return DenyAll(), ()
     if chosen == "rules" or (rules and chosen in (None, "auto")):
@@ -250,57 +261,6 @@ def tls_context(values: Mapping[str, Any]) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     load_certificate(context, certificate, key)
     if client_ca:
-        require_pem("--tls-client-ca", client_ca, "CERTIFICATE")
-        try:
-            context.load_verify_locations(client_ca)
-        except ssl.SSLError as error:
-            raise tls_error("--tls-client-ca", client_ca, error.reason) from None
+        load_authority(context, "--tls-client-ca", client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    """Load certificate and key; raises ConfigurationError that names the file which is wrong."""
-    require_pem("--tls-cert", certificate, "CERTIFICATE")
-    if not key and "PRIVATE KEY-----" not in pem_text("--tls-cert", certificate):
-        raise ConfigurationError(
-            f"--tls-cert: {certificate} holds no private key; give its key with --tls-key FILE"
-        )
-    if key:
-        require_pem("--tls-key", key, "PRIVATE KEY")
-    key_option, key_file = ("--tls-key", key) if key else ("--tls-cert", certificate)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
-    except ssl.SSLError as error:
-        raise tls_error("--tls-cert", certificate, error.reason) from None
-    try:
-        no_question = lambda: ""  # an encrypted key must not make OpenSSL ask a terminal
-        context.load_cert_chain(certificate, key, password=no_question)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            why = f"it is not the key of the certificate {certificate}"
-        elif "ENCRYPTED" in pem_text(key_option, key_file):
-            why = "the key is encrypted; store it without a passphrase, readable by us alone"
-        else:
-            why = error.reason or "OpenSSL cannot read the key"
-        raise tls_error(key_option, key_file, why) from None
-
-
-def require_pem(option: str, path: str, label: str) -> None:
-    """Raise ConfigurationError unless the file can be read and holds such a PEM block."""
-    if f"{label}-----" not in pem_text(option, path):
-        raise tls_error(option, path, f"it holds no {label.lower()} in PEM form")
-
-
-def pem_text(option: str, path: str) -> str:
-    """A file's text; raises ConfigurationError that names the option and the file."""
-    try:
-        with open(path, encoding="latin-1") as file:
-            return file.read()
-    except OSError as error:
-        raise tls_error(option, path, error.strerror) from None
-
-
-def tls_error(option: str, path: str, why: str | None) -> ConfigurationError:
-    """The error about one of TLS's files."""
-    return ConfigurationError(f"{option}: cannot load {path}: {why}")

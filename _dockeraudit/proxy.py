@@ -23,6 +23,7 @@ from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.doorman import Doorman
 from _dockeraudit.engine import EngineKind, Lookups
+from _dockeraudit.keptconnections import KeptConnections
 from _dockeraudit.records import redact_bytes
 from _dockeraudit.routes import MAX_PATH, Route, cut_path, method_name
 from _dockeraudit.scanner import Scanner
@@ -60,6 +61,7 @@ class Proxy:
         self.engine_kind = EngineKind(settings.upstream)
         self.connections = Connections(settings.max_connections)
         self.doorman = Doorman()
+        self.kept = KeptConnections()
         self.heads = ScanBudget(MAX_HEADS)
         self.stopping = False
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -197,6 +199,7 @@ class Proxy:
         with self._lock:
             due = self._denials.drain()
         self._write_denials(due)
+        self.kept.stop()
         self.lookups.stop()
         self.answers.jobs.stop(deadline + 0.5)
         finish_executor(self.scanning, deadline + 0.5)

@@ -22,6 +22,7 @@ from _dockeraudit.engine import engine_answer
 from _dockeraudit.errors import EngineError, HTTPError, OutOfScope
 from _dockeraudit.heldbody import Verdict
 from _dockeraudit.http1 import NO_BODY, Framing, RequestHead, body_reader
+from _dockeraudit.remoteengine import Engine
 from _dockeraudit.routes import Route, classify
 from _dockeraudit.scope import CONTAINER_ID, Facts, Scope, inspected_facts, listed_facts
 from _dockeraudit.scopeanswers import EventFilter, containers_of_image, without_containers
@@ -78,13 +79,13 @@ class ScopeGate:
     def __init__(
         self,
         scope: Scope,
-        socket_path: str,
+        engine: Engine,
         masks: bool,
         objects: Mapping[str, Scope] = MappingProxyType({}),
     ) -> None:
         self.scope = scope
         self.objects = ObjectScopes(objects, self._ask_json)
-        self._socket_path = socket_path
+        self._engine = engine
         self._masks = masks  # the listener masks answers, which ours would pass by
         self._actions: dict[str, Callable[[ScopedRequest], ScopedRequest]] = {
             "container": self._of_container,
@@ -197,7 +198,7 @@ class ScopeGate:
         self, path: str, method: str = "GET", timeout: float = LOOK_TIMEOUT
     ) -> tuple[int, bytes]:
         try:
-            return engine_answer(self._socket_path, path, timeout, method)
+            return engine_answer(self._engine, path, timeout, method)
         except HTTPError:
             raise
         except OSError as error:

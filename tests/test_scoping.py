@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -860,3 +861,20 @@ def test_learning_a_policy_does_not_lift_the_scope(
     assert ask(proxy.socket, b"GET /containers/other/json HTTP/1.0\r\n\r\n").status == 404
     assert ask(proxy.socket, b"GET /containers/mine/json HTTP/1.0\r\n\r\n").status == 200
     assert proxy.wait_records("denied")[0]["rule"] == "scope"
+
+
+def test_each_request_of_a_kept_connection_is_held_to_the_scope(
+    engine: ScriptedEngine, start_proxy: Any
+) -> None:
+    """Short requests of a connection that is kept may be served by another thread than its own."""
+    proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(proxy.socket)
+        for name, status in [("mine", 200), ("other", 404), ("mine", 200), ("other", 404)] * 3:
+            sock.sendall(f"GET /containers/{name}/json HTTP/1.1\r\nHost: d\r\n\r\n".encode())
+            received = b""
+            while not received.endswith(b"}") and not received.endswith(b"}\n"):
+                received += sock.recv(65536)
+            assert received.startswith(f"HTTP/1.1 {status} ".encode()), received
+            assert (OTHER.encode() in received) is False
