@@ -8,6 +8,11 @@
     heldbody       a request's whole body, held until judges have seen it, sans I/O
     strictjson     JSON that two readers cannot understand in two ways, sans I/O
     policy         which requests may pass; native rules
+    guardfields    the fields of bodies that can give a client the host, as a table
+    guardroutes    the requests that can, as a table
+    guardfile      what a guard's file admits
+    guardrules     is a value beyond what containers have by default?
+    guard          no request of its clients gives them the host
     compatible     the variables of other proxies, as a policy
     clients        who may connect
     learning       the least settings that admit recorded traffic

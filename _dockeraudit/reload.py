@@ -11,7 +11,7 @@ from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import OPTIONS, load_settings
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.settings import Listener, Settings
-from _dockeraudit.startup import load_scanner, say_mask, say_policy
+from _dockeraudit.startup import load_scanner, say_guard, say_mask, say_policy
 
 
 class Server(Protocol):
@@ -82,6 +82,7 @@ def replace_listeners(
             say("warning", f"SIGHUP: {text}")
         say_policy(listener, proxy.diagnostics)
         say_mask(listener, proxy.diagnostics)
+        say_guard(listener, proxy.diagnostics)
     for url in by_url:
         say("warning", f"SIGHUP: {url} is new; it is listened on after a restart")
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from _dockeraudit.clients import ClientFilter
+from _dockeraudit.guard import Guard
 from _dockeraudit.heldbody import BodyJudge
 from _dockeraudit.policy import Policy
 
@@ -47,6 +48,7 @@ class Listener(NamedTuple):
 
     `mask`: the severity from which on its clients get asterisks for secrets; None: never.
     `mask_pass`: the routes that are let pass although their output cannot be masked.
+    `guard`: refuses what would give its clients the host; it is the last of the judges.
     `judges`: they see whole requests before the engine does; what changes a body comes first.
     """
 
@@ -59,4 +61,5 @@ class Listener(NamedTuple):
     socket_group: int | None = None
     mask: str | None = None
     mask_pass: frozenset[str] = frozenset()
+    guard: Guard | None = None
     judges: tuple[BodyJudge, ...] = ()

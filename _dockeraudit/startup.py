@@ -126,6 +126,7 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
     for listener in listeners:
         say_policy(listener, diagnostics)
         say_mask(listener, diagnostics)
+        say_guard(listener, diagnostics)
         diagnostics.say("info", f"listening on {listener.address.url}")
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
@@ -166,6 +167,16 @@ def say_mask(listener: Listener, diagnostics: Diagnostics) -> None:
         passed = ", ".join(sorted(listener.mask_pass))
         text = f"{listener.name}: masks secrets of severity {listener.mask}{above}"
         diagnostics.say("info", text + (f"; lets pass unmasked: {passed}" if passed else ""))
+
+
+def say_guard(listener: Listener, diagnostics: Diagnostics) -> None:
+    """What a listener's clients cannot have, and the exceptions."""
+    if listener.guard:
+        lines = listener.guard.exceptions.lines()
+        text = f"{listener.name}: the guard refuses what gives clients the host"
+        diagnostics.say("info", text + (", and admits:" if lines else ""))
+        for line in lines:
+            diagnostics.say("info", f"{listener.name}:   {line}")
 
 
 def client_hint(listener: Listener) -> str:

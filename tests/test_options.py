@@ -50,6 +50,7 @@ LEGAL = {
     "mask-pass": "archive",
     "workers": "3",
     "policy": "off",
+    "guard": "strict",
     "mode": "learn",
     "allow-from": "10.0.0.0/8",
     "allow-uid": "7",
