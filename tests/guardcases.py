@@ -58,7 +58,7 @@ GITLAB_RUNNER: dict[str, Any] = {
     "Image": "busybox",
     "Labels": {"com.gitlab.gitlab-runner.job.id": "1"},
     "HostConfig": {
-        "Binds": ["runner-x-cache-3c3f060a0374fc8bc39395164f415a70:/builds"],
+        "Binds": ["guard-e2e-runner-cache:/builds"],
         "LogConfig": {"Type": "json-file", "Config": None},
         "NetworkMode": "none",
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
@@ -90,7 +90,7 @@ PORTAINER: dict[str, Any] = {
         "RestartPolicy": {"Name": "unless-stopped"},
         "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "0"}]},
         "PublishAllPorts": False,
-        "Binds": ["portainer-vol:/data"],
+        "Binds": ["guard-e2e-portainer:/data"],
         "AutoRemove": False,
         "NetworkMode": "none",
         "Privileged": False,
@@ -201,5 +201,5 @@ DOCKER_CLI: dict[str, Any] = {
         "MaskedPaths": None,
         "ReadonlyPaths": None,
     },
-    "NetworkingConfig": {"EndpointsConfig": {"default": {"IPAMConfig": None, "Links": None}}},
+    "NetworkingConfig": {"EndpointsConfig": {"none": {"IPAMConfig": None, "Links": None}}},
 }
