@@ -9,6 +9,7 @@ is refused. What is forwarded is byte for byte what was judged.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -18,6 +19,7 @@ from _dockeraudit.guardfile import Exceptions
 from _dockeraudit.guardroutes import READING, SECRET_READS, GuardedRoute, guarded_route
 from _dockeraudit.guardrules import (
     JUDGES,
+    SHOWN_PATH,
     Court,
     FieldPlace,
     Objection,
@@ -35,7 +37,7 @@ from _dockeraudit.strictjson import NotStrict, read_strict
 
 OLDEST_MINOR = 24  # of API 1; older ones take a HostConfig on more routes
 API_VERSION = re.compile(r"/v1\.([1-9][0-9]{1,2})")
-SHOWN_PATH = 200  # characters of a line for the guard's file that a refusal shows
+MOST_OBJECTIONS = 100  # that are looked for in one request, and recorded in learn mode
 OTHERS_SHOWN = 5  # further fields that a refusal names
 EMPTY_BODIES = (b"", b"{}", b"null")
 NUMBERS = range(-(2**63), 2**64)  # Go's int64 and uint64
@@ -61,6 +63,12 @@ def is_scalar(value: Any, kind: str) -> bool:
     if inner:
         return isinstance(value, list) and all(is_scalar(member, inner) for member in value)
     return kind == "any"
+
+
+def unknown_rule(where: str) -> str:
+    """The rule of a field that no row names: a client chooses its name, and could choose many."""
+    outer, dot, _ = where.rpartition(".")
+    return f"{outer}{dot}?"
 
 
 class Walk:
@@ -89,10 +97,11 @@ class Walk:
         """A member that no row names; Go's reader would take `privileged` for `Privileged`."""
         folded = {known.casefold(): known for known in fields}.get(name.casefold())
         if folded:
-            yield against(FieldPlace(where, f"the API spells it {folded}"), member)
+            place = FieldPlace(where, f"the API spells it {folded}")
+            yield against(place, member, rule=unknown_rule(where))
         elif not self.court.exceptions.admit("field", where):
             place = FieldPlace(where, "no field that the guard knows")
-            yield against(place, member, f"field = {where}")
+            yield against(place, member, f"field = {where}", rule=unknown_rule(where))
 
     def field(self, value: Any, field: Field, where: str) -> Iterator[Objection]:
         """What is against one field."""
@@ -103,7 +112,7 @@ class Walk:
         if not (known or is_default(value)):
             why = f"API 1.{self.minor} has no such field"
             yield against(place, value, f"field = {where}", why)
-        problems = list(self.typed(value, field.type, where))
+        problems = list(itertools.islice(self.typed(value, field.type, where), MOST_OBJECTIONS))
         yield from problems
         if not problems and field.verdict in JUDGES:
             yield from JUDGES[field.verdict](value, place, self.court)
@@ -189,14 +198,17 @@ class Guard:
     def _query(self, route: Route, row: GuardedRoute) -> Iterator[Objection]:
         """What is against the parameters of a query; the engine takes the first of each name."""
         assert row.query is not None
+        if ";" in route.query:  # engines built with Go before 1.17 take it for an ampersand
+            yield Objection("guard:query", "the guard refuses a query with a ';'; spell it %3B")
         safe, judged = row.query
         for name, value in route.parameters():
             if name in safe or not (name or value):
                 continue
             place = FieldPlace(f"{row.path}?{name}", "beyond the defaults")
             if name not in judged:
-                known_place = place._replace(reason="no parameter that the guard knows")
-                yield from judge_default(value or "empty", known_place, self._court)
+                if not self.exceptions.admit("field", place.path):
+                    why, rule = "no parameter that the guard knows", f"{row.path}?"
+                    yield against(place, value, f"field = {place.path}", why, rule)
             else:
                 yield from self._parameter(judged[name], value, place)
 
@@ -234,7 +246,8 @@ class Guard:
     def judge(self, head: RequestHead, route: Route, body: bytes) -> Verdict:
         """The body as it came, and what is against it."""
         row = guarded_route(head.method.decode("ascii", "replace"), route.path)
-        return Verdict(body, summed_up(list(self._objections(row, route, body))))
+        found = self._objections(row, route, body)
+        return Verdict(body, summed_up(list(itertools.islice(found, MOST_OBJECTIONS))))
 
     def _objections(self, row: GuardedRoute, route: Route, body: bytes) -> Iterator[Objection]:
         bare = body.strip(b" \t\r\n")
@@ -256,7 +269,7 @@ class Guard:
             )
             return
         walk = Walk(self._court, minor_version(route.version))
-        problems = list(walk.members(value, row.shape, ""))
+        problems = list(itertools.islice(walk.members(value, row.shape, ""), MOST_OBJECTIONS))
         yield from problems
         if row.shape == "VolumeCreate" and not problems:
             yield from judge_volume_create(value, self._court)

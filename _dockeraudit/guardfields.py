@@ -284,8 +284,8 @@ Options  map           default      options of that driver
 """,
     "IpamConfig": """
 Subnet@1.41              text  subnet  the host sends what is for these addresses to the network
-IPRange@1.41             text  safe    a part of the subnet
-Gateway@1.41             text  safe    an address of the subnet
+IPRange@1.41             text  subnet  engine 20 takes what is outside the subnet
+Gateway@1.41             text  subnet  the host itself gets this address
 AuxiliaryAddresses@1.41  map   safe    addresses of the subnet
 """,
     "NetworkConnect": """

@@ -66,8 +66,8 @@ POST    /plugins/*/enable         refuse   a plugin runs on the host itself
 POST    /plugins/*/set            refuse   a plugin runs on the host itself
 POST    /plugins/*/upgrade        refuse   a plugin runs on the host itself
 POST    /plugins/*/push           safe     sends a plugin
-POST    /plugins/*/disable        safe     ends it
-DELETE  /plugins/*                safe     removes
+POST    /plugins/*/disable        refuse   it may be the plugin that says who may do what
+DELETE  /plugins/*                refuse   it may be the plugin that says who may do what
 POST    /nodes/*/update           refuse   it makes other hosts managers of this one
 DELETE  /nodes/*                  safe     removes
 POST    /swarm/init               refuse   it opens a port to whoever holds its token

@@ -14,6 +14,8 @@ from typing import Any, Callable, NamedTuple
 from _dockeraudit.guardfile import Exceptions, capability_name, is_normal
 
 SHOWN_VALUE = 60  # characters of a value that a refusal shows
+SHOWN_PATH = 200  # characters of a path that a refusal shows
+LONGEST_LINE_SHOWN = 200  # characters of a line for the guard's file that a refusal shows
 # moby: the names of volumes, networks and containers (daemon/names)
 OBJECT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 #: what is admitted without a word of the file, by the judge's name
@@ -110,11 +112,16 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= SHOWN_VALUE else text[: SHOWN_VALUE - 1] + "…"
 
 
-def against(place: FieldPlace, value: Any, admits: str = "", why: str = "") -> Objection:
-    """The objection to a value, with the line that admits it."""
+def against(
+    place: FieldPlace, value: Any, admits: str = "", why: str = "", rule: str = ""
+) -> Objection:
+    """The objection to a value, with the line that admits it, if that can stand in a file."""
+    if len(admits) > LONGEST_LINE_SHOWN or not admits.isprintable():
+        admits = ""
     hint = f"`{admits}` in the guard's file admits it" if admits else "nothing admits it"
-    message = f"the guard refuses {place.path} {shown_value(value)}: {why or place.reason}; {hint}"
-    return Objection(f"guard:{place.path}", message, admits)
+    path = place.path if len(place.path) <= SHOWN_PATH else place.path[: SHOWN_PATH - 1] + "…"
+    message = f"the guard refuses {path} {shown_value(value)}: {why or place.reason}; {hint}"
+    return Objection(f"guard:{rule or place.path}", message, admits)
 
 
 def is_default(value: Any) -> bool:
@@ -266,7 +273,8 @@ def judge_binds(value: Any, place: FieldPlace, court: Court) -> Iterator[Objecti
         elif tokens - BIND_MODES:
             yield against(place, text, why="its modes are not all known, or mount on the host too")
         elif source.startswith("/"):
-            yield from judge_path(source, place, court, read_only="ro" in tokens)
+            read_only = "ro" in tokens and "rw" not in tokens
+            yield from judge_path(source, place, court, read_only=read_only)
         elif source and not OBJECT_NAME.fullmatch(source):
             yield against(place, text, why="its source is neither a path nor a volume's name")
 
@@ -292,7 +300,8 @@ def judge_bind_mount(mount: Any, place: FieldPlace, court: Court) -> Iterator[Ob
     if not source.startswith("/"):
         yield against(where, source, why="it is no absolute path")
     else:
-        yield from judge_path(source, where, court, read_only=bool(mount.get("ReadOnly")))
+        read_only = bool(mount.get("ReadOnly")) and not options.get("ReadOnlyNonRecursive")
+        yield from judge_path(source, where, court, read_only=read_only)
     propagation = options.get("Propagation") or ""
     if propagation not in PROPAGATIONS:
         where = FieldPlace(f"{place.path}.BindOptions.Propagation", "it mounts on the host too")
@@ -376,11 +385,14 @@ def judge_volume(
 def judge_local_bind(
     device: str, flags: frozenset[str], options: Any, place: FieldPlace, court: Court
 ) -> Iterator[Objection]:
-    """A local volume that is a path of the host."""
+    """A local volume that is a path of the host.
+
+    Whether it is read-only depends on the order of its flags, so it is held to be writable.
+    """
     if flags - BIND_FLAGS or not device.startswith("/"):
         yield against(place, options, why="it is not o=bind with a path as device")
     else:
-        yield from judge_path(device, place, court, read_only="ro" in flags)
+        yield from judge_path(device, place, court, read_only=False)
 
 
 def judge_volume_create(body: Any, court: Court) -> Iterator[Objection]:
