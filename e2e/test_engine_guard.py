@@ -11,6 +11,7 @@ import http.server
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import tarfile
@@ -21,9 +22,10 @@ from typing import Any, Callable, NamedTuple
 
 import pytest
 from guardcases import DOCKER_CLI, GITLAB_RUNNER, PORTAINER, RYUK, TESTCONTAINERS
+from ownengine import own_swarm
 from raw import Answer, api, ask
 
-from conftest import ProxyProcess, RealEngine
+from conftest import ProxyProcess, RealEngine, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -518,6 +520,137 @@ def test_a_pipelined_create_is_judged_too(ground: Ground, guarded: ProxyProcess)
 
 
 # ================================================================================================
+# bodies at random: what the guard lets pass has, by the engine's own word, nothing of the host
+# ================================================================================================
+
+RANDOM_BODIES = 400
+VALUES: dict[str, list[Any]] = {
+    "Privileged": [False, None, True, "true", 1],
+    "CapAdd": [[], None, ["SYS_ADMIN"], ["cap_net_raw"], "ALL"],
+    "CapDrop": [["ALL"], None],
+    "Binds": [["guard-e2e-fuzz:/h"], ["/h"], [], ["/:/h"], ["/etc/..:/h"], ["guard-e2e-fuzz:/h:ro"],
+              ["guard-e2e-fuzz:/h", "/etc:/x:ro"], ["./etc:/h"]],
+    "Mounts": [[], [{"Type": "tmpfs", "Target": "/m"}], [{"Type": "bind", "Source": "/", "Target":
+               "/m"}], [{"Type": "volume", "Target": "/m", "VolumeOptions": {"DriverConfig": BIND}}],
+               [{"type": "bind", "source": "/", "target": "/m"}]],
+    "NetworkMode": ["none", "none", "", "host", "container:x", "HOST", " host", "host "],
+    "PidMode": ["", None, "host", "Host", "container:x"],
+    "IpcMode": ["", "private", "host", "shareable", "container:x"],
+    "UTSMode": ["", "host"],
+    "UsernsMode": ["", "host"],
+    "CgroupnsMode": ["", "private", "host"],
+    "CgroupParent": ["", "/x", "x.slice"],
+    "Devices": [[], None, [{"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg"}]],
+    "DeviceCgroupRules": [None, ["c *:* rwm"]],
+    "SecurityOpt": [None, ["no-new-privileges"], ["seccomp=unconfined"], ["label=disable"]],
+    "MaskedPaths": [None, [], ["/proc/kcore"]],
+    "ReadonlyPaths": [None, []],
+    "OomScoreAdj": [0, 500],
+    "Sysctls": [{}, None, {"net.core.somaxconn": "77"}],
+    "LogConfig": [{}, {"Type": "local"}, {"Type": "syslog"}, {"Type": "json-file",
+                  "Config": {"max-size": "1m"}}],
+    "VolumesFrom": [None, [], ["{helper}"]],
+    "Memory": [0, 64 << 20],
+    "RestartPolicy": [{"Name": "no"}, {}],
+    "Tmpfs": [{}, {"/t": "size=1m"}, {"/t": "rw,shared"}],
+}  # fmt: skip
+
+
+def one_body(rng: random.Random, helper: str) -> bytes:
+    """A create with some fields, mostly at harmless values, written in some way."""
+    host = {"NetworkMode": "none"}
+    for name in rng.sample(sorted(VALUES), rng.randrange(1, 9)):
+        values = VALUES[name]
+        host[name] = values[0] if rng.random() < 0.6 else rng.choice(values)
+    text = json.dumps({"Image": "busybox", "HostConfig": host}).replace("{helper}", helper)
+    for _ in range(rng.choice([0, 0, 0, 1, 2])):
+        text = rng.choice(REWRITES)(rng, text)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def swap_case(rng: random.Random, text: str) -> str:
+    """A letter in the other case."""
+    at = rng.randrange(len(text))
+    return text[:at] + text[at].swapcase() + text[at + 1 :]
+
+
+def escape_one(rng: random.Random, text: str) -> str:
+    """A letter as an escape."""
+    at = rng.choice([at for at, letter in enumerate(text) if letter.isalpha()])
+    return f"{text[:at]}\\u{ord(text[at]):04x}{text[at + 1 :]}"
+
+
+def repeat_one(rng: random.Random, text: str) -> str:
+    """A member of HostConfig once more, with another value, perhaps in another case."""
+    name = rng.choice(sorted(VALUES))
+    member = f'"{rng.choice([name, name.lower(), name.upper()])}": '
+    member += json.dumps(rng.choice(VALUES[name]))
+    place = rng.choice(['"HostConfig": {', "{"])
+    return text.replace(place, f"{place}{member}, ", 1)
+
+
+def twice(rng: random.Random, text: str) -> str:
+    """The whole body twice, or with something behind it."""
+    return text + rng.choice([text, " ", "\n", "\x00", "null", "]"])
+
+
+def odd_letter(rng: random.Random, text: str) -> str:
+    """Letters that Go takes for k and s."""
+    return text.replace(*rng.choice([("k", "\u212a"), ("s", "\u017f"), ("S", "\u017f")]), 1)
+
+
+REWRITES = [swap_case, escape_one, repeat_one, twice, odd_letter]
+
+
+def of_the_host(shown: dict[str, Any]) -> list[str]:
+    """What a container has of the host, by the engine's inspect."""
+    host = shown["HostConfig"]
+    empty = (
+        "Privileged CapAdd PidMode UTSMode UsernsMode CgroupParent Devices DeviceCgroupRules "
+        "DeviceRequests Sysctls VolumesFrom Links OomScoreAdj"
+    ).split()
+    found = [name for name in empty if host.get(name)]
+    found += [bind for bind in host["Binds"] or () if bind.startswith("/") and ":" in bind]
+    found += [mount["Source"] for mount in shown["Mounts"] if mount["Type"] == "bind"]
+    found += [str(mount) for mount in host.get("Mounts") or () if "DriverConfig" in str(mount)]
+    for name in ("NetworkMode", "IpcMode", "CgroupnsMode"):
+        mode = host.get(name) or ""
+        found += [name] if mode == "host" or ":" in mode else []
+    found += [option for option in host["SecurityOpt"] or () if option != "no-new-privileges"]
+    found += ["MaskedPaths"] if len(host["MaskedPaths"] or ()) < 9 else []
+    found += ["ReadonlyPaths"] if len(host["ReadonlyPaths"] or ()) < 5 else []
+    found += ["LogConfig"] if host["LogConfig"]["Type"] not in ("json-file", "local") else []
+    return found + [options for options in (host.get("Tmpfs") or {}).values() if "sha" in options]
+
+
+def test_bodies_at_random_pass_only_without_anything_of_the_host(
+    ground: Ground, guarded: ProxyProcess
+) -> None:
+    engine, name, rng = ground.engine, f"{PREFIX}-random", random.Random(23)
+    default_cgroups = of_the_host_by_default(ground)
+    passed = 0
+    for _ in range(RANDOM_BODIES):
+        body = one_body(rng, ground.helper)
+        target = f"{rng.choice(['', '/v1.41', f'/v{engine.api}'])}/containers/create?name={name}"
+        fields = "Content-Type: application/json\r\n"
+        answer = ask(guarded.socket, plain("POST", target, body, fields))
+        if answer.status != 201:
+            assert not exists(engine, name), body
+            continue
+        passed += 1
+        shown = api(engine.socket, "GET", f"/containers/{name}/json")
+        removed(engine, name)
+        assert set(of_the_host(shown)) <= set(default_cgroups), body
+    ask(engine.socket, plain("DELETE", "/volumes/guard-e2e-fuzz"))
+    assert passed > RANDOM_BODIES // 10
+
+
+def of_the_host_by_default(ground: Ground) -> list[str]:
+    """What every container has: on cgroup v1 the host's cgroup namespace."""
+    return of_the_host(api(ground.engine.socket, "GET", f"/containers/{ground.helper}/json"))
+
+
+# ================================================================================================
 # what passes
 # ================================================================================================
 
@@ -624,3 +757,65 @@ def test_compose_brings_a_project_up_and_down(
         assert compose("exec", "-T", "web", "cat", "/made") == "written"
     finally:
         compose("down", "-v", "-t", "0", check=False)
+
+
+# ================================================================================================
+# a swarm
+# ================================================================================================
+
+SHOWS = ["sh", "-c", "ls /h; ls /sys/class/net; grep -e CapPrm -e Seccomp: /proc/self/status"]
+SERVICES: list[tuple[str, dict[str, Any], dict[str, Any], bytes]] = [
+    ("a mount of /", {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/h"}]}, {}, b"proc\n"),
+    ("a mount of a new volume that is /",
+     {"Mounts": [{"Type": "volume", "Target": "/h", "VolumeOptions": {"DriverConfig": BIND}}]}, {},
+     b"proc\n"),
+    ("a capability", {"CapabilityAdd": ["CAP_SYS_ADMIN"]}, {}, b"a82425fb"),
+    ("no seccomp", {"Privileges": {"Seccomp": {"Mode": "unconfined"}}}, {}, b"Seccomp:\t0"),
+    ("a sysctl", {"Sysctls": {"net.core.somaxconn": "77"}}, {}, b""),
+    ("the host's network", {}, {"Networks": [{"Target": "host"}]}, b"docker0"),
+    ("the host's network by its id", {}, {"Networks": [{"Target": "{host}"}]}, b"docker0"),
+    ("the host's network by the start of its id", {}, {"Networks": [{"Target": "{prefix}"}]},
+     b"docker0"),
+]  # fmt: skip
+
+
+def service(name: str, container: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """A service that runs once."""
+    spec = {"Image": "busybox", "Command": SHOWS, **container}
+    return {
+        "Name": name,
+        "TaskTemplate": {"ContainerSpec": spec, "RestartPolicy": {"Condition": "none"}, **task},
+    }
+
+
+@pytest.mark.full
+def test_an_escape_by_a_service_works_without_the_guard_and_not_with_it(
+    real_engine: RealEngine, folder: Path, start_proxy: Callable[..., ProxyProcess]
+) -> None:
+    with own_swarm(real_engine) as engine:
+        proxy = start_proxy(engine.socket, "--guard", "strict")
+        host = api(engine.socket, "GET", "/networks/host")["Id"]
+        for name, container, task, shown in SERVICES:
+            text = json.dumps(service(f"{PREFIX}-task", container, task))
+            spec = json.loads(text.replace("{host}", host).replace("{prefix}", host[:5]))
+            created = as_json("POST", "/services/create", spec)
+            answer = ask(engine.socket, created)
+            if answer.status == 201:
+                wait_for(lambda want=shown: want in task_log(engine), name)
+                ask(engine.socket, plain("DELETE", f"/services/{PREFIX}-task"))
+            else:
+                assert engine.api != "1.51", (name, answer)
+            assert ask(proxy.socket, created).status == 403, name
+        guarded_host = f"unix://{proxy.socket}"
+        engine.docker("network", "create", "-d", "overlay", f"{PREFIX}-net", host=guarded_host)
+        options = ("--network", f"{PREFIX}-net", "--mount", f"src={PREFIX}-vol,dst=/v")
+        command = ("service", "create", "-d", "--name", f"{PREFIX}-ok", *options, "busybox")
+        engine.docker(*command, "sleep", "600", host=guarded_host)
+        engine.docker("service", "update", "-d", "--env-add", "A=b", f"{PREFIX}-ok",
+                      host=guarded_host)  # fmt: skip
+        engine.docker("service", "rm", f"{PREFIX}-ok", host=guarded_host)
+
+
+def task_log(engine: RealEngine) -> bytes:
+    """What the service has printed."""
+    return ask(engine.socket, plain("GET", f"/services/{PREFIX}-task/logs?stdout=1")).body
