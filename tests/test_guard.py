@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from guardcases import DOCKER_CLI, GITLAB_RUNNER, PORTAINER, RYUK, TESTCONTAINERS
 from raw import ask
 from scripted import ScriptedEngine, json_answer
+from wire import read_all
 
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.guard import Guard
@@ -24,7 +27,7 @@ from _dockeraudit.guardrules import JUDGES, Objection
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import load_settings
 from _dockeraudit.routes import parse_request
-from conftest import ProxyProcess, wait_for
+from conftest import DEADLINE, ProxyProcess, wait_for
 
 CREATE = "/v1.51/containers/create"
 DEFINITION = Path(__file__).parent / "api_fields.txt"
@@ -836,6 +839,43 @@ def test_a_listener_has_its_own_guard_and_hup_reads_the_file_again(
     proxy.process.send_signal(signal.SIGHUP)
     wait_for(lambda: ask(shut, posted(host(CapAdd=["SYS_ADMIN"]))).status == 201, "the new file")
     assert ask(shut, posted(host(CapAdd=["NET_ADMIN"]))).status == 403
+
+
+def test_held_bodies_have_a_budget_and_give_it_back(
+    engine: ScriptedEngine, start_proxy: Callable[..., ProxyProcess]
+) -> None:
+    proxy = start_proxy(engine.path, "--guard", "strict")
+    head = posted(b"", "/containers/create", "X: chunked")  # so that it adds no length
+    head = head[:-2] + b"Content-Length: 1048576\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(66)]
+        for sock in held:
+            sock.settimeout(DEADLINE)
+            sock.connect(proxy.socket)
+            try:
+                sock.sendall(head + b" " * ((1 << 20) - 1))
+            except OSError:
+                pass  # it was refused, and closed over what it had not read
+        answer = read_all(held[-1])
+        assert answer.startswith(b"HTTP/1.1 503") and b"try again later" in answer
+        assert not any(b"create" in head for head, _ in engine.requests)
+    wait_for(lambda: ask(proxy.socket, posted(b" " * 1000_000 + b"{}")).status == 201, "room")
+
+
+def test_a_body_that_never_ends_goes_with_its_client(
+    engine: ScriptedEngine, start_proxy: Callable[..., ProxyProcess]
+) -> None:
+    proxy = start_proxy(engine.path, "--guard", "strict")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(DEADLINE)
+        sock.connect(proxy.socket)
+        sock.sendall(posted(TESTCONTAINERS)[:-1])
+        sock.shutdown(socket.SHUT_WR)
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 400") and b"ended within the request's body" in answer
+    answer = ask(proxy.socket, posted(b"x" * ((1 << 20) + 1)))
+    assert answer.status == 413 and b"1048576 bytes" in answer.body
+    assert not any(b"create" in head for head, _ in engine.requests)
 
 
 def test_learning_refuses_nothing_and_says_what_it_would(
