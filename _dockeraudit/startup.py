@@ -73,6 +73,11 @@ def open_log(
         budgeted=budgeted,
     )
     masks = {listener.name: listener.mask for listener in listeners if listener.mask}
+    guards = {
+        listener.name: len(listener.guard.exceptions.lines())
+        for listener in listeners
+        if listener.guard
+    }
     log.open(
         version=__version__,
         pid=os.getpid(),
@@ -80,6 +85,7 @@ def open_log(
         upstream=settings.upstream,
         rules=len(scanner.rules),
         **({"mask": masks} if masks else {}),
+        **({"guard": guards} if guards else {}),
     )
     return log
 

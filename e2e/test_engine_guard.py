@@ -24,6 +24,7 @@ import pytest
 from guardcases import DOCKER_CLI, GITLAB_RUNNER, PORTAINER, RYUK, TESTCONTAINERS
 from ownengine import own_swarm
 from raw import Answer, api, ask
+from test_bypass import HEADS, spell
 
 from conftest import ProxyProcess, RealEngine, wait_for
 
@@ -476,6 +477,28 @@ def test_tunnels_plugins_and_other_routes_are_shut(ground: Ground, guarded: Prox
     ):
         assert ask(guarded.socket, sent).status in (400, 403), sent[:80]
     ask(engine.socket, plain("DELETE", f"/plugins/{PREFIX}-plugin:latest?force=1"))
+
+
+SPELLINGS = 500
+
+
+def test_no_spelling_of_the_path_makes_what_the_guard_refuses(
+    ground: Ground, guarded: ProxyProcess
+) -> None:
+    """Random spellings, each sent to the engine too, which takes many of them."""
+    engine, rng, taken = ground.engine, random.Random(29), 0
+    name = f"{PREFIX}-spelled"
+    body = json.dumps({"Image": "busybox", "HostConfig": {"IpcMode": "host"}}).encode()
+    for _ in range(SPELLINGS):
+        target = f"{spell(rng, '/containers/create')}?name={name}"
+        head = f"POST {target} {rng.choice(HEADS)}Content-Type: application/json\r\n"
+        sent = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+        assert ask(guarded.socket, sent, timeout=5).status != 201, sent
+        assert not exists(engine, name), sent
+        if ask(engine.socket, sent, timeout=5).status == 201:
+            taken += 1
+            removed(engine, name)
+    assert taken > SPELLINGS // 10
 
 
 @pytest.mark.parametrize(
