@@ -37,7 +37,7 @@ from _dockeraudit.strictjson import NotStrict, read_strict
 
 OLDEST_MINOR = 24  # of API 1; older ones take a HostConfig on more routes
 API_VERSION = re.compile(r"/v1\.([1-9][0-9]{1,2})")
-MOST_OBJECTIONS = 100  # that are looked for in one request, and recorded in learn mode
+MOST_OBJECTIONS = 32  # that are looked for in one request, and recorded in learn mode
 OTHERS_SHOWN = 5  # further fields that a refusal names
 EMPTY_BODIES = (b"", b"{}", b"null")
 NUMBERS = range(-(2**63), 2**64)  # Go's int64 and uint64
@@ -193,7 +193,7 @@ class Guard:
             text = "the guard refuses a form here: it may hold parameters"
             yield Objection("guard:content-type", text)
         if row.query:
-            yield from self._query(route, row)
+            yield from itertools.islice(self._query(route, row), MOST_OBJECTIONS)
 
     def _query(self, route: Route, row: GuardedRoute) -> Iterator[Objection]:
         """What is against the parameters of a query; the engine takes the first of each name."""

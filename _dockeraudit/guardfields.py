@@ -241,8 +241,10 @@ LinkLocalIPs  texts  safe  addresses in a network
 AttachStdin       flag     safe     a stream of the container
 AttachStdout      flag     safe     a stream of the container
 AttachStderr      flag     safe     a stream of the container
+Container@-       text     safe     docker-py and aiodocker send it; the path is what counts
 Detach@-          flag     safe     whether the client waits; the docker CLI sends it
 DetachKeys        text     safe     of a terminal
+detachKeys@-      text     safe     the same, as aiodocker spells it
 Tty               flag     safe     of a terminal
 Env               texts    safe     read inside the container
 Cmd               words    safe     runs inside the container
@@ -473,6 +475,8 @@ FIELD_ROWS["ContainerCreate"] = (
     + """
 HostConfig        HostConfig  fields  what it has of the host
 NetworkingConfig  Networking  fields  its networks
+name@-            text        safe    dockerode and Portainer send it here too; nobody reads it
+VolumesFrom@-     texts       default  dockerode sends an empty one here; engine 20 reads it
 """
 )
 

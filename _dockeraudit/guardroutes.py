@@ -17,6 +17,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from _dockeraudit.guardfields import SHAPES
+
 ROUTE_ROWS = """
 POST    /containers/create        body+    ContainerCreate
 POST    /containers/*/update      body     ContainerUpdate
@@ -89,7 +91,8 @@ DELETE  /configs/*                safe     removes
 #: with their judges
 Query = tuple[frozenset[str], dict[str, str]]
 QUERIES: dict[str, Query] = {
-    "/containers/create": (frozenset(["name", "platform"]), {}),
+    # dockerode repeats the body's fields here, which no engine reads
+    "/containers/create": (frozenset(["name", "platform", *SHAPES["ContainerCreate"]]), {}),
     "/containers/*/start": (
         frozenset(["detachKeys"]), {"checkpoint": "default", "checkpoint-dir": "default"},
     ),

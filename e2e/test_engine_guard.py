@@ -686,14 +686,13 @@ def test_creates_as_known_clients_send_them_pass(
     value: dict[str, Any], ground: Ground, guarded: ProxyProcess
 ) -> None:
     name = f"{PREFIX}-client"
-    body = {key: inner for key, inner in value.items() if key != "name"}
     target = f"/v1.41/containers/create?name={name}"
     try:
-        assert ask(guarded.socket, as_json("POST", target, body)).status == 201
+        assert ask(guarded.socket, as_json("POST", target, value)).status == 201
         assert ask(guarded.socket, plain("POST", f"/containers/{name}/start")).status == 204
     finally:
         removed(ground.engine, name)
-        for text in body["HostConfig"].get("Binds") or ():
+        for text in value["HostConfig"].get("Binds") or ():
             ask(ground.engine.socket, plain("DELETE", f"/volumes/{text.partition(':')[0]}"))
 
 
