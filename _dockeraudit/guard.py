@@ -260,7 +260,7 @@ class Guard:
         try:
             value = read_strict(body)
         except NotStrict as error:
-            text = f"the guard refuses JSON that readers differ in: {error}"
+            text = f"the guard refuses a body that is no strict JSON: {error}"
             yield Objection("guard:json", text)
             return
         if not isinstance(value, dict):

@@ -74,7 +74,7 @@ Cmd              words     safe      runs inside the container
 Healthcheck      Health    fields    runs inside the container
 ArgsEscaped      flag      safe      of Windows
 Image            text      safe      the files inside the container
-Volumes          set       safe      new volumes without a name; a path in it is the container's
+Volumes          set       targets   Podman takes SOURCE:TARGET here for a mount
 WorkingDir       text      safe      a folder inside the container
 Entrypoint       words     safe      runs inside the container
 NetworkDisabled  flag      safe      takes something away
@@ -176,7 +176,7 @@ HostIp    text  safe  an address of the host, of which it takes a port
 HostPort  text  safe  a port of the host
 """,
     "Mount": """
-Target            text           safe    a path inside the container
+Target            text           target  Podman takes what is behind a comma for options
 Source            text           safe    judged with the mount
 Type              text           safe    judged with the mount
 ReadOnly          flag           safe    judged with the mount

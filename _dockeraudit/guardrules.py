@@ -260,6 +260,18 @@ def judge_path(
         yield against(place, path, f"{'bind-ro' if read_only else 'bind'} = {path}")
 
 
+def judge_target(value: Any, place: FieldPlace, court: Court) -> Iterator[Objection]:
+    """A path inside the container, in which nothing stands that some engine splits it at."""
+    if value and (":" in value or "," in value):
+        yield against(place, value)
+
+
+def judge_targets(value: Any, place: FieldPlace, court: Court) -> Iterator[Objection]:
+    """The same, as the keys of a map."""
+    for target in value or ():
+        yield from judge_target(target, place, court)
+
+
 def judge_binds(value: Any, place: FieldPlace, court: Court) -> Iterator[Objection]:
     """SOURCE:TARGET[:MODES], or a target alone.
 
@@ -328,7 +340,7 @@ def judge_tmpfs_mount(mount: Any, place: FieldPlace, court: Court) -> Iterator[O
     options = (mount.get("TmpfsOptions") or {}).get("Options") or ()
     where = FieldPlace(f"{place.path}.TmpfsOptions.Options", "by mount options")
     for option in options:
-        yield from judge_tmpfs_options(",".join(option[:1]), where, court)
+        yield from judge_tmpfs_options("=".join(option), where, court)
 
 
 def judge_image_mount(mount: Any, place: FieldPlace, court: Court) -> Iterator[Objection]:
@@ -346,6 +358,7 @@ MOUNT_JUDGES = {
 
 def judge_tmpfs(value: Any, place: FieldPlace, court: Court) -> Iterator[Objection]:
     """Target to options of file systems in memory."""
+    yield from judge_targets(value, place, court)
     for options in (value or {}).values():
         yield from judge_tmpfs_options(options, place, court)
 
@@ -507,6 +520,8 @@ JUDGES: Mapping[str, Judging] = {
     "volumes-from": judge_volumes_from,
     "links": judge_links,
     "binds": judge_binds,
+    "target": judge_target,
+    "targets": judge_targets,
     "mounts": judge_mounts,
     "tmpfs": judge_tmpfs,
     "devices": judge_devices,

@@ -479,7 +479,7 @@ def test_tunnels_plugins_and_other_routes_are_shut(ground: Ground, guarded: Prox
     ask(engine.socket, plain("DELETE", f"/plugins/{PREFIX}-plugin:latest?force=1"))
 
 
-SPELLINGS = 500
+SPELLINGS = 250
 
 
 def test_no_spelling_of_the_path_makes_what_the_guard_refuses(
@@ -546,7 +546,7 @@ def test_a_pipelined_create_is_judged_too(ground: Ground, guarded: ProxyProcess)
 # bodies at random: what the guard lets pass has, by the engine's own word, nothing of the host
 # ================================================================================================
 
-RANDOM_BODIES = 400
+RANDOM_BODIES = 250
 VALUES: dict[str, list[Any]] = {
     "Privileged": [False, None, True, "true", 1],
     "CapAdd": [[], None, ["SYS_ADMIN"], ["cap_net_raw"], "ALL"],
