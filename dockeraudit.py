@@ -435,8 +435,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _admit(self, head: RequestHead, route: Route) -> None:
         """Raise Denied for what must not reach the engine."""
-        for rule, message in self._objections(head, route):
-            self._deny(head, route, rule, message)
+        for objection in self._objections(head, route):
+            self._deny(head, route, *objection)
         deny = self.proxy.settings.on_audit_failure == "deny"
         if deny and route.audited and self.proxy.log.failed():
             text = (
@@ -444,8 +444,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
             )
             raise Denied(503, "audit", text)
 
-    def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, str]]:
-        """The rules that a request breaks, each with what its client is told."""
+    def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, ...]]:
+        """The rules that a request breaks, each with what its client is told (see Verdict)."""
         settings, identity = self.proxy.settings, self.peer.identity
         on_tcp = self.listener.address.family != socket.AF_UNIX
         if on_tcp and "certificate" not in identity and not settings.allow_browser:
@@ -466,6 +466,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if not decision.allowed:
                 path = self.proxy.masked(route.path)
                 yield decision.rule, refusal(method_name(head.method) or "", path, decision)
+        if self.listener.guard:
+            yield from self.listener.guard.refuses(head, route)
 
     def _judged(self, head: RequestHead, route: Route) -> RequestHead:
         """Have the listener's judges see the whole request; the head for what is forwarded.
@@ -480,8 +482,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         body, self.buffer = hold_body(self.peer.sock, self.buffer, head, charge)
         for judge in judges:
             body, objections = judge.judge(head, route, body)
-            for rule, message in objections:
-                self._deny(head, route, rule, message, held=True)
+            for objection in objections:
+                self._deny(head, route, *objection, held=True)
         self.buffer = body + self.buffer
         return with_body(head, body)
 
@@ -497,15 +499,23 @@ class ProxyHandler(BaseHTTPRequestHandler):
         )
 
     def _deny(
-        self, head: RequestHead, route: Route, rule: str, message: str, *, held: bool = False
+        self,
+        head: RequestHead,
+        route: Route,
+        rule: str,
+        message: str,
+        admits: str = "",
+        *,
+        held: bool = False,
     ) -> None:
         """Record a refusal; raises Denied unless the policy is only being learned.
 
-        `held`: the request's body has been read.
+        `admits`: the setting that would admit it. `held`: the request's body has been read.
         """
         learning = self.proxy.settings.mode == "learn" and rule not in ("browser", "mask")
         event = "would_deny" if learning else "denied"
-        self.proxy.record_denial(event, head.method, route.path, self.peer.identity, rule)
+        who = self.peer.identity
+        self.proxy.record_denial(event, head.method, route.path, who, rule, admits)
         if not learning:
             keep = head.keeps_alive and head.version == b"1.1" and (held or head.framing is NO_BODY)
             raise Denied(403, rule, message, keep=keep)

@@ -14,6 +14,11 @@
     scopebodies    bodies that name containers or make one, held to a scope, sans I/O
     scopeanswers   answers without the containers out of scope, sans I/O
     scopeobjects   which networks, volumes and images a listener's clients get, sans I/O
+    guardfields    the fields of bodies that can give a client the host, as a table
+    guardroutes    the requests that can, as a table
+    guardfile      what a guard's file admits
+    guardrules     is a value beyond what containers have by default?
+    guard          no request of its clients gives them the host
     compatible     the variables of other proxies, as a policy
     presets        policies of known clients
     clients        who may connect

@@ -24,11 +24,12 @@ class Verdict(NamedTuple):
     """What a judge says of a request.
 
     `body`: what is to be forwarded instead of the body that it was shown, mostly that body itself.
-    `objections`: the rules that the request breaks, each with what its client is told.
+    `objections`: the rules that the request breaks, each with what its client is told and, where
+    there is one, the setting that would admit it.
     """
 
     body: bytes
-    objections: tuple[tuple[str, str], ...] = ()
+    objections: tuple[tuple[str, ...], ...] = ()
 
 
 class BodyJudge(Protocol):

@@ -118,7 +118,8 @@ def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> lis
     Raises PolicyError for a log without requests: rules from it would refuse everything.
     """
     names: set[str] = set()
-    requests = learned_requests(noting_names(records, names))
+    admitted: set[str] = set()
+    requests = learned_requests(noting_guard(noting_names(records, names), admitted))
     if not requests:
         raise PolicyError("it has recorded no request, so there is nothing to learn from it")
     samples = [(method, path) for (method, _), path in requests.items()]
@@ -140,6 +141,7 @@ def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> lis
         "# or as native rules, for the file of --config, with policy = rules:",
         *least_rules(requests),
         *scope_lines(sorted(names)),
+        *guard_lines(admitted),
     ]
 
 
@@ -151,4 +153,31 @@ def scope_lines(names: Sequence[str]) -> list[str]:
     return [
         "# the containers that were named, as a scope (better: a label that all of them have):",
         f"# scope = {words}",
+    ]
+
+
+def noting_guard(
+    records: Iterable[Mapping[str, Any]], admitted: set[str]
+) -> Iterator[Mapping[str, Any]]:
+    """The records as they come; the lines that would have admitted what a guard refused are noted.
+
+    A request that nothing admits has no such line.
+    """
+    for record in records:
+        line = record.get("admits")
+        if record.get("event") in LEARNED_EVENTS and isinstance(line, str) and line.isprintable():
+            admitted.add(line)
+        yield record
+
+
+def guard_lines(admitted: Iterable[str]) -> list[str]:
+    """The exceptions that a guard's file would have needed; nothing where it refused nothing."""
+    lines = sorted(admitted)
+    if not lines:
+        return []
+    return [
+        "# and as exceptions, for the file of guard = FILE; each line gives more of the host away,",
+        "# so leave out what the clients can do without:",
+        "[guard]",
+        *lines,
     ]

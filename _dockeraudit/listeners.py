@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
 from _dockeraudit.certificates import load_authority, load_certificate
 from _dockeraudit.clients import client_filter
 from _dockeraudit.compatible import SWITCHES, policy_from_environment, set_switches
-from _dockeraudit.errors import ConfigurationError
-from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_option
+from _dockeraudit.engine import ask_engine
+from _dockeraudit.errors import ConfigurationError, HTTPError
+from _dockeraudit.guard import Guard
+from _dockeraudit.guardfile import Exceptions, guard_exceptions
+from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_ini, read_option
 from _dockeraudit.policy import DenyAll, Policy, PolicyError, native_policy
 from _dockeraudit.presets import PRESET_PREFIX, preset_policy
 from _dockeraudit.remoteengine import Engine
@@ -178,15 +183,53 @@ def make_listener(
     if tls is None and clients is None and not address.loopback:
         warnings[OPEN_WARNING.format(address.url)] = None
     mode, group = values["socket-mode"], values["socket-group"]
-    mask = values["mask"]
-    if mask and values["http2"] == "relay":
-        raise ConfigurationError(
-            f"{name}: mask and http2 relay cannot be had together: nothing in HTTP/2 can be masked"
-        )
-    passed = frozenset(values["mask-pass"])
-    gate = scope_gate(name, values)
-    judges = (gate,) if gate else ()
-    return Listener(name, address, policy, clients, tls, mode, group, mask, passed, gate, judges)
+    check_http2(name, values)
+    gate, guard = scope_gate(name, values), listener_guard(values)
+    return Listener(
+        name,
+        address,
+        policy,
+        clients,
+        tls,
+        mode,
+        group,
+        values["mask"],
+        frozenset(values["mask-pass"]),
+        gate,
+        guard,
+        tuple(judge for judge in (gate, guard) if judge),  # the last judges what is forwarded
+    )
+
+
+def check_http2(name: str, values: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for rules that HTTP/2 would be a way around."""
+    for option, what in (("mask", "masked"), ("guard", "judged")):
+        if values[option] and values["http2"] == "relay":
+            raise ConfigurationError(
+                f"{name}: {option} and http2 relay cannot be had together: "
+                f"nothing in HTTP/2 can be {what}"
+            )
+
+
+def listener_guard(values: Mapping[str, Any]) -> Guard | None:
+    """The guard that a listener asks for; raises ConfigurationError for a file that is wrong."""
+    chosen = values["guard"]
+    if not chosen:
+        return None
+    exceptions = Exceptions()
+    if chosen != "strict":
+        exceptions = guard_exceptions(chosen, read_ini(chosen, "--guard"))
+    return Guard(exceptions, network_name=functools.partial(network_name, values["upstream"]))
+
+
+def network_name(upstream: Engine, reference: str) -> str | None:
+    """What the engine calls a network; None where it knows none, or does not answer."""
+    try:
+        answer = ask_engine(upstream, f"/networks/{urllib.parse.quote(reference, safe='')}")
+    except (HTTPError, OSError, ValueError):
+        return None
+    name = answer.get("Name") if isinstance(answer, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def scope_gate(name: str, values: Mapping[str, Any]) -> ScopeGate | None:

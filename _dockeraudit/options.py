@@ -21,6 +21,7 @@ from _dockeraudit.values import (
     OneOf,
     read_address,
     read_command,
+    read_guard,
     read_mode,
     read_number,
     read_object_word,
@@ -159,6 +160,9 @@ OPTIONS = (
         for kind in ("networks", "volumes", "images")
     ),
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),
+    Option("guard", None, read_guard, "WHAT",
+           "strict, or a file with exceptions: nobody gets the host by creating containers; or off",
+           per_listener=True, reloads=True),
     Option("mode", "enforce", OneOf("enforce", "learn"), "WHAT",
            "enforce the policy, or learn what it would refuse", reloads=True),
     Option("allow-from", None, read_network, "CIDR",
@@ -241,7 +245,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 Section = tuple[str, list[tuple[str, str]]]  # a section's name, and its keys with their values
 
 
-def read_ini(path: str) -> list[Section]:
+def read_ini(path: str, option: str = "--config") -> list[Section]:
     """The sections of an INI file with their keys, in order and with repetitions.
 
     configparser keeps neither.
@@ -251,7 +255,7 @@ def read_ini(path: str) -> list[Section]:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config: cannot read {path}: {error}") from None
+        raise ConfigurationError(f"{option}: cannot read {path}: {error}") from None
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if not line or line[0] in "#;":

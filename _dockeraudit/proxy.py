@@ -119,17 +119,23 @@ class Proxy:
         return cut_path(b"".join([*pieces, raw[at:]]).decode("utf-8", "replace"))
 
     def record_denial(
-        self, event: str, method: bytes | None, path: str | None, client: dict[str, Any], rule: str
+        self,
+        event: str,
+        method: bytes | None,
+        path: str | None,
+        client: dict[str, Any],
+        rule: str,
+        admits: str = "",
     ) -> None:
         """Write a `denied` or `would_deny` record, the same one at most once a minute.
 
         Method and path are None where they are not known: of a connection that was refused, or a
-        head that could not be read.
+        head that could not be read. `admits`: see Denial.
         """
         name, masked = method_name(method), None if path is None else self.masked(path)
         with self._lock:
             self.denied += event == "denied"
-            denial = Denial(event, name, masked, client, rule)
+            denial = Denial(event, name, masked, client, rule, admits and self.masked(admits))
             due = self._denials.add(denial, time.monotonic())
         self._write_denials(due)
 
@@ -145,8 +151,10 @@ class Proxy:
         self._write_denials(due)
 
     def _write_denials(self, due: Iterable[tuple[Denial, int]]) -> None:
-        for (event, method, path, client, rule), count in due:
+        for (event, method, path, client, rule, admits), count in due:
             fields = {"method": method, "path": path, "client": client, "rule": rule}
+            if admits:
+                fields["admits"] = admits
             self.log.accept_for(client, event, {**fields, "count": count})
 
     # -- the engine and the log, as far as all are concerned

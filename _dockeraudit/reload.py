@@ -12,7 +12,7 @@ from _dockeraudit.options import OPTIONS, load_settings
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.remoteengine import RemoteEngine, with_tls
 from _dockeraudit.settings import Listener, Settings
-from _dockeraudit.startup import load_scanner, say_mask, say_policy, say_scope
+from _dockeraudit.startup import load_scanner, say_guard, say_mask, say_policy, say_scope
 
 
 class Server(Protocol):
@@ -99,6 +99,7 @@ def replace_listeners(
         say_policy(listener, proxy.diagnostics)
         say_mask(listener, proxy.diagnostics)
         say_scope(listener, proxy.diagnostics)
+        say_guard(listener, proxy.diagnostics)
     for url in by_url:
         say("warning", f"SIGHUP: {url} is new; it is listened on after a restart")
 

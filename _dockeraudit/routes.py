@@ -146,6 +146,7 @@ class Route(NamedTuple):
     exports: bool = False
     answer: str = ""
     podman_version: str = ""  # the version segment, if Docker's router knows none such
+    version: str = ""  # the version segment, such as /v1.51
 
     @property
     def audited(self) -> bool:
@@ -197,6 +198,7 @@ class Route(NamedTuple):
             query=self.query if asks else "",
             authority=None,
             podman_version="",
+            version="",
         )
 
 
@@ -222,8 +224,8 @@ def classify(method: bytes, target: bytes) -> Route:
         path = path[version.end() :]
     route = route_of(method.decode("ascii"), path, query.decode("utf-8", "replace"), authority)
     if version and not DOCKER_VERSION.fullmatch(version[0]):
-        return route._replace(podman_version=version[0])
-    return route
+        return route._replace(podman_version=version[0], version=version[0])
+    return route._replace(version=version[0]) if version else route
 
 
 def split_target(target: bytes) -> tuple[str, bytes, bytes | None]:

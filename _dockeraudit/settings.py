@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from _dockeraudit.clients import ClientFilter
+from _dockeraudit.guard import Guard
 from _dockeraudit.heldbody import BodyJudge
 from _dockeraudit.policy import Policy
 from _dockeraudit.scoping import ScopeGate
@@ -49,6 +50,7 @@ class Listener(NamedTuple):
     `mask`: the severity from which on its clients get asterisks for secrets; None: never.
     `mask_pass`: the routes that are let pass although their output cannot be masked.
     `scope`: holds requests to the containers that are its clients'; None: they get all.
+    `guard`: refuses what would give its clients the host; it is the last of the judges.
     `judges`: they see whole requests before the engine does; what changes a body comes first.
     """
 
@@ -62,4 +64,5 @@ class Listener(NamedTuple):
     mask: str | None = None
     mask_pass: frozenset[str] = frozenset()
     scope: ScopeGate | None = None
+    guard: Guard | None = None
     judges: tuple[BodyJudge, ...] = ()

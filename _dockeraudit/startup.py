@@ -75,6 +75,11 @@ def open_log(
         budgeted=budgeted,
     )
     masks = {listener.name: listener.mask for listener in listeners if listener.mask}
+    guards = {
+        listener.name: len(listener.guard.exceptions.lines())
+        for listener in listeners
+        if listener.guard
+    }
     log.open(
         version=__version__,
         pid=os.getpid(),
@@ -82,6 +87,7 @@ def open_log(
         upstream=str(settings.upstream),
         rules=len(scanner.rules),
         **({"mask": masks} if masks else {}),
+        **({"guard": guards} if guards else {}),
     )
     return log
 
@@ -147,6 +153,7 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
         say_policy(listener, diagnostics)
         say_mask(listener, diagnostics)
         say_scope(listener, diagnostics)
+        say_guard(listener, diagnostics)
         diagnostics.say("info", f"listening on {listener.address.url}")
     say_upstream(settings.upstream, diagnostics)
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
@@ -209,6 +216,16 @@ def say_scope(listener: Listener, diagnostics: Diagnostics) -> None:
         free = [kind for kind in ("images", "networks", "volumes") if kind not in scopes]
         parts += [f"{', '.join(free)} of the whole host"] if free else []
         diagnostics.say("info", "; ".join([text, *parts]))
+
+
+def say_guard(listener: Listener, diagnostics: Diagnostics) -> None:
+    """What a listener's clients cannot have, and the exceptions."""
+    if listener.guard:
+        lines = listener.guard.exceptions.lines()
+        text = f"{listener.name}: the guard refuses what gives clients the host"
+        diagnostics.say("info", text + (", and admits:" if lines else ""))
+        for line in lines:
+            diagnostics.say("info", f"{listener.name}:   {line}")
 
 
 def client_hint(listener: Listener) -> str:

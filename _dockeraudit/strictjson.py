@@ -36,7 +36,7 @@ def read_strict(raw: bytes) -> Any:
     try:
         value = STRICT_DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise NotStrict(f"{error.msg} at character {error.pos}") from None
+        raise NotStrict(f"{error.msg} (character {error.pos})") from None
     if SURROGATE_ESCAPE.search(text):
         refuse_lone_surrogates(value)
     return value

@@ -63,6 +63,13 @@ def read_object_word(text: str) -> Term:
     return term
 
 
+def read_guard(text: str) -> str | None:
+    """strict, the path of a guard's file, or off: None."""
+    if text.lower() == "off":
+        return None
+    return "strict" if text.lower() == "strict" else text
+
+
 def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
     """A reader for a number from `least` up; `what` says in words which numbers are legal."""
 

@@ -517,3 +517,17 @@ def assert_no_way_to_a_network(teams: Teams, proxy: ProxyProcess) -> None:
         body = {"Container": teams.mine, "EndpointConfig": endpoint}
         answer = ask(proxy.socket, with_json("POST", f"/networks/{target}/connect", body))
         assert answer.status == 404 and b"not found" in answer.body, answer
+
+
+def test_scope_and_guard_hold_together(teams: Teams, start_proxy: Any) -> None:
+    words = ("--scope", f"label={TEAM}=a", "--guard", "strict")
+    proxy = start_proxy(teams.engine.socket, *words)
+    docker, run = scoped_docker(teams, proxy), ("run", "--rm", "--network", "none")
+    assert docker(*run, "busybox", "echo", "ran") == "ran\n"
+    assert "the guard refuses" in docker(*run, "-v", "/:/host", "busybox", "true", check=False)
+    assert "the guard refuses" in docker(*run, "--privileged", "busybox", "true", check=False)
+    for share in ("--network", "--pid", "--ipc"):
+        refused = docker("run", share, f"container:{PREFIX}-other", "busybox", "true", check=False)
+        assert f"No such container: {PREFIX}-other" in refused
+    rules = {record["rule"] for record in proxy.wait_records("denied", 3)}
+    assert "scope" in rules and any(rule.startswith("guard") for rule in rules)

@@ -103,3 +103,22 @@ def test_the_containers_that_were_named_are_told_as_a_scope() -> None:
     assert not [line for line in learn(would_deny("GET /events")) if "scope" in line]
     many = would_deny(*(f"GET /containers/x{number}/json" for number in range(60)))
     assert not [line for line in learn(many) if "scope" in line]
+
+
+def test_a_guards_exceptions_are_learned_once_each() -> None:
+    create = {"event": "would_deny", "method": "POST", "path": "/containers/create"}
+    lines = learn(
+        [
+            {**create, "rule": "guard:HostConfig.Binds", "admits": "bind = /srv/x"},
+            {**create, "rule": "guard:HostConfig.Binds", "admits": "bind = /srv/x"},
+            {**create, "rule": "guard:HostConfig.CapAdd", "admits": "capability = NET_ADMIN"},
+            {**create, "rule": "guard:json"},
+            {**create, "rule": "guard:HostConfig.Binds", "admits": "bind = /x\nbind = /"},
+        ]
+    )
+    assert lines[lines.index("[guard]") + 1 :] == ["bind = /srv/x", "capability = NET_ADMIN"]
+    assert "allow = POST /containers/create" in lines
+
+
+def test_where_no_guard_refused_anything_there_are_no_exceptions() -> None:
+    assert "[guard]" not in learn([{"event": "request", "method": "POST", "path": "/auth"}])

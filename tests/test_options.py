@@ -55,6 +55,7 @@ LEGAL = {
     "scope-volumes": "own",
     "scope-images": "name=reg/*",
     "policy": "off",
+    "guard": "strict",
     "mode": "learn",
     "allow-from": "10.0.0.0/8",
     "allow-uid": "7",
