@@ -14,6 +14,7 @@
     guardrules     is a value beyond what containers have by default?
     guard          no request of its clients gives them the host
     compatible     the variables of other proxies, as a policy
+    presets        policies of known clients
     clients        who may connect
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
@@ -61,6 +62,9 @@
     secretsmemory  the own secrets of the containers that are read
     answerplaces   where the texts of answers stand in their bytes, sans I/O
     maskedstream   one exchange of a masking listener
+    certificates   TLS's files, with errors that name them
+    tlssocket      a client's TLS socket that can half-close
+    remoteengine   an engine over TCP or TLS
     engine         the connection to the engine
     answers        answers and bodies to findings, beside the relay, bounded
     diagnostics    lines for people on standard error
@@ -68,7 +72,9 @@
     sockets        system calls on sockets
     holding        reads such a body from its client
     connections    who is connected, and who goes when there is no room
+    handshake      TLS with a client, and who its certificate says it is
     doorman        answers connections that are turned away
+    keptconnections  kept connections: one thread waits for all, and serves short requests
     proxy          what all connections share
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets

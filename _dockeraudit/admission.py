@@ -184,3 +184,11 @@ class DenialCounts:
         due = [(denial, count) for _, count, denial in self._entries.values() if count]
         self._entries.clear()
         return due
+
+
+def unmaskable_refusal(word: str) -> str:
+    """Why a masking listener refuses a route, and how it is let pass."""
+    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
+    return (
+        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
+    )

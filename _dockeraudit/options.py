@@ -13,6 +13,7 @@ from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.diagnostics import LEVELS
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.keyfile import default_key_path
+from _dockeraudit.presets import PRESET_POLICIES
 from _dockeraudit.routes import UNMASKABLE
 from _dockeraudit.settings import Settings
 from _dockeraudit.text import did_you_mean
@@ -77,7 +78,7 @@ class Option(NamedTuple):
         return ENVIRONMENT + self.key.upper()
 
 
-POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto")
+POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto", *PRESET_POLICIES)
 SECONDS = read_number(float, 0, "a number of seconds")
 CONNECTIONS = read_number(int, 2, "a number of connections from 2")
 THREADS = read_number(int, 1, "a number of threads from 1")
@@ -85,14 +86,20 @@ SYNCS = OneOf("always", "interval", "never")
 LISTEN_HELP = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable"
 LEVEL_HELP = "lines on standard error: debug, info, warning, error"
 FSYNC_HELP = "always, interval (each second or 64 KiB) or never"
-POLICY_HELP = "who may do what: off (the default), tecnativa, linuxserver, rules, auto"
+POLICY_HELP = (
+    "who may do what: off (the default), tecnativa, linuxserver, rules, auto, "
+    "preset:CLIENT (see the command policy)"
+)
 SECRET_HELP = "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable"
 
 # fmt: off
 OPTIONS = (
     # where it listens, and to which engine it relays
     Option("listen", "tcp://127.0.0.1:2375", read_address, "URL", LISTEN_HELP, many=True),
-    Option("upstream", "/var/run/docker.sock", read_upstream, "URL", "the engine's socket"),
+    Option("upstream", "/var/run/docker.sock", read_upstream, "URL",
+           "the engine's socket, or tcp://HOST:PORT"),
+    Option("upstream-tls", None, read_text, "FOLDER",
+           "TLS to the engine, with its ca.pem, cert.pem and key.pem"),
     Option("max-connections", "1024", CONNECTIONS, "N",
            "connections of all listeners together; one client may hold half of them"),
     Option("shutdown-timeout", "10", SECONDS, "SECONDS", "how long open requests may finish",

@@ -13,6 +13,7 @@ from typing import NamedTuple, Optional
 from _dockeraudit.http1 import (
     KEPT_FIELDS,
     KNOWN_HEAD,
+    NO_BODY,
     SCHEME,
     RequestHead,
     parse_request_head,
@@ -199,6 +200,13 @@ class Route(NamedTuple):
             podman_version="",
             version="",
         )
+
+
+def is_short(head: RequestHead, route: Route) -> bool:
+    """Whether a request has no body, and is answered at once by what is no stream."""
+    reads = head.method in (b"GET", b"HEAD") and head.framing is NO_BODY
+    flows = route.audited or route.endless or route.exports or route.answer in FLOWING_ANSWERS
+    return reads and not flows and head.first(b"upgrade") is None
 
 
 def says_yes(value: str) -> bool:
