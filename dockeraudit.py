@@ -35,7 +35,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NoReturn
@@ -56,7 +56,6 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 # --- lone file check: end
 
 from _dockeraudit.admin import AdminServer
-from _dockeraudit.admission import browser_refusal, unmaskable_refusal
 from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alerts
 from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
@@ -107,6 +106,7 @@ from _dockeraudit.http1 import (
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.manpage import man_parser, run_man
 from _dockeraudit.maskpipe import command_mask, mask_parser
+from _dockeraudit.objections import objections
 from _dockeraudit.options import load_settings, unknown_variables
 from _dockeraudit.policy import refusal
 from _dockeraudit.proxy import Proxy
@@ -118,7 +118,6 @@ from _dockeraudit.routes import (
     Route,
     cut_path,
     is_short,
-    method_name,
     read_request,
     seeming_request,
 )
@@ -160,9 +159,6 @@ from _dockeraudit.tlssocket import TLSClientSocket
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
-BROWSER_HINT = (
-    "to admit it, start dockeraudit with --allow-browser, or --allow-host NAME for its name"
-)
 SMALL_HEAD = 8 << 10  # bytes of a head that do not count against the budget of large ones
 LOOK_ROUND = 60.0  # seconds between looks at what is due; a denial is counted for a minute
 LAST_ALERTS = 0.5  # seconds for alerts of streams that ended with the shutdown timeout
@@ -404,14 +400,22 @@ class ProxyHandler(BaseHTTPRequestHandler):
             return False
         self.listener = self.server.listener  # SIGHUP may have changed its rules
         head, route = read_request(data)
-        seen = self.listener.mask or any(judge.wants(head, route) for judge in self.listener.judges)
-        if seen or not is_short(head, route) or any(self._objections(head, route)):
+        if not self._passes_at_once(head, route):
             return False
         self.buffer = b""
         self.peer.request, self.peer.idle_since = True, None
         assert self.upstream is not None
         self._exchange(head, route.brief(), self.upstream.sock, reused=True).begin()
         return True
+
+    def _passes_at_once(self, head: RequestHead, route: Route) -> bool:
+        """Whether a request is short, and nobody on this listener has to see more of it."""
+        listener = self.listener
+        if listener.mask or any(judge.wants(head, route) for judge in listener.judges):
+            return False
+        if not is_short(head, route):
+            return False
+        return not any(objections(self.proxy, listener, self.peer, head, route))
 
     def _hear_short(self, exchange: Exchange) -> bool:
         """Deliver what the engine has said; when that was all, wait for the next request."""
@@ -430,7 +434,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _admit(self, head: RequestHead, route: Route) -> None:
         """Raise Denied for what must not reach the engine."""
-        for objection in self._objections(head, route):
+        for objection in objections(self.proxy, self.listener, self.peer, head, route):
             self._deny(head, route, *objection)
         deny = self.proxy.settings.on_audit_failure == "deny"
         if deny and route.audited and self.proxy.log.failed():
@@ -438,31 +442,6 @@ class ProxyHandler(BaseHTTPRequestHandler):
                 "the audit log cannot be written, and streams that would go unrecorded are refused"
             )
             raise Denied(503, "audit", text)
-
-    def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, ...]]:
-        """The rules that a request breaks, each with what its client is told (see Verdict)."""
-        settings, identity = self.proxy.settings, self.peer.identity
-        on_tcp = self.listener.address.family != socket.AF_UNIX
-        if on_tcp and "certificate" not in identity and not settings.allow_browser:
-            plain = not isinstance(self.peer.sock, ssl.SSLSocket)
-            reason = browser_refusal(head, route, plain, settings.allow_host)
-            if reason:
-                yield "browser", f"a request from a web page is refused: {reason}; {BROWSER_HINT}"
-        word = route.unmaskable if self.listener.mask else ""
-        if word and word not in self.listener.mask_pass and head.method in (b"GET", b"POST"):
-            yield "mask", unmaskable_refusal(word)
-        decisions = []
-        if self.listener.clients:
-            client = with_groups(identity, self.peer.sock)
-            decisions.append(self.listener.clients.admits(client))
-        if self.listener.policy:
-            decisions.append(self.proxy.decision(self.listener.policy, head, route))
-        for decision in decisions:
-            if not decision.allowed:
-                path = self.proxy.masked(route.path)
-                yield decision.rule, refusal(method_name(head.method) or "", path, decision)
-        if self.listener.guard:
-            yield from self.listener.guard.refuses(head, route)
 
     def _judged(self, head: RequestHead, route: Route) -> RequestHead:
         """Have the judges see the whole request, whose body is then the beginning of `buffer`."""
