@@ -34,7 +34,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NoReturn
@@ -54,7 +54,6 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
     sys.exit(78)
 # --- lone file check: end
 
-from _dockeraudit.admission import browser_refusal, unmaskable_refusal
 from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alerts
 from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
@@ -94,7 +93,7 @@ from _dockeraudit.handshake import shake_hands
 from _dockeraudit.healthcheck import command_healthcheck, healthcheck_parser
 from _dockeraudit.heldbody import with_body
 from _dockeraudit.helptext import Command, command_named, help_parser, run_help, serve_parser
-from _dockeraudit.holding import hold_body
+from _dockeraudit.holding import Whole, judge_whole
 from _dockeraudit.http1 import (
     HTTP2_PREFACE,
     NO_BODY,
@@ -108,8 +107,9 @@ from _dockeraudit.listeners import load_listeners
 from _dockeraudit.mainthread import SIGNALS, start_admin, stop_service, wait_for_end
 from _dockeraudit.manpage import man_parser, run_man
 from _dockeraudit.maskpipe import command_mask, mask_parser
+from _dockeraudit.objections import objections
 from _dockeraudit.options import load_settings, unknown_variables
-from _dockeraudit.policy import Decision, Policy, refusal
+from _dockeraudit.policy import refusal
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.remoteengine import NO_DESCRIPTORS, TCP_OPTIONS, with_tls
@@ -117,7 +117,6 @@ from _dockeraudit.routes import (
     Route,
     cut_path,
     is_short,
-    method_name,
     read_request,
     seeming_request,
 )
@@ -160,9 +159,6 @@ from _dockeraudit.tlssocket import TLSClientSocket
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
-BROWSER_HINT = (
-    "to admit it, start dockeraudit with --allow-browser, or --allow-host NAME for its name"
-)
 SMALL_HEAD = 8 << 10  # bytes of a head that do not count against the budget of large ones
 LAST_ALERTS = 0.5  # seconds for alerts of streams that ended with the shutdown timeout
 SWITCH_INTERVAL = 0.0005  # seconds that a thread may keep the interpreter from the others
@@ -362,8 +358,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.proxy.settings.http2 != "relay":
             self.proxy.record_denial("denied", b"PRI", "*", self.peer.identity, "http2")
             raise Denied(400, "http2", "HTTP/2 is not spoken here; use HTTP/1.1")
-        listener = self.listener
-        if listener.policy or listener.clients or listener.mask or listener.judges:
+        if self.listener.ruled:
             text = "HTTP/2 cannot be held to this listener's rules, so it is refused"
             self._deny(head, route, "http2", text)
         engine, _ = self._engine()
@@ -409,14 +404,24 @@ class ProxyHandler(BaseHTTPRequestHandler):
             return False
         self.listener = self.server.listener  # SIGHUP may have changed its rules
         head, route = read_request(data)
-        held = self.listener.mask or self.listener.scope or self.listener.judges
-        if held or not is_short(head, route) or any(self._objections(head, route)):
+        if not self._passes_at_once(head, route):
             return False
         self.buffer = b""
         self.peer.request, self.peer.idle_since = True, None
         assert self.upstream is not None
         self._exchange(head, route.brief(), self.upstream.sock, reused=True).begin()
         return True
+
+    def _passes_at_once(self, head: RequestHead, route: Route) -> bool:
+        """Whether a request is short, and nobody on this listener has to see more of it."""
+        listener = self.listener
+        if listener.mask or listener.scope:
+            return False
+        if any(judge.wants(head, route) for judge in listener.judges):
+            return False
+        if not is_short(head, route):
+            return False
+        return not any(objections(self.proxy, listener, self.peer, head, route))
 
     def _hear_short(self, exchange: Exchange) -> bool:
         """Deliver what the engine has said; when that was all, wait for the next request."""
@@ -435,7 +440,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
 
     def _admit(self, head: RequestHead, route: Route) -> None:
         """Raise Denied for what must not reach the engine."""
-        for objection in self._objections(head, route):
+        for objection in objections(self.proxy, self.listener, self.peer, head, route):
             self._deny(head, route, *objection)
         deny = self.proxy.settings.on_audit_failure == "deny"
         if deny and route.audited and self.proxy.log.failed():
@@ -444,78 +449,25 @@ class ProxyHandler(BaseHTTPRequestHandler):
             )
             raise Denied(503, "audit", text)
 
-    def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, ...]]:
-        """The rules that a request breaks, each with what its client is told (see Verdict)."""
-        settings, identity = self.proxy.settings, self.peer.identity
-        on_tcp = self.listener.address.family != socket.AF_UNIX
-        if on_tcp and "certificate" not in identity and not settings.allow_browser:
-            plain = not isinstance(self.peer.sock, ssl.SSLSocket)
-            reason = browser_refusal(head, route, plain, settings.allow_host)
-            if reason:
-                yield "browser", f"a request from a web page is refused: {reason}; {BROWSER_HINT}"
-        word = route.unmaskable if self.listener.mask else ""
-        if word and word not in self.listener.mask_pass and head.method in (b"GET", b"POST"):
-            yield "mask", unmaskable_refusal(word)
-        decisions = []
-        if self.listener.clients:
-            client = with_groups(identity, self.peer.sock)
-            decisions.append(self.listener.clients.admits(client))
-        if self.listener.policy:
-            decisions.append(self._decision(self.listener.policy, head, route))
-        for decision in decisions:
-            if not decision.allowed:
-                path = self.proxy.masked(route.path)
-                yield decision.rule, refusal(method_name(head.method) or "", path, decision)
-        if self.listener.guard:
-            yield from self.listener.guard.refuses(head, route)
-
     def _judged(self, head: RequestHead, route: Route) -> RequestHead:
-        """Have the listener's judges see the whole request; the head for what is forwarded.
-
-        The body is then the beginning of `buffer`. Raises Denied, or HTTPError from `hold_body`.
-        """
-        judges = [judge for judge in self.listener.judges if judge.wants(head, route)]
-        if not judges:
+        """Have the judges see the whole request, whose body is then the beginning of `buffer`."""
+        charge = lambda size, of_head=self._head_bytes: self._charge_head(of_head + size)
+        whole = Whole(self.peer.sock, self.buffer, head, route)
+        seen = judge_whole(whole, self.listener.judges, charge)
+        if seen is None:
             return head
-        of_head = self._head_bytes
-        charge = lambda size: self._charge_head(of_head + size)
-        body, self.buffer = hold_body(self.peer.sock, self.buffer, head, charge)
-        for judge in judges:
-            body, objections = judge.judge(head, route, body)
-            for objection in objections:
-                self._deny(head, route, *objection, held=True)
-        self.buffer = body + self.buffer
-        return with_body(head, body)
+        verdict, self.buffer = seen
+        for objection in verdict.objections:
+            self._deny(head, route, *objection, held=True)
+        self.buffer = verdict.body + self.buffer
+        return with_body(head, verdict.body)
 
-    def _decision(self, policy: Policy, head: RequestHead, route: Route) -> Decision:
-        """What the listener's policy decides on a request, as this engine would read it."""
-        known = not route.podman_version or self.proxy.engine_kind.is_podman()
-        form = b"form" in (head.first(b"content-type") or b"").lower()  # may hold `logs=1` as well
-        return policy.decide(
-            head.method.decode(),
-            route.path,
-            version="" if known else route.podman_version,
-            reads_log=route.reads_log or form,
-        )
-
-    def _deny(
-        self,
-        head: RequestHead,
-        route: Route,
-        rule: str,
-        message: str,
-        admits: str = "",
-        *,
-        held: bool = False,
-    ) -> None:
-        """Record a refusal; raises Denied unless the policy is only being learned.
-
-        `admits`: the setting that would admit it. `held`: the request's body has been read.
-        """
+    def _deny(self, head: RequestHead, route: Route, *said: str, held: bool = False) -> None:
+        """Record a refusal (`said`: see Verdict); raises Denied unless it is only being learned."""
+        rule, message, *admits = said
         learning = self.proxy.settings.mode == "learn" and rule not in ("browser", "mask")
         event = "would_deny" if learning else "denied"
-        who = self.peer.identity
-        self.proxy.record_denial(event, head.method, route.path, who, rule, admits)
+        self.proxy.record_denial(event, head.method, route.path, self.peer.identity, rule, *admits)
         if not learning:
             keep = head.keeps_alive and head.version == b"1.1" and (held or head.framing is NO_BODY)
             raise Denied(403, rule, message, keep=keep)

@@ -83,6 +83,7 @@
     doorman        answers connections that are turned away
     keptconnections  kept connections: one thread waits for all, and serves short requests
     proxy          what all connections share
+    objections     what is against a request by its head
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets
     admin          health, metrics, the page of what runs now

@@ -6,11 +6,13 @@ import select
 import socket
 import ssl
 import time
-from typing import Callable
+from collections.abc import Sequence
+from typing import Callable, NamedTuple
 
 from _dockeraudit.errors import HTTPError
-from _dockeraudit.heldbody import HeldBody, awaits_continue
+from _dockeraudit.heldbody import BodyJudge, HeldBody, Verdict, awaits_continue
 from _dockeraudit.http1 import RequestHead
+from _dockeraudit.routes import Route
 from _dockeraudit.sockets import Pending, receive, send_some, wait_until
 
 #: Seconds from a held body's head to the body's end: 1 MiB at 35 kB a second. Beyond, a client that
@@ -65,3 +67,31 @@ def send_within(sock: socket.socket, data: bytes, deadline: float) -> None:
         rest = send_some(sock, rest)
         if rest and not wait_until(sock, select.POLLOUT, deadline - time.monotonic()):
             raise HTTPError(408, "the client did not take the answer that it waits for")
+
+
+class Whole(NamedTuple):
+    """A request that is to be seen whole. `buffer`: what has come behind its head."""
+
+    sock: socket.socket
+    buffer: bytes
+    head: RequestHead
+    route: Route
+
+
+def judge_whole(
+    asked: Whole, judges: Sequence[BodyJudge], charge: Callable[[int], None]
+) -> tuple[Verdict, bytes] | None:
+    """What those judges say of a request that want to see it, and what came behind it.
+
+    None: nobody wants to, and nothing has been read. `charge`: see `hold_body`, which may raise.
+    """
+    _, buffer, head, route = asked
+    wanting = [judge for judge in judges if judge.wants(head, route)]
+    if not wanting:
+        return None
+    body, rest = hold_body(asked.sock, buffer, head, charge)
+    objections: list[tuple[str, ...]] = []
+    for judge in wanting:
+        body, more = judge.judge(head, route, body)
+        objections += more
+    return Verdict(body, tuple(objections)), rest

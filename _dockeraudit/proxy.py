@@ -23,7 +23,9 @@ from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.doorman import Doorman
 from _dockeraudit.engine import EngineKind, Lookups
+from _dockeraudit.http1 import RequestHead
 from _dockeraudit.keptconnections import KeptConnections
+from _dockeraudit.policy import Decision, Policy
 from _dockeraudit.records import redact_bytes
 from _dockeraudit.routes import MAX_PATH, Route, cut_path, method_name
 from _dockeraudit.scanner import Scanner
@@ -156,6 +158,17 @@ class Proxy:
             if admits:
                 fields["admits"] = admits
             self.log.accept_for(client, event, {**fields, "count": count})
+
+    def decision(self, policy: Policy, head: RequestHead, route: Route) -> Decision:
+        """What the listener's policy decides on a request, as this engine would read it."""
+        known = not route.podman_version or self.engine_kind.is_podman()
+        form = b"form" in (head.first(b"content-type") or b"").lower()  # may hold `logs=1` as well
+        return policy.decide(
+            head.method.decode(),
+            route.path,
+            version="" if known else route.podman_version,
+            reads_log=route.reads_log or form,
+        )
 
     # -- the engine and the log, as far as all are concerned
 

@@ -203,10 +203,14 @@ class Route(NamedTuple):
 
 
 def is_short(head: RequestHead, route: Route) -> bool:
-    """Whether a request has no body, and is answered at once by what is no stream."""
+    """Whether a request has no body, and is answered at once by what is no stream.
+
+    Of a path that only Podman serves it is not known: that may take a question to the engine.
+    """
     reads = head.method in (b"GET", b"HEAD") and head.framing is NO_BODY
     flows = route.audited or route.endless or route.exports or route.answer in FLOWING_ANSWERS
-    return reads and not flows and head.first(b"upgrade") is None
+    plain = head.first(b"upgrade") is None and not route.podman_version
+    return reads and not flows and plain
 
 
 def says_yes(value: str) -> bool:

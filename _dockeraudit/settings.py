@@ -66,3 +66,8 @@ class Listener(NamedTuple):
     scope: ScopeGate | None = None
     guard: Guard | None = None
     judges: tuple[BodyJudge, ...] = ()
+
+    @property
+    def ruled(self) -> bool:
+        """Whether its clients are held to rules, which HTTP/2 would be a way around."""
+        return bool(self.policy or self.clients or self.mask or self.judges)

@@ -16,7 +16,7 @@ import pytest
 from guardcases import DOCKER_CLI, GITLAB_RUNNER, PORTAINER, RYUK, TESTCONTAINERS
 from raw import ask
 from scripted import ScriptedEngine, json_answer
-from wire import read_all
+from wire import read_all, read_until
 
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.guard import Guard
@@ -830,6 +830,32 @@ def test_a_connection_goes_on_behind_a_refusal(
         proxy.socket, refused + b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"
     )
     assert answer.status == 403 and answer.body.endswith(b"OK")
+
+
+def test_each_request_of_a_kept_connection_is_judged(
+    engine: ScriptedEngine, start_proxy: Callable[..., ProxyProcess]
+) -> None:
+    proxy = start_proxy(engine.path, "--guard", "strict")
+    kept = lambda sent: sent.replace(b"Connection: close\r\n", b"")
+    requests = [
+        (b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n", b"200", b"OK"),
+        (kept(posted(host(Privileged=True))), b"403", b'admits it"}\n'),
+        (b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n", b"200", b"OK"),
+        (kept(posted(TESTCONTAINERS)), b"201", b"}"),
+        (kept(posted(host(PidMode="host"))), b"403", b'admits it"}\n'),
+        (kept(posted(b"", "/plugins/pull")), b"403", b'admits it"}\n'),
+    ]
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(DEADLINE)
+        sock.connect(proxy.socket)
+        for sent, status, end in requests:
+            sock.sendall(sent)
+            answer = read_until(sock, b"\r\n\r\n")
+            assert answer[9:12] == status, answer
+            while not answer.endswith(end):
+                answer += sock.recv(4096)
+    creates = [body for head, body in engine.requests if b"create" in head]
+    assert creates == [json.dumps(TESTCONTAINERS).encode()]
 
 
 def test_a_listener_has_its_own_guard_and_hup_reads_the_file_again(
