@@ -310,17 +310,15 @@ class ScopeGate:
         )
 
     def judge(self, head: RequestHead, route: Route, body: bytes) -> Verdict:
-        """The body with ids instead of names, and with the label of the scope."""
+        """The body with ids instead of names, and with the label of the scope.
+
+        Raises OutOfScope; the connection then ends, as nobody has taken the body off it.
+        """
         request = scoped_request(head.method.decode("ascii"), head.target)
         try:
             return Verdict(self._judged(request, body))
-        except OutOfScope as error:
-            error.keep = persists(head, True)
-            raise
         except BodyError as error:
-            refused = self._refused(error)
-            refused.keep = persists(head, True)
-            raise refused from None
+            raise self._refused(error) from None
 
     def _judged(self, request: ScopedRequest, raw: bytes) -> bytes:
         body = read_body(raw)

@@ -878,3 +878,14 @@ def test_each_request_of_a_kept_connection_is_held_to_the_scope(
                 received += sock.recv(65536)
             assert received.startswith(f"HTTP/1.1 {status} ".encode()), received
             assert (OTHER.encode() in received) is False
+
+
+def test_a_refused_body_is_never_read_as_a_request(
+    engine: ScriptedEngine, start_proxy: Any
+) -> None:
+    proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
+    body = json.dumps({"HostConfig": {"VolumesFrom": ["other"]}})
+    head = f"POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Length: {len(body)}\r\n\r\n"
+    answer = ask(proxy.socket, (head + body).encode())
+    assert answer.status == 400 and answer.ended and b"Connection: close" in answer.head
+    assert answer.body == b'{"message":"No such container: other"}\n'
