@@ -20,6 +20,7 @@ from _dockeraudit.keyfile import key_file, load_fingerprint_key, refuse_unfit_lo
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.userrules import RuleError, load_rules, select_rules
+from _dockeraudit.workers import worker_kind
 from patterns import RULES
 
 MOST_HINTS = 3  # listeners of which the start says how docker reaches them
@@ -79,6 +80,7 @@ def open_log(
         listen=[listener.address.url for listener in listeners],
         upstream=settings.upstream,
         rules=len(scanner.rules),
+        **({"workers": settings.workers, "worker_kind": worker_kind()} if listeners else {}),
         **({"mask": masks} if masks else {}),
     )
     return log

@@ -10,6 +10,7 @@ from typing import Any, Callable
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.settings import UNIX, Address
 from _dockeraudit.text import SEVERITY_RANK
+from _dockeraudit.workers import automatic_workers, usable_cores
 
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
@@ -58,6 +59,16 @@ def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable
         return number
 
     return read
+
+
+WORKERS = read_number(int, 0, "a number of workers from 0, or auto")
+
+
+def read_workers(text: str) -> int:
+    """How many workers; `auto`: by the cores and the Python that runs this."""
+    if text.lower() == "auto":
+        return automatic_workers(usable_cores())
+    return int(WORKERS(text))
 
 
 def read_switch(text: str) -> bool:
