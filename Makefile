@@ -10,6 +10,11 @@ FAST = not (engine or root or slow or full)
 SLOW = (engine or root or slow) and not full
 LONG = engine or root or slow or full
 
+# These read sources and pages, or build a release: the same whichever form the tests import. They
+# run once, beside the others, which run on the modules and on the stitched file.
+ONCE = tests/test_docs.py tests/test_layers.py tests/test_release.py
+TWICE = $(PYTEST) -m "$(FAST)" $(ONCE:%=--ignore=%)
+
 help:  ## this list
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
@@ -20,10 +25,12 @@ lint: $(VENV)/ready  ## ruff and mypy, neither of which may find anything (Pytho
 
 test: $(VENV)/ready dist  ## tests without root or Docker, on the modules and the stitched file
 	@$(VENV)/bin/python patterns.py
-	@DOCKERAUDIT_FORM=stitched $(PYTEST) -m "$(FAST)" >dist/stitched.log 2>&1 & stitched=$$!; \
-	$(PYTEST) -m "$(FAST)"; modules=$$?; \
-	if wait $$stitched; then echo "the stitched file: $$(tail -n 1 dist/stitched.log)"; \
-	else cat dist/stitched.log; echo "the tests above failed on the stitched file"; exit 1; fi; \
+	@DOCKERAUDIT_FORM=stitched $(TWICE) >dist/stitched.log 2>&1 & stitched=$$!; \
+	$(PYTEST) -m "$(FAST)" $(ONCE) >dist/once.log 2>&1 & once=$$!; \
+	$(TWICE); modules=$$?; \
+	told() { if wait $$2; then echo "$$3: $$(tail -n 1 dist/$$1.log)"; \
+	else cat dist/$$1.log; echo "the tests above failed: $$3"; modules=1; fi; }; \
+	told once $$once "pages and releases"; told stitched $$stitched "the stitched file"; \
 	exit $$modules
 
 e2e: $(VENV)/ready dist  ## real engines, real clients, real faults; needs root

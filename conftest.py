@@ -23,6 +23,8 @@ from product import PROGRAM, ROOT, STITCHED, import_stitched_file
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts jobs behind `&` so, and
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the programs under test inherit it
 
+LONG_MARKS = ("engine", "root", "slow", "full")
+
 if STITCHED:
     import_stitched_file()
     collect_ignore = ["tests/test_layers.py"]  # it reads the sources, which are the same
@@ -67,11 +69,15 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def start_proxy(folder: Path) -> Iterator[Callable[..., ProxyProcess]]:
-    """A function that starts proxies; all are ended after the test."""
+def start_proxy(
+    folder: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., ProxyProcess]]:
+    """A function that starts proxies, by a fork in tests without a mark; all are ended after it."""
     started = []
+    marked = any(request.node.get_closest_marker(mark) for mark in LONG_MARKS)
 
     def start(upstream: str, *options: str, **keywords: object) -> ProxyProcess:
+        keywords.setdefault("forked", not marked and "program" not in keywords)
         proxy = ProxyProcess(folder, upstream, *options, **keywords)  # type: ignore[arg-type]
         started.append(proxy)
         return proxy.ready()

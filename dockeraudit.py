@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """dockeraudit: a Docker socket proxy that audits log streams.
 
-It stands between Docker clients and the engine's Unix socket and relays the whole Engine API byte
-for byte. In the container output that flows past it looks for leaked secrets, and writes one JSON
-line for each to an audit log. MIT licence.
+It stands between Docker clients and the engine and relays the whole Engine API byte for byte. In
+the container output that flows past it looks for leaked secrets, and writes one JSON line for each
+to an audit log. MIT licence.
 
-    client ──bytes──▶ RequestHead ─▶ Route ─▶ admission ─▶ UnixHTTPConnection ─▶ engine
-       ▲                                                          │
-       │                verbatim block, sent at once              ▼
+    client ──bytes──▶ RequestHead ─▶ Route ─▶ admission ─▶ engine_connection ─▶ engine
+       ▲                                                         │
+       │                verbatim block, sent at once             ▼
        └────────────────────────◀───────────────────── ResponseHead + body
                                             copy of the payload │ bounded, ordered per stream
                                                                 ▼
@@ -35,7 +35,8 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NoReturn
 
@@ -55,16 +56,17 @@ if any(importlib.util.find_spec(name) is None for name in ("patterns", "_dockera
 # --- lone file check: end
 
 from _dockeraudit.admin import AdminServer
-from _dockeraudit.admission import browser_refusal
 from _dockeraudit.alerts import Alerts, TerminalNews, alert_command, start_alerts
 from _dockeraudit.allow import allow_parser, command_allow
 from _dockeraudit.commands import (
     command_learn,
+    command_policy,
     command_report,
     command_rules,
     command_verify,
     command_watch,
     learn_parser,
+    policy_parser,
     report_parser,
     rules_parser,
     verify_parser,
@@ -73,7 +75,7 @@ from _dockeraudit.commands import (
 from _dockeraudit.completions import completions_parser, run_completions
 from _dockeraudit.connections import Connection
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import BLOCK, NO_DESCRIPTORS, UnixHTTPConnection
+from _dockeraudit.engine import engine_connection
 from _dockeraudit.errors import (
     EXIT_CANNOT_LISTEN,
     EXIT_CONFIGURATION,
@@ -88,8 +90,11 @@ from _dockeraudit.errors import (
 )
 from _dockeraudit.exchange import Exchange
 from _dockeraudit.explain import command_test, explain_parser
+from _dockeraudit.handshake import shake_hands
 from _dockeraudit.healthcheck import command_healthcheck, healthcheck_parser
+from _dockeraudit.heldbody import with_body
 from _dockeraudit.helptext import Command, command_named, help_parser, run_help, serve_parser
+from _dockeraudit.holding import Whole, judge_whole
 from _dockeraudit.http1 import (
     HTTP2_PREFACE,
     NO_BODY,
@@ -101,28 +106,37 @@ from _dockeraudit.http1 import (
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.manpage import man_parser, run_man
 from _dockeraudit.maskpipe import command_mask, mask_parser
+from _dockeraudit.objections import objections
 from _dockeraudit.options import load_settings, unknown_variables
-from _dockeraudit.policy import Decision, Policy, refusal
+from _dockeraudit.policy import refusal
 from _dockeraudit.proxy import Proxy
 from _dockeraudit.relay import Relay, RelayState
 from _dockeraudit.reload import reload
+from _dockeraudit.remoteengine import NO_DESCRIPTORS, TCP_OPTIONS, with_tls
 from _dockeraudit.report import live_page
-from _dockeraudit.routes import Route, cut_path, method_name, read_request, seeming_request
+from _dockeraudit.routes import (
+    Route,
+    cut_path,
+    is_short,
+    read_request,
+    seeming_request,
+)
 from _dockeraudit.scan import command_scan, scan_parser
 from _dockeraudit.settings import Listener
 from _dockeraudit.sockets import (
     GONE,
     HEAD_TIMEOUT,
-    TCP_OPTIONS,
+    LINGER,
     Pending,
     bind_unix,
-    certificate_subject,
     half_close,
     inherited_sockets,
+    linger,
     listen_failure,
     listens_at,
     notify_systemd,
     peer_identity,
+    readable_now,
     receive,
     send_some,
     wait_until,
@@ -135,17 +149,17 @@ from _dockeraudit.startup import (
     load_known,
     load_scanner,
     open_log,
+    raise_descriptor_limit,
+    refuse_loop,
+    replace_closed_streams,
     require_linux,
     watchdog_interval,
 )
+from _dockeraudit.tlssocket import TLSClientSocket
 
 BACKLOG = 1024  # connections waiting in the kernel, which cuts it to net.core.somaxconn
-LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
 SHUTDOWN_POLL = 0.25  # seconds until an accepting thread notices that it is to stop
 DESCRIPTOR_PAUSE = 0.2  # seconds without accepting when descriptors have run out: never a spin
-BROWSER_HINT = (
-    "to admit it, start dockeraudit with --allow-browser, or --allow-host NAME for its name"
-)
 SMALL_HEAD = 8 << 10  # bytes of a head that do not count against the budget of large ones
 LOOK_ROUND = 60.0  # seconds between looks at what is due; a denial is counted for a minute
 LAST_ALERTS = 0.5  # seconds for alerts of streams that ended with the shutdown timeout
@@ -168,7 +182,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.listener = self.server.listener
         self.buffer = b""  # bytes from the client that no exchange has claimed yet
         self.client_eof = False
-        self.upstream: UnixHTTPConnection | None = None  # kept between requests
+        self.upstream: HTTPConnection | None = None  # kept between requests
+        self.called = threading.Semaphore(0)  # released when a lent connection needs its thread
         self._head_bytes = 0  # taken from the budget of large heads
 
     def handle(self) -> None:
@@ -200,7 +215,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.listener.tls is None:
             return True
         try:
-            encrypted = self._shake_hands(self.listener.tls)
+            encrypted = shake_hands(self.peer, self.listener.tls)
         except ssl.SSLError as error:
             who = self.peer.identity.get("address")
             text = f"{self.listener.name}: TLS with {who} failed: {error.reason}"
@@ -212,29 +227,17 @@ class ProxyHandler(BaseHTTPRequestHandler):
             self._refuse(HTTPError(400, f"this listener speaks TLS: {hint}"), (None, None))
         return encrypted
 
-    def _shake_hands(self, context: ssl.SSLContext) -> bool:
-        """TLS within HEAD_TIMEOUT.
-
-        False where the client's first byte begins no handshake (RFC 8446 §5.1).
-        """
-        sock, deadline = self.peer.sock, time.monotonic() + HEAD_TIMEOUT
-        sock.settimeout(HEAD_TIMEOUT)
-        if sock.recv(1, socket.MSG_PEEK) not in (b"\x16", b""):
-            return False
-        sock.settimeout(max(0.001, deadline - time.monotonic()))
-        secure = context.wrap_socket(sock, server_side=True)
-        self.peer.sock = secure
-        certificate = secure.getpeercert()
-        if certificate:
-            self.peer.identity["certificate"] = certificate_subject(certificate)
-        return True
-
     # -- one request
 
     def _serve(self) -> bool:
         """One request; whether another may follow on this connection."""
         raw, asked = None, None
         try:
+            if self._lendable():
+                self.proxy.kept.lend(self)
+            if self.peer.exchange:  # begun by the thread of the kept connections
+                asked = (self.peer.exchange.head.method, self.peer.exchange.route.path)
+                return self._relay(self.peer.exchange)
             raw = self._read_head()
             if raw is None:
                 return False
@@ -245,8 +248,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
             head, route = read_request(raw)
             raw, asked = None, (head.method, cut_path(route.path))  # a large head is held once
             self._admit(head, route)
-            route = route.brief()
-            return self._relay(head, route)
+            head, route = self._judged(head, route), route.brief()
+            return self._relay(self._open(head, route))
         except HTTPError as error:
             if self.peer.exchange and self.peer.exchange.relay.answered:
                 return False
@@ -288,18 +291,18 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.buffer += data or b""
 
     def _charge_head(self, size: int) -> None:
-        """Account for a head of so many bytes until its request is over; raises HTTPError (503)."""
+        """Account for what is held of a request until it is over; raises HTTPError (503)."""
         size = size if size > SMALL_HEAD else 0
         if not self.proxy.heads.take(size - self._head_bytes):
-            raise HTTPError(503, "too many large request heads are under way; try again later")
+            raise HTTPError(503, "too many large requests are under way; try again later")
         self._head_bytes = size
 
-    def _relay(self, head: RequestHead, route: Route) -> bool:
+    def _relay(self, exchange: Exchange) -> bool:
         """Relay one request and its answer; whether the connection can carry another."""
-        relay = self._exchange(head, route)
+        relay = self._run(exchange)
         if relay.state is RelayState.STALE:
             self._drop_upstream()
-            relay = self._exchange(head, route)
+            relay = self._run(self._open(exchange.head, exchange.route))
         cut = relay.state is RelayState.CUT
         if not relay.keep_engine or cut:
             self._drop_upstream()
@@ -307,16 +310,21 @@ class ProxyHandler(BaseHTTPRequestHandler):
             return False
         keep = relay.keep_client and relay.upload.done and not self.proxy.stopping
         if not keep and not self.client_eof and not relay.engine_broke:
-            self._linger()
+            linger(self.peer.sock)
         return keep
 
-    def _exchange(self, head: RequestHead, route: Route) -> Relay:
-        """Run one exchange; what it leaves unread of the client's bytes is the next request's."""
+    def _open(self, head: RequestHead, route: Route) -> Exchange:
+        """Connect to the engine, and make the exchange; raises EngineError."""
         try:
             engine, reused = self._engine()
         except EngineError as error:
             self.proxy.record_request(head.method, route, error.status, self.peer.identity, 0.0)
             raise
+        return self._exchange(head, route, engine, reused)
+
+    def _exchange(
+        self, head: RequestHead, route: Route, engine: socket.socket, reused: bool
+    ) -> Exchange:
         exchange = Exchange(
             self.proxy,
             self.peer,
@@ -327,9 +335,13 @@ class ProxyHandler(BaseHTTPRequestHandler):
             unread=self.buffer,
             mask=self.listener.mask,
         )
-        relay = exchange.relay
-        relay.client.ended = self.client_eof
+        exchange.relay.client.ended = self.client_eof
         self.peer.exchange = exchange
+        return exchange
+
+    def _run(self, exchange: Exchange) -> Relay:
+        """Run it; what it leaves unread of the client's bytes is the next request's."""
+        relay = exchange.relay
         try:
             exchange.run()
         finally:
@@ -343,7 +355,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if self.proxy.settings.http2 != "relay":
             self.proxy.record_denial("denied", b"PRI", "*", self.peer.identity, "http2")
             raise Denied(400, "http2", "HTTP/2 is not spoken here; use HTTP/1.1")
-        if self.listener.policy or self.listener.clients or self.listener.mask:
+        if self.listener.ruled:
             text = "HTTP/2 cannot be held to this listener's rules, so it is refused"
             self._deny(head, route, "http2", text)
         engine, _ = self._engine()
@@ -353,12 +365,78 @@ class ProxyHandler(BaseHTTPRequestHandler):
         exchange.run()
         return False
 
+    # -- short requests, in the thread of the kept connections
+
+    def _lendable(self) -> bool:
+        """Whether that thread can wait for the next request: one has been served, without TLS."""
+        if self.upstream is None or self.buffer or self.client_eof or self.proxy.stopping:
+            return False
+        return not (self.listener.tls or isinstance(self.upstream.sock, TLSClientSocket))
+
+    def descriptors(self) -> Sequence[int]:
+        """Of the client's socket, and of the kept one to the engine."""
+        assert self.upstream is not None
+        return self.peer.sock.fileno(), self.upstream.sock.fileno()
+
+    def serve_short(self, fileno: int) -> bool:
+        """Serve what has come on a descriptor, without waiting; False for our own thread to do.
+
+        An exception is met again there: in the exchange, or when the head is read once more.
+        """
+        try:
+            if self.peer.exchange is None:
+                return fileno == self.peer.sock.fileno() and self._begin_short()
+            return fileno != self.peer.sock.fileno() and self._hear_short(self.peer.exchange)
+        except Exception:
+            return False
+
+    def _begin_short(self) -> bool:
+        """Send a request to the engine, if it is short."""
+        data = receive(self.peer.sock, SMALL_HEAD)
+        if data is None:
+            return True  # nothing has come after all
+        self.client_eof = data == b""
+        self.buffer = data
+        if not data or head_length(data) != len(data) or data.startswith(HTTP2_PREFACE):
+            return False
+        self.listener = self.server.listener  # SIGHUP may have changed its rules
+        head, route = read_request(data)
+        if not self._passes_at_once(head, route):
+            return False
+        self.buffer = b""
+        self.peer.request, self.peer.idle_since = True, None
+        assert self.upstream is not None
+        self._exchange(head, route.brief(), self.upstream.sock, reused=True).begin()
+        return True
+
+    def _passes_at_once(self, head: RequestHead, route: Route) -> bool:
+        """Whether a request is short, and nobody on this listener has to see more of it."""
+        listener = self.listener
+        if listener.mask or any(judge.wants(head, route) for judge in listener.judges):
+            return False
+        if not is_short(head, route):
+            return False
+        return not any(objections(self.proxy, listener, self.peer, head, route))
+
+    def _hear_short(self, exchange: Exchange) -> bool:
+        """Deliver what the engine has said; when that was all, wait for the next request."""
+        finished = exchange.hear()
+        relay = exchange.relay
+        if not finished:
+            return exchange.is_short
+        if not (relay.keep_client and relay.keep_engine) or self.proxy.stopping:
+            return False
+        exchange.record()
+        self.peer.exchange, self.peer.request = None, False
+        self.peer.idle_since = time.monotonic()
+        return True
+
     # -- admission
 
     def _admit(self, head: RequestHead, route: Route) -> None:
         """Raise Denied for what must not reach the engine."""
-        for rule, message in self._objections(head, route):
-            self._deny(head, route, rule, message)
+        for objection in objections(self.proxy, self.listener, self.peer, head, route):
+            self._deny(head, route, *objection)
         deny = self.proxy.settings.on_audit_failure == "deny"
         if deny and route.audited and self.proxy.log.failed():
             text = (
@@ -366,60 +444,41 @@ class ProxyHandler(BaseHTTPRequestHandler):
             )
             raise Denied(503, "audit", text)
 
-    def _objections(self, head: RequestHead, route: Route) -> Iterator[tuple[str, str]]:
-        """The rules that a request breaks, each with what its client is told."""
-        settings, identity = self.proxy.settings, self.peer.identity
-        on_tcp = self.listener.address.family != socket.AF_UNIX
-        if on_tcp and "certificate" not in identity and not settings.allow_browser:
-            plain = not isinstance(self.peer.sock, ssl.SSLSocket)
-            reason = browser_refusal(head, route, plain, settings.allow_host)
-            if reason:
-                yield "browser", f"a request from a web page is refused: {reason}; {BROWSER_HINT}"
-        word = route.unmaskable if self.listener.mask else ""
-        if word and word not in self.listener.mask_pass and head.method in (b"GET", b"POST"):
-            yield "mask", unmaskable_refusal(word)
-        decisions = []
-        if self.listener.clients:
-            client = with_groups(identity, self.peer.sock)
-            decisions.append(self.listener.clients.admits(client))
-        if self.listener.policy:
-            decisions.append(self._decision(self.listener.policy, head, route))
-        for decision in decisions:
-            if not decision.allowed:
-                path = self.proxy.masked(route.path)
-                yield decision.rule, refusal(method_name(head.method) or "", path, decision)
+    def _judged(self, head: RequestHead, route: Route) -> RequestHead:
+        """Have the judges see the whole request, whose body is then the beginning of `buffer`."""
+        charge = lambda size, of_head=self._head_bytes: self._charge_head(of_head + size)
+        whole = Whole(self.peer.sock, self.buffer, head, route)
+        seen = judge_whole(whole, self.listener.judges, charge)
+        if seen is None:
+            return head
+        verdict, self.buffer = seen
+        for objection in verdict.objections:
+            self._deny(head, route, *objection, held=True)
+        self.buffer = verdict.body + self.buffer
+        return with_body(head, verdict.body)
 
-    def _decision(self, policy: Policy, head: RequestHead, route: Route) -> Decision:
-        """What the listener's policy decides on a request, as this engine would read it."""
-        known = not route.podman_version or self.proxy.engine_kind.is_podman()
-        form = b"form" in (head.first(b"content-type") or b"").lower()  # may hold `logs=1` as well
-        return policy.decide(
-            head.method.decode(),
-            route.path,
-            version="" if known else route.podman_version,
-            reads_log=route.reads_log or form,
-        )
-
-    def _deny(self, head: RequestHead, route: Route, rule: str, message: str) -> None:
-        """Record a refusal; raises Denied unless the policy is only being learned."""
+    def _deny(self, head: RequestHead, route: Route, *said: str, held: bool = False) -> None:
+        """Record a refusal (`said`: see Verdict); raises Denied unless it is only being learned."""
+        rule, message, *admits = said
         learning = self.proxy.settings.mode == "learn" and rule not in ("browser", "mask")
         event = "would_deny" if learning else "denied"
-        self.proxy.record_denial(event, head.method, route.path, self.peer.identity, rule)
+        self.proxy.record_denial(event, head.method, route.path, self.peer.identity, rule, *admits)
         if not learning:
-            keep = head.keeps_alive and head.version == b"1.1" and head.framing is NO_BODY
+            keep = head.keeps_alive and head.version == b"1.1" and (held or head.framing is NO_BODY)
             raise Denied(403, rule, message, keep=keep)
 
     # -- the engine
 
     def _engine(self) -> tuple[socket.socket, bool]:
         """A connection to the engine, and whether it is the kept one; raises EngineError."""
-        if self.upstream and wait_until(self.upstream.sock, select.POLLIN, 0):
+        if self.upstream and readable_now(self.upstream.sock):
             self._drop_upstream()  # it has ended, or says something unasked
         if self.upstream:
             return self.upstream.sock, True
-        self.upstream = UnixHTTPConnection(self.proxy.settings.upstream)
+        self.upstream = engine_connection(self.proxy.settings.upstream)
         self.upstream.connect()
-        self.upstream.sock.settimeout(None)
+        secure = isinstance(self.upstream.sock, TLSClientSocket)
+        self.upstream.sock.setblocking(not secure)  # see NO_WAIT: only TLS does not block
         return self.upstream.sock, False
 
     def _drop_upstream(self) -> None:
@@ -445,7 +504,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
             if rest:
                 wait_until(self.peer.sock, select.POLLOUT, deadline - time.monotonic())
         if not keep or rest:
-            self._linger()
+            linger(self.peer.sock)
             return False
         return True
 
@@ -456,36 +515,11 @@ class ProxyHandler(BaseHTTPRequestHandler):
             proxy.engine_failed(str(error))
         elif not self.peer.exchange:
             proxy.count_request(method, error.status)
-        if error.status in (400, 408, 431) and not isinstance(error, Denied):
+        if error.status in (400, 408, 413, 417, 431) and not isinstance(error, Denied):
             name = who.get("address", f"uid {who.get('uid')}")
             text = f"{self.listener.name}: a request of {name} was refused: {error}"
             proxy.diagnostics.seldom("warning", "http", text)
             proxy.record_denial("denied", method, path, who, "http")
-
-    def _linger(self) -> None:
-        """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6)."""
-        sock = self.peer.sock
-        half_close(sock)
-        if isinstance(sock, ssl.SSLSocket):
-            try:
-                socket.socket.shutdown(sock, socket.SHUT_WR)
-            except OSError:
-                return
-        deadline = time.monotonic() + LINGER
-        while wait_until(sock, select.POLLIN, deadline - time.monotonic()):
-            try:
-                if not socket.socket.recv(sock, BLOCK):  # of a TLS session: what it still encrypts
-                    return
-            except OSError:
-                return
-
-
-def unmaskable_refusal(word: str) -> str:
-    """Why a masking listener refuses a route, and how it is let pass."""
-    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
-    return (
-        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
-    )
 
 
 class RelayServer(ThreadingHTTPServer):
@@ -632,6 +666,7 @@ class Service:
 
     def start(self) -> None:
         """Accept from here on."""
+        self.proxy.kept.start()
         for server in self.servers:
             thread = threading.Thread(
                 target=server.serve_forever,
@@ -669,17 +704,6 @@ class Service:
             server.server_close()
 
 
-def raise_descriptor_limit(connections: int) -> None:
-    """Allow as many descriptors as the connections take, where the hard limit allows it."""
-    import resource  # here, since only Unix has it, and other commands run elsewhere too
-
-    needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def command_serve(arguments: Sequence[str]) -> int:
     """`serve`: relay until SIGTERM or SIGINT."""
     settings = load_settings(arguments, os.environ, serve_parser())
@@ -690,6 +714,8 @@ def command_serve(arguments: Sequence[str]) -> int:
         diagnostics.say("warning", text)
     scanner, known = load_scanner(settings), load_known(settings, diagnostics)
     listeners = load_listeners(settings, os.environ, diagnostics.say)
+    settings.upstream = with_tls(settings.upstream, settings.upstream_tls)
+    refuse_loop(settings.upstream, listeners)
     command = alert_command(settings, os.environ)
     raise_descriptor_limit(settings.max_connections)
     sys.setswitchinterval(SWITCH_INTERVAL)
@@ -795,6 +821,7 @@ COMMANDS: Mapping[str, Command] = {
     "allow": Command(command_allow, allow_parser),
     "verify": Command(command_verify, verify_parser),
     "learn": Command(command_learn, learn_parser),
+    "policy": Command(command_policy, policy_parser),
     "rules": Command(command_rules, rules_parser),
     "test": Command(command_test, explain_parser),
     "healthcheck": Command(command_healthcheck, healthcheck_parser),
@@ -848,21 +875,6 @@ def main() -> NoReturn:
         except (OSError, ValueError):
             pass
     os._exit(status)
-
-
-def replace_closed_streams() -> None:
-    """Give closed standard streams a descriptor that fails, so that no file of ours gets theirs."""
-    streams = (
-        ("stdin", os.O_WRONLY, "r"),
-        ("stdout", os.O_RDONLY, "w"),
-        ("stderr", os.O_WRONLY, "w"),
-    )
-    for number, (name, flags, mode) in enumerate(streams):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, flags)  # takes the lowest free number, which is this one
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,16 @@
     http1          HTTP/1.1 heads and bodies, sans I/O
     routes         what a request target means to the engine
     admission      requests that web pages send; repeated denials
+    heldbody       a request's whole body, held until judges have seen it, sans I/O
+    strictjson     JSON that two readers cannot understand in two ways, sans I/O
     policy         which requests may pass; native rules
+    guardfields    the fields of bodies that can give a client the host, as a table
+    guardroutes    the requests that can, as a table
+    guardfile      what a guard's file admits
+    guardrules     is a value beyond what containers have by default?
+    guard          no request of its clients gives them the host
     compatible     the variables of other proxies, as a policy
+    presets        policies of known clients
     clients        who may connect
     learning       the least settings that admit recorded traffic
     streams        Docker's frames and WebSocket messages to text, sans I/O
@@ -56,14 +64,21 @@
     secretsmemory  the own secrets of the containers that are read
     answerplaces   where the texts of answers stand in their bytes, sans I/O
     maskedstream   one exchange of a masking listener
+    certificates   TLS's files, with errors that name them
+    tlssocket      a client's TLS socket that can half-close
+    remoteengine   an engine over TCP or TLS
     engine         the connection to the engine
     answers        answers and bodies to findings, beside the relay, bounded
     diagnostics    lines for people on standard error
     settings       what the options say, as values
     sockets        system calls on sockets
+    holding        reads such a body from its client
     connections    who is connected, and who goes when there is no room
+    handshake      TLS with a client, and who its certificate says it is
     doorman        answers connections that are turned away
+    keptconnections  kept connections: one thread waits for all, and serves short requests
     proxy          what all connections share
+    objections     what is against a request by its head
     relay          one request and its answer, sans I/O
     exchange       one request and its answer on two sockets
     admin          health, metrics, the page of what runs now

@@ -24,6 +24,7 @@ from _dockeraudit.engine import engine_answer
 from _dockeraudit.errors import HTTPError, ListenError, defect
 from _dockeraudit.http1 import RequestHead, head_length
 from _dockeraudit.proxy import Proxy
+from _dockeraudit.remoteengine import Engine
 from _dockeraudit.routes import Route, read_request
 from _dockeraudit.settings import Address
 from _dockeraudit.sockets import HEAD_TIMEOUT, bind_unix, listen_failure, shut_down
@@ -131,10 +132,10 @@ def finding_samples(findings: Mapping[tuple[str, str], int], label: str = "patte
     ]
 
 
-def engine_answers(socket_path: str) -> bool:
+def engine_answers(engine: Engine) -> bool:
     """Whether the engine answers /_ping within a second."""
     try:
-        return engine_answer(socket_path, "/_ping", 1.0)[0] == 200
+        return engine_answer(engine, "/_ping", 1.0)[0] == 200
     except (HTTPError, OSError):
         return False
 

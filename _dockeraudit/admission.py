@@ -116,7 +116,8 @@ MAX_DENIALS = 1000  # different ones that are told apart; beyond, counting start
 class Denial(NamedTuple):
     """A refused request, as its `denied` or `would_deny` record says it.
 
-    Method and path are None where they are not known.
+    Method and path are None where they are not known. `admits`: the line of a guard's file that
+    would admit the request; empty for other refusals.
     """
 
     event: str
@@ -124,12 +125,21 @@ class Denial(NamedTuple):
     path: str | None
     client: dict[str, Any]
     rule: str
+    admits: str = ""
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for denials that are counted together, whatever the client's process is."""
         who = self.client.get("address", self.client.get("uid"))
-        return self.event, self.method, self.path, self.client["listener"], who, self.rule
+        return (
+            self.event,
+            self.method,
+            self.path,
+            self.client["listener"],
+            who,
+            self.rule,
+            self.admits,
+        )
 
 
 class DenialCounts:
@@ -174,3 +184,11 @@ class DenialCounts:
         due = [(denial, count) for _, count, denial in self._entries.values() if count]
         self._entries.clear()
         return due
+
+
+def unmaskable_refusal(word: str) -> str:
+    """Why a masking listener refuses a route, and how it is let pass."""
+    what = "BuildKit's tunnels" if word == "tunnel" else "copies of files"
+    return (
+        f"secrets are masked on this listener, and {what} cannot be; --mask-pass {word} admits them"
+    )

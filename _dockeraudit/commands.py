@@ -1,4 +1,4 @@
-"""The small commands: rules, verify, report, watch, learn."""
+"""The small commands: rules, verify, report, watch, learn, policy."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from _dockeraudit.learning import learn
 from _dockeraudit.logrecords import RecordReader, text_of
 from _dockeraudit.options import load_settings, option_parser
 from _dockeraudit.policy import PolicyError
+from _dockeraudit.presets import PRESETS, preset_lines
 from _dockeraudit.report import (
     FORMATS,
     TABLES,
@@ -276,6 +277,37 @@ def learn_parser() -> OneLineParser:
     )
     parser.add_argument(
         "--listener", metavar="NAME", help="only what came to this listener (its name or URL)"
+    )
+    return parser
+
+
+def command_policy(arguments: Sequence[str]) -> int:
+    """`policy [NAME]`: the rules of the preset NAME; without it, what presets there are.
+
+    --policy preset:NAME puts them in force.
+    """
+    name = policy_parser().parse_args(arguments).name
+    width = max(len(name) for name in PRESETS)
+    lines = [f"{name:{width}}  {preset.summary}" for name, preset in PRESETS.items()]
+    if name:
+        lines = preset_lines(name)
+
+    def write(out: TextIO) -> int:
+        out.write("".join(line + "\n" for line in lines))
+        return 0
+
+    return with_output("policy", write)
+
+
+def policy_parser() -> OneLineParser:
+    """The parser of `policy`'s argument."""
+    parser = OneLineParser(prog="dockeraudit policy", description=command_policy.__doc__)
+    parser.add_argument(
+        "name",
+        nargs="?",
+        choices=tuple(PRESETS),
+        metavar="NAME",
+        help="a client: " + ", ".join(PRESETS),
     )
     return parser
 

@@ -10,6 +10,10 @@ laxer than the classified path allows, which closes five holes of the originals:
 - an attach that asks for the log (`?logs=1`) is refused where logs are
 - a WebSocket attach is asked for by GET but writes to the container's stdin, so it needs POST=1
 - a path with //, /./ or /../ must be admitted as it stands and as the engine's redirect cleans it
+
+Tecnativa's newest configuration has a variable for each method, and denies exec, kill, attach and
+three ways of reading a container unless their variables are on. These gates are closed as soon as
+one of their variables is set; without any, POST=1 admits every method, as in the releases before.
 """
 
 from __future__ import annotations
@@ -62,14 +66,24 @@ READERS = {
     "ALLOW_LOGS": ("logs",),
     "ALLOW_TOP": ("top",),
 }
+#: what Tecnativa's newest configuration denies unless its variable is on, beside some of READERS
+WRITERS = {
+    "ALLOW_ATTACH": ("attach", "attach/ws"),
+    "ALLOW_EXEC": ("exec",),
+    "ALLOW_KILL": ("kill",),
+}
+#: its methods, each with a variable of the same name; all others are refused
+GATED_METHODS = ("POST", "DELETE", "PATCH", "PUT")
+#: its variables that no other configuration has
+TECNATIVA_GATES = (*WRITERS, *GATED_METHODS[1:])
+#: its variables that linuxserver's proxy has too
+SHARED_GATES = ("ALLOW_ARCHIVE", "ALLOW_EXPORT", "ALLOW_LOGS", "ALLOW_PAUSE", "ALLOW_UNPAUSE")
 LINUXSERVER_ONLY = (
     *(name for name in ACTIONS if name not in TECNATIVA_ACTIONS),
     *READERS,
     *LIBPOD_SECTIONS,
 )
-SWITCHES = (*SECTIONS, "POST", *TECNATIVA_ACTIONS, *LINUXSERVER_ONLY)
-#: variables of Tecnativa's releases from 2026 on, whose finer gates are not taken over
-UNKNOWN_SWITCHES = ("ALLOW_ATTACH", "ALLOW_EXEC", "ALLOW_KILL", "DELETE", "PATCH", "PUT")
+SWITCHES = (*SECTIONS, "POST", *TECNATIVA_ACTIONS, *TECNATIVA_GATES, *LINUXSERVER_ONLY)
 TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no")
 # the names that Docker gives containers, and the originals' pattern
 CONTAINER_NAME = "[a-zA-Z0-9_.-]+"
@@ -98,9 +112,9 @@ def action_clause(name: str, linuxserver: bool) -> Clause:
     return Clause(True, frozenset(("POST",)), path, name, shape)
 
 
-def reader_clauses(name: str) -> list[Clause]:
-    """The denies of one kind of reading, however many links stand in the container's name."""
-    verbs = "|".join(READERS[name])
+def deny_clauses(name: str) -> list[Clause]:
+    """The denies of one kind of access, however many links stand in the container's name."""
+    verbs = "|".join({**READERS, **WRITERS}[name])
     path = rf"{ANY_CONTAINER}/(?:{CONTAINER_NAME}/(?:{verbs})|.+/(?:{verbs})\Z)"
     found = [
         Clause(False, frozenset(), re.compile(path, FLAGS), name, f"/containers/**/{verbs}"),
@@ -110,6 +124,19 @@ def reader_clauses(name: str) -> list[Clause]:
         shape = "/containers/**/attach?logs=1"
         found.append(Clause(False, frozenset(), attach, name, shape, log_only=True))
     return found
+
+
+def method_clauses(on: Iterable[str]) -> list[Clause]:
+    """The denies of methods whose variables are not on, and of those that have none."""
+    anything = re.compile("")
+    return [
+        *(
+            Clause(False, frozenset((method,)), anything, method, "**")
+            for method in GATED_METHODS
+            if method not in on
+        ),
+        Clause(False, READS.union(GATED_METHODS), anything, "METHOD", "**", others=True),
+    ]
 
 
 def gate_clauses() -> list[Clause]:
@@ -139,23 +166,27 @@ def switch(environ: Mapping[str, str], name: str) -> bool:
 class CompatiblePolicy(Policy):
     """The policy of Tecnativa's variables, or of linuxserver's: `on` are those that hold 1.
 
-    Tecnativa's order is POST, the actions, the sections; linuxserver's is the readers, the actions,
-    POST, the sections.
+    Tecnativa's order is POST, the actions, the sections; with `gates` it is the methods, what a
+    container's variables deny, the actions, the sections. linuxserver's is the readers, the
+    actions, POST, the sections.
     """
 
-    def __init__(self, on: Iterable[str], linuxserver: bool) -> None:
+    def __init__(self, on: Iterable[str], linuxserver: bool, gates: bool = False) -> None:
         self.on = frozenset(on)
         self.linuxserver = linuxserver
-        gate = [] if "POST" in self.on else gate_clauses()
+        self.gates = gates and not linuxserver
         actions = [action_clause(name, linuxserver) for name in self._actions() if name in self.on]
         denies = [
             clause
-            for name in READERS
-            if linuxserver and name not in self.on
-            for clause in reader_clauses(name)
+            for name in self._denied()
+            if name not in self.on
+            for clause in deny_clauses(name)
         ]
+        gate = [] if "POST" in self.on else gate_clauses()
+        if self.gates:
+            gate = method_clauses(self.on)
         sections = [section_clause(name) for name in self._sections() if name in self.on]
-        order = [*denies, *actions, *gate] if linuxserver else [*gate, *actions]
+        order = [*denies, *actions, *gate] if linuxserver else [*gate, *denies, *actions]
         named = [
             clause._replace(name=f"{clause.name}={int(clause.allow)}")
             for clause in (*order, *sections)
@@ -163,7 +194,15 @@ class CompatiblePolicy(Policy):
         super().__init__("linuxserver" if linuxserver else "tecnativa", named)
 
     def _actions(self) -> Iterable[str]:
-        return ACTIONS if self.linuxserver else TECNATIVA_ACTIONS
+        if self.linuxserver:
+            return ACTIONS
+        return (*TECNATIVA_ACTIONS, *SHARED_GATES[3:]) if self.gates else TECNATIVA_ACTIONS
+
+    def _denied(self) -> Iterable[str]:
+        """The variables without which an access to a container is denied."""
+        if self.linuxserver:
+            return READERS
+        return (*WRITERS, *SHARED_GATES[:3]) if self.gates else ()
 
     def _sections(self) -> Iterable[str]:
         return (*SECTIONS, *LIBPOD_SECTIONS) if self.linuxserver else SECTIONS
@@ -184,24 +223,34 @@ class CompatiblePolicy(Policy):
         return tuple(" ".join(f"{name}=1" for name in names) for names in least)
 
     def alternatives(self, asked: Asked) -> list[list[str]]:
-        """Sets of variables each of which admits the request; none if no section has its path."""
-        readers = [
+        """Sets of variables each of which admits the request; none if nothing can admit it."""
+        method = self._method_variables(asked)
+        if method is None:
+            return []
+        denied = [
             name
-            for name in READERS
-            if self.linuxserver and any(clause.matches(asked) for clause in reader_clauses(name))
+            for name in self._denied()
+            if any(clause.matches(asked) for clause in deny_clauses(name))
         ]
-        post = ["POST"] if any(gate.matches(asked) for gate in gate_clauses()) else []
         found = [
-            [*([] if self.linuxserver else post), name]
+            [*([] if self.linuxserver else [*method, *denied]), name]
             for name in self._actions()
             if action_clause(name, self.linuxserver).matches(asked)
         ]
         found += [
-            [*post, *readers, name]
+            [*method, *denied, name]
             for name in self._sections()
             if section_clause(name).matches(asked)
         ]
         return found
+
+    def _method_variables(self, asked: Asked) -> list[str] | None:
+        """The variables that admit the request's method; None: there are none for it."""
+        if not self.gates:
+            return ["POST"] if any(gate.matches(asked) for gate in gate_clauses()) else []
+        if asked.method in READS:
+            return []
+        return [asked.method] if asked.method in GATED_METHODS else None
 
     def table(self) -> list[str]:
         """The clauses, and what is refused for want of its variable."""
@@ -216,10 +265,24 @@ class CompatiblePolicy(Policy):
         ]
 
 
-def compatible_policy(environ: Mapping[str, str], linuxserver: bool) -> CompatiblePolicy:
+def switches_of(linuxserver: bool, gates: bool = False) -> list[str]:
+    """The variables that count in a policy."""
+    if linuxserver:
+        return [name for name in SWITCHES if name not in TECNATIVA_GATES]
+    shared = SHARED_GATES if gates else ()
+    return [
+        name
+        for name in SWITCHES
+        if name in shared or name not in (*LINUXSERVER_ONLY, *(() if gates else TECNATIVA_GATES))
+    ]
+
+
+def compatible_policy(
+    environ: Mapping[str, str], linuxserver: bool, gates: bool = False
+) -> CompatiblePolicy:
     """The policy that the variables describe; raises PolicyError."""
-    names = [name for name in SWITCHES if linuxserver or name not in LINUXSERVER_ONLY]
-    return CompatiblePolicy((name for name in names if switch(environ, name)), linuxserver)
+    names = switches_of(linuxserver, gates)
+    return CompatiblePolicy((name for name in names if switch(environ, name)), linuxserver, gates)
 
 
 def set_switches(environ: Mapping[str, str], names: Iterable[str] = SWITCHES) -> list[str]:
@@ -239,20 +302,28 @@ def policy_from_environment(
         return None, [NO_POLICY.format(used[0])] if used else []
     if mode == "auto" and not used:
         return None, [NO_VARIABLE]
-    foreign = [name for name in used if name in LINUXSERVER_ONLY]
-    linuxserver = mode == "linuxserver" or (mode == "auto" and bool(foreign))
+    newest = any(name in TECNATIVA_GATES for name in used)
+    others = [name for name in used if name in LINUXSERVER_ONLY]
+    if newest:
+        others = [name for name in others if name not in SHARED_GATES]
+    linuxserver = mode == "linuxserver" or (mode == "auto" and bool(others))
+    gates = not linuxserver and (newest or any(name in SHARED_GATES for name in used))
+    counted = switches_of(linuxserver, gates)
     warnings = [
         f"{name}={environ[name]} counts as 1 here; the original took it for 0"
         for name in used
         if environ[name].strip().lower() in ("true", "yes")
     ]
-    if not linuxserver:
-        warnings += [
-            f"{name} is a variable of linuxserver's proxy and changes nothing under tecnativa"
-            for name in foreign
-        ]
-    warnings += [IGNORED_SWITCH.format(name) for name in set_switches(environ, UNKNOWN_SWITCHES)]
-    return compatible_policy(environ, linuxserver), warnings
+    warnings += [
+        FOREIGN_SWITCH.format(
+            name,
+            "Tecnativa" if linuxserver else "linuxserver",
+            "linuxserver" if linuxserver else "tecnativa",
+        )
+        for name in used
+        if name not in counted
+    ]
+    return compatible_policy(environ, linuxserver, gates), warnings
 
 
 NO_POLICY = (
@@ -263,7 +334,4 @@ NO_VARIABLE = (
     "no variable is set, so everything passes and is audited; "
     "DOCKERAUDIT_POLICY=tecnativa refuses all but events, ping and version"
 )
-IGNORED_SWITCH = (
-    "{} is not a variable of this policy and changes nothing: "
-    "POST=1 admits every method of the sections that are on"
-)
+FOREIGN_SWITCH = "{} is a variable of {}'s proxy and changes nothing under {}"

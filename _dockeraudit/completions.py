@@ -99,13 +99,19 @@ _dockeraudit_words() {
 }
 
 _dockeraudit() {
-    local commands="@COMMANDS@"
-    local current=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command=serve offer
+    local commands="@COMMANDS@" command=serve offer prefix= at=$COMP_CWORD before
+    local current=${COMP_WORDS[at]}
+    if [[ $current == ":" ]]; then  # bash splits words at = and :
+        current= at=$((at - 1)) prefix=${COMP_WORDS[COMP_CWORD-1]}:
+    elif (( at > 1 )) && [[ ${COMP_WORDS[at-1]} == ":" ]]; then
+        at=$((at - 2)) prefix=${COMP_WORDS[COMP_CWORD-2]}:
+    fi
     if [[ $current == "=" ]]; then
         current=
-    elif [[ $before == "=" ]]; then
-        before=${COMP_WORDS[COMP_CWORD-2]}
+    elif [[ ${COMP_WORDS[at-1]} == "=" ]]; then
+        at=$((at - 1))
     fi
+    before=${COMP_WORDS[at-1]}
     if (( COMP_CWORD > 1 )) && [[ " $commands " == *" ${COMP_WORDS[1]} "* ]]; then
         command=${COMP_WORDS[1]}
     fi
@@ -127,7 +133,8 @@ _dockeraudit() {
         return
         ;;
     esac
-    mapfile -t COMPREPLY < <(compgen -W "$offer" -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W "$offer" -- "$prefix$current")
+    COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
 }
 
 complete -F _dockeraudit dockeraudit
@@ -224,7 +231,7 @@ def zsh_script(commands: Commands) -> str:
 def zsh_word(word: Word) -> str:
     """An option or argument as `_arguments` takes it; an option may be repeated."""
     kind = word.value or ""
-    action = ZSH_ACTIONS.get(kind, f"({kind})")
+    action = ZSH_ACTIONS.get(kind, f"({kind})".replace(":", r"\:"))
     value = f":value:{action}" if word.value else ""
     if not word.flags:
         return zsh_quoted(f"*{value}")

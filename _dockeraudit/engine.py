@@ -1,4 +1,7 @@
-"""The engine's Unix socket: connections to relay on, our own questions, facts about containers."""
+"""The engine: connections to relay on, our own questions, facts about containers.
+
+An `Engine` is a Unix socket's path, or a RemoteEngine.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -25,10 +29,19 @@ from _dockeraudit.http1 import (
     response_framing,
 )
 from _dockeraudit.ownsecrets import OwnSecrets
+from _dockeraudit.remoteengine import (
+    CONNECT_TIMEOUT,
+    NO_DESCRIPTORS,
+    UPSTREAM_TLS,
+    Engine,
+    RemoteEngine,
+    RemoteHTTPConnection,
+    no_descriptors,
+    remote_failure,
+)
 from _dockeraudit.secretsmemory import SecretsMemory
 
 BLOCK = 64 << 10  # bytes read at once; a Unix socket's buffer holds 208 KiB, more gains nothing
-CONNECT_TIMEOUT = 10.0  # seconds to reach the engine, a full backlog included
 RETRY_PAUSE = 0.01  # seconds until a full backlog is tried again
 STREAM_TIMEOUT = 60.0  # seconds until a log that `scan` asks for begins; a busy disk is slow
 MAX_ANSWER = 16 << 20  # bytes of an answer to a question of ours; an inspected container has 10 KiB
@@ -41,7 +54,6 @@ TTY_CACHE = 1024  # full ids whose TTY is remembered
 KIND_KEPT = 60.0  # seconds for which the engine's kind is remembered
 KIND_RETRY = 5.0  # seconds until an engine that did not tell its kind is asked again
 KIND_TIMEOUT = 1.0  # seconds for that question, which a request waits for
-NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)  # of this process, of the whole host
 
 
 class UnixHTTPConnection(http.client.HTTPConnection):
@@ -79,10 +91,7 @@ def engine_error(path: str, error: OSError) -> str:
     """Why the engine's socket cannot be reached, and what to do about it: one sentence."""
     name = errno.errorcode.get(error.errno or 0, "timeout")
     if error.errno in NO_DESCRIPTORS:
-        return (
-            f"no file descriptor is left to reach the Docker engine with ({name}); "
-            "try again when other requests are done"
-        )
+        return no_descriptors(error.errno)
     text = f"cannot reach the Docker engine at {path}: {error.strerror or error} ({name})"
     try:
         info = os.stat(path)
@@ -101,12 +110,32 @@ def engine_error(path: str, error: OSError) -> str:
     return text + "; is the engine running?"
 
 
+def engine_connection(
+    engine: Engine, timeout: float | None = CONNECT_TIMEOUT
+) -> http.client.HTTPConnection:
+    """A connection to an engine, not connected yet; `connect` raises EngineError."""
+    if isinstance(engine, RemoteEngine):
+        return RemoteHTTPConnection(engine, timeout)
+    return UnixHTTPConnection(engine, timeout)
+
+
+def engine_broke(engine: Engine, error: OSError) -> str:
+    """Why an engine's connection broke before an answer; empty where there is no more to say."""
+    if isinstance(engine, RemoteEngine) and isinstance(error, ssl.SSLError):
+        return remote_failure(engine, error)
+    return ""
+
+
 # Questions of our own.
 
 
-def ask_engine(socket_path: str, path: str, timeout: float = LOOKUP_TIMEOUT) -> Any:
+def ask_engine(engine: Engine, path: str, timeout: float = LOOKUP_TIMEOUT) -> Any:
     """The JSON answer to a GET; raises HTTPError, OSError or ValueError."""
-    status, body = engine_answer(socket_path, path, timeout)
+    status, body = engine_answer(engine, path, timeout)
+    if isinstance(engine, RemoteEngine) and engine.wants_tls(status, body):
+        raise HTTPError(
+            status, f"the engine at {engine} speaks TLS; it takes {UPSTREAM_TLS} FOLDER"
+        )
     if status != 200:
         raise EngineError(f"the engine answered {status} to GET {path}")
     try:
@@ -115,10 +144,10 @@ def ask_engine(socket_path: str, path: str, timeout: float = LOOKUP_TIMEOUT) -> 
         raise ValueError("the engine's answer is nested too deeply") from None
 
 
-def engine_answer(socket_path: str, path: str, timeout: float) -> tuple[int, bytes]:
+def engine_answer(engine: Engine, path: str, timeout: float) -> tuple[int, bytes]:
     """Status and body of the answer to a GET, within `timeout`; raises HTTPError or OSError."""
     deadline = time.monotonic() + timeout
-    connection = UnixHTTPConnection(socket_path, timeout)
+    connection = engine_connection(engine, timeout)
     connection.connect()
     try:
         _send_get(connection.sock, path)
@@ -131,12 +160,14 @@ def engine_answer(socket_path: str, path: str, timeout: float) -> tuple[int, byt
             block = b"" if reader.done else _receive_before(connection.sock, deadline)
             if not block or size > MAX_ANSWER:
                 return head.status, b"".join(parts)
+    except ssl.SSLError as error:
+        raise EngineError(engine_broke(engine, error)) from error
     finally:
         connection.close()
 
 
 def engine_stream(
-    connection: UnixHTTPConnection, path: str
+    connection: http.client.HTTPConnection, path: str
 ) -> tuple[ResponseHead, Iterator[bytes]]:
     """The head of the answer to a GET, and its payload, however long; raises HTTPError or OSError.
 
@@ -223,8 +254,8 @@ def engine_title(version: Any) -> str:
 class EngineKind:
     """Whether the engine is Podman: asked when a request depends on it, then remembered."""
 
-    def __init__(self, socket_path: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._socket_path = socket_path
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
         self._clock = clock
         self._lock = threading.Lock()  # held while the engine is asked: one question at a time
         self._podman = False
@@ -236,7 +267,7 @@ class EngineKind:
             if self._clock() < self._ask_again:
                 return self._podman
             try:
-                self._podman = says_podman(ask_engine(self._socket_path, "/version", KIND_TIMEOUT))
+                self._podman = says_podman(ask_engine(self._engine, "/version", KIND_TIMEOUT))
                 self._ask_again = self._clock() + KIND_KEPT
             except (HTTPError, OSError, ValueError):
                 self._ask_again = self._clock() + KIND_RETRY
@@ -348,9 +379,9 @@ class Lookups:
     never held while the engine is asked. `secrets` keeps what is read from the containers' Env.
     """
 
-    def __init__(self, socket_path: str, secrets: SecretsMemory | None = None) -> None:
+    def __init__(self, engine: Engine, secrets: SecretsMemory | None = None) -> None:
         self.secrets = SecretsMemory(lambda: None) if secrets is None else secrets
-        self._socket_path = socket_path
+        self._engine = engine
         self._changed = threading.Condition()
         self._lookups: dict[tuple[str, str], Lookup] = {}  # all that wait or are under way
         self._queue: deque[Lookup] = deque()
@@ -522,7 +553,7 @@ class Lookups:
             urllib.parse.quote(name.encode("utf-8", "surrogateescape"), safe="")
         )
         left = max(0.001, deadline - time.monotonic())
-        answer = ask_engine(self._socket_path, path, left)
+        answer = ask_engine(self._engine, path, left)
         facts = facts_in(answer, inspection)
         if not inspection.env:
             return facts

@@ -19,7 +19,7 @@ from typing import Any
 
 from _dockeraudit.answers import AnswerScan
 from _dockeraudit.connections import Connection
-from _dockeraudit.engine import ContainerFacts
+from _dockeraudit.engine import ContainerFacts, engine_broke
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
 from _dockeraudit.maskedstream import (
@@ -56,10 +56,12 @@ from _dockeraudit.streams import (
     input_decoder,
     output_decoder,
 )
+from _dockeraudit.tlssocket import TLSClientSocket
 
 SILENCE = 0.2  # seconds after which an unfinished line is scanned although more of it may come
 LEAVING = 2.0  # seconds without progress that a closed client's last bytes may take to the engine
 BUSY_BLOCK = 16 << 10  # bytes of a block behind which more is likely: read again without a poll
+SHORT_ANSWER = 16  # times that an answer is heard before it counts as a long one
 BLOCKS_A_TURN = 8  # such blocks before the client is looked at again
 
 
@@ -78,6 +80,8 @@ class Exchange:
     tunnelled = 0  # bytes of a tunnel that nobody scans
     _poll: PollPair | None = None  # made when it is needed: most answers come at once
     _hold_over = False  # the mask's hold had ended before the sockets were polled
+    _heard = 0  # times that `hear` was called
+    _failure: Exception | None = None  # of `hear`
     _recorded = False  # the request has been counted, and recorded where it has to be
     _leaving = False  # the client has closed with part of its request unsent: finish sending first
 
@@ -98,7 +102,9 @@ class Exchange:
         self.head, self.route = head, route
         self.begun = time.monotonic()
         self._client, self._engine = connection.sock, engine
-        self._secure = isinstance(self._client, ssl.SSLSocket)  # may hold bytes poll does not see
+        # a TLS socket may hold bytes that poll does not see
+        self._client_secure = isinstance(self._client, ssl.SSLSocket)
+        self._engine_tls = engine if isinstance(engine, TLSClientSocket) else None
         upgrade = offered_protocols(head, route, proxy.settings.http2 == "relay")
         if route.answer and proxy.settings.answers == "on":
             self.answers = proxy.answers.open(route, connection.identity, proxy.scanner, mask)
@@ -133,13 +139,38 @@ class Exchange:
         shut_down(self._engine)
         return True
 
+    def begin(self) -> None:
+        """Send the engine what has come of the request, without waiting."""
+        self._from_client(b"")
+
+    def hear(self) -> bool:
+        """Deliver what the engine has said, without waiting; whether that was all of the answer.
+
+        An error is kept for `run` to raise.
+        """
+        self._heard += 1
+        try:
+            self._read_engine()
+        except Exception as error:
+            self._failure = error
+        return self.relay.finished and self.relay.state is RelayState.BODY and not self._failure
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it can go on by `hear` alone: nothing waits, and little has been heard."""
+        relay = self.relay
+        waits = relay.client.pending or relay.engine.pending or relay.finished or self._failure
+        return not waits and self._heard < SHORT_ANSWER
+
     def run(self) -> None:
-        """Relay until both sides are done.
+        """Relay until both sides are done, from the beginning or from what `hear` has left.
 
         Raises HTTPError where the client is to be answered by us.
         """
         relay = self.relay
         try:
+            if self._failure:
+                raise self._failure
             self._from_client(b"")
             while not relay.finished:
                 self._step()
@@ -147,7 +178,7 @@ class Exchange:
             relay.status, relay.reason = error.status, "engine"
             raise
         finally:
-            self._record()
+            self.record()
 
     def begin_opaque(self) -> None:
         """Make it a tunnel from the first byte on: HTTP/2, where that was asked for."""
@@ -190,12 +221,15 @@ class Exchange:
         if self._poll is None:
             self._poll = PollPair(self._client, self._engine)
         client = select.POLLIN if relay.wants_client else 0
-        if client and self._secure and self._client.pending():  # type: ignore[attr-defined]
+        if client and self._client_secure and self._client.pending():  # type: ignore[attr-defined]
             return [(self._poll.first, select.POLLIN)]
+        secure = self._engine_tls
+        if secure and relay.wants_engine and secure.pending():
+            return self._poll.second_readable
         if relay.client.pending:
             client |= select.POLLOUT
         engine = select.POLLIN if relay.wants_engine else 0
-        if relay.engine.pending:
+        if relay.engine.pending or (secure and secure.unsent):
             engine |= select.POLLOUT
         leaving = self._leaving and bool(relay.engine.pending)
         restless = self.scanner is not None and self.scanner.restless
@@ -249,6 +283,8 @@ class Exchange:
 
     def _send_engine(self) -> None:
         relay = self.relay
+        if self._engine_tls and self._engine_tls.unsent:
+            self._flush_engine()
         if relay.engine.pending:
             try:
                 relay.engine.pending = send_some(self._engine, relay.engine.pending)
@@ -257,6 +293,14 @@ class Exchange:
         if relay.engine_shut_due:
             relay.engine.shut = True
             half_close(self._engine)
+
+    def _flush_engine(self) -> None:
+        """Send what TLS has encrypted; where the engine takes nothing, reading tells why."""
+        assert self._engine_tls is not None
+        try:
+            self._engine_tls.flush()
+        except OSError:
+            self.relay.engine.stop_taking()
 
     def _client_hung_up(self, mask: int) -> None:
         """The client has closed; bytes of its request that the engine has not taken go first."""
@@ -278,8 +322,10 @@ class Exchange:
         for _ in range(BLOCKS_A_TURN):
             try:
                 block = receive(self._engine)
-            except OSError:
-                self._engine_ended(broken=True)
+            except OSError as error:
+                self._engine_ended(
+                    broken=True, why=engine_broke(self.proxy.settings.upstream, error)
+                )
                 return
             if block is None:
                 return
@@ -306,10 +352,10 @@ class Exchange:
         if relay.unread and relay.state is RelayState.TUNNEL:  # sent ahead of the tunnel's opening
             self._from_client(b"")
 
-    def _engine_ended(self, broken: bool) -> None:
+    def _engine_ended(self, broken: bool, why: str = "") -> None:
         """Pass the engine's EOF on; a reset in the middle of an answer as a reset."""
         relay = self.relay
-        relay.engine_ended(broken)
+        relay.engine_ended(broken, why)
         if broken and relay.download and not relay.download.done:
             abort(self._client)
         self._send_client()
@@ -489,7 +535,7 @@ class Exchange:
         self.proxy.diagnostics.seldom("error", "mask", text)
         self.cut("mask_failure")
 
-    def _record(self) -> None:
+    def record(self) -> None:
         """The exchange is over: close its stream; write its `request` record unless it has one."""
         relay = self.relay
         if relay.state is not RelayState.STALE and not self._recorded:

@@ -75,7 +75,9 @@ HOP_FIELDS = frozenset(
 FIXED_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"host", b"te", b"trailer"})
 # The proxy reads these fields; it passes all others on unread.
 READ_FIELDS = (
-    HOP_FIELDS | FIXED_FIELDS | {b"content-encoding", b"content-type", b"origin", b"sec-fetch-site"}
+    HOP_FIELDS
+    | FIXED_FIELDS
+    | {b"content-encoding", b"content-type", b"expect", b"origin", b"sec-fetch-site"}
 )
 # Fields of heads that may be kept in memory: none of them carries credentials.
 KEPT_FIELDS = (

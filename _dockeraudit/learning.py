@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from _dockeraudit.compatible import ACTIONS, OPEN_BY_DEFAULT, READERS, SWITCHES, CompatiblePolicy
@@ -90,7 +90,8 @@ def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> lis
 
     Raises PolicyError for a log without requests: rules from it would refuse everything.
     """
-    requests = learned_requests(records)
+    admitted: set[str] = set()
+    requests = learned_requests(noting_guard(records, admitted))
     if not requests:
         raise PolicyError("it has recorded no request, so there is nothing to learn from it")
     samples = [(method, path) for (method, _), path in requests.items()]
@@ -111,4 +112,32 @@ def learn(records: Iterable[Mapping[str, Any]], linuxserver: bool = True) -> lis
         *lines,
         "# or as native rules, for the file of --config, with policy = rules:",
         *least_rules(requests),
+        *guard_lines(admitted),
+    ]
+
+
+def noting_guard(
+    records: Iterable[Mapping[str, Any]], admitted: set[str]
+) -> Iterator[Mapping[str, Any]]:
+    """The records as they come; the lines that would have admitted what a guard refused are noted.
+
+    A request that nothing admits has no such line.
+    """
+    for record in records:
+        line = record.get("admits")
+        if record.get("event") in LEARNED_EVENTS and isinstance(line, str) and line.isprintable():
+            admitted.add(line)
+        yield record
+
+
+def guard_lines(admitted: Iterable[str]) -> list[str]:
+    """The exceptions that a guard's file would have needed; nothing where it refused nothing."""
+    lines = sorted(admitted)
+    if not lines:
+        return []
+    return [
+        "# and as exceptions, for the file of guard = FILE; each line gives more of the host away,",
+        "# so leave out what the clients can do without:",
+        "[guard]",
+        *lines,
     ]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, NamedTuple
 
+from _dockeraudit.certificates import load_authority, load_certificate
 from _dockeraudit.clients import client_filter
 from _dockeraudit.compatible import SWITCHES, policy_from_environment, set_switches
-from _dockeraudit.errors import ConfigurationError
-from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_option
+from _dockeraudit.engine import ask_engine
+from _dockeraudit.errors import ConfigurationError, HTTPError
+from _dockeraudit.guard import Guard
+from _dockeraudit.guardfile import Exceptions, guard_exceptions
+from _dockeraudit.options import ENVIRONMENT, OPTION, OPTIONS, read_ini, read_option
 from _dockeraudit.policy import DenyAll, Policy, PolicyError, native_policy
+from _dockeraudit.presets import PRESET_PREFIX, preset_policy
+from _dockeraudit.remoteengine import Engine
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.text import did_you_mean
 from _dockeraudit.values import YES
@@ -44,6 +52,7 @@ def load_listeners(
         {
             **{option.name: getattr(settings, option.key) for option in LISTENER_OPTIONS},
             "http2": settings.http2,
+            "upstream": settings.upstream,
         },
         shared_rules(settings, environ),
         environ,
@@ -167,15 +176,55 @@ def make_listener(
     if tls is None and clients is None and not address.loopback:
         warnings[OPEN_WARNING.format(address.url)] = None
     mode, group = values["socket-mode"], values["socket-group"]
-    mask = values["mask"]
-    if mask and values["http2"] == "relay":
-        raise ConfigurationError(
-            f"{name}: mask and http2 relay cannot be had together: nothing in HTTP/2 can be masked"
-        )
-    passed = frozenset(values["mask-pass"])
-    return Listener(name, address, policy, clients, tls, mode, group, mask, passed)
+    check_http2(name, values)
+    guard = listener_guard(values)
+    return Listener(
+        name,
+        address,
+        policy,
+        clients,
+        tls,
+        mode,
+        group,
+        values["mask"],
+        frozenset(values["mask-pass"]),
+        guard,
+        (guard,) if guard else (),
+    )
 
 
+def check_http2(name: str, values: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for rules that HTTP/2 would be a way around."""
+    for option, what in (("mask", "masked"), ("guard", "judged")):
+        if values[option] and values["http2"] == "relay":
+            raise ConfigurationError(
+                f"{name}: {option} and http2 relay cannot be had together: "
+                f"nothing in HTTP/2 can be {what}"
+            )
+
+
+def listener_guard(values: Mapping[str, Any]) -> Guard | None:
+    """The guard that a listener asks for; raises ConfigurationError for a file that is wrong."""
+    chosen = values["guard"]
+    if not chosen:
+        return None
+    exceptions = Exceptions()
+    if chosen != "strict":
+        exceptions = guard_exceptions(chosen, read_ini(chosen, "--guard"))
+    return Guard(exceptions, network_name=functools.partial(network_name, values["upstream"]))
+
+
+def network_name(upstream: Engine, reference: str) -> str | None:
+    """What the engine calls a network; None where it knows none, or does not answer."""
+    try:
+        answer = ask_engine(upstream, f"/networks/{urllib.parse.quote(reference, safe='')}")
+    except (HTTPError, OSError, ValueError):
+        return None
+    name = answer.get("Name") if isinstance(answer, dict) else None
+    return name if isinstance(name, str) else None
+
+
+UNUSED = "{} is a variable of another proxy and changes nothing under {}"
 OPEN_WARNING = "{} is open to the network: whoever reaches an open Docker port is root on this host"
 
 
@@ -184,7 +233,8 @@ def listener_policy(
 ) -> tuple[Policy | None, Sequence[str]]:
     """The policy that was chosen, or that the rules or variables mean, and warnings.
 
-    `learns`: rules that there are none of yet are what is to be learned. Raises PolicyError.
+    Rules stand above those of a preset. `learns`: rules that there are none of yet are what is to
+    be learned. Raises PolicyError.
     """
     used = set_switches(variables)
     if chosen == "auto" and rules and used:
@@ -192,6 +242,8 @@ def listener_policy(
             f"there are rules and there is {used[0]}: "
             "say which counts with policy rules, tecnativa or linuxserver"
         )
+    if chosen and chosen.startswith(PRESET_PREFIX):
+        return preset_policy(chosen, rules), [UNUSED.format(name, chosen) for name in used]
     if chosen == "rules" and not rules and learns:
         return DenyAll(), ()
     if chosen == "rules" or (rules and chosen in (None, "auto")):
@@ -220,57 +272,6 @@ def tls_context(values: Mapping[str, Any]) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     load_certificate(context, certificate, key)
     if client_ca:
-        require_pem("--tls-client-ca", client_ca, "CERTIFICATE")
-        try:
-            context.load_verify_locations(client_ca)
-        except ssl.SSLError as error:
-            raise tls_error("--tls-client-ca", client_ca, error.reason) from None
+        load_authority(context, "--tls-client-ca", client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    """Load certificate and key; raises ConfigurationError that names the file which is wrong."""
-    require_pem("--tls-cert", certificate, "CERTIFICATE")
-    if not key and "PRIVATE KEY-----" not in pem_text("--tls-cert", certificate):
-        raise ConfigurationError(
-            f"--tls-cert: {certificate} holds no private key; give its key with --tls-key FILE"
-        )
-    if key:
-        require_pem("--tls-key", key, "PRIVATE KEY")
-    key_option, key_file = ("--tls-key", key) if key else ("--tls-cert", certificate)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
-    except ssl.SSLError as error:
-        raise tls_error("--tls-cert", certificate, error.reason) from None
-    try:
-        no_question = lambda: ""  # an encrypted key must not make OpenSSL ask a terminal
-        context.load_cert_chain(certificate, key, password=no_question)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            why = f"it is not the key of the certificate {certificate}"
-        elif "ENCRYPTED" in pem_text(key_option, key_file):
-            why = "the key is encrypted; store it without a passphrase, readable by us alone"
-        else:
-            why = error.reason or "OpenSSL cannot read the key"
-        raise tls_error(key_option, key_file, why) from None
-
-
-def require_pem(option: str, path: str, label: str) -> None:
-    """Raise ConfigurationError unless the file can be read and holds such a PEM block."""
-    if f"{label}-----" not in pem_text(option, path):
-        raise tls_error(option, path, f"it holds no {label.lower()} in PEM form")
-
-
-def pem_text(option: str, path: str) -> str:
-    """A file's text; raises ConfigurationError that names the option and the file."""
-    try:
-        with open(path, encoding="latin-1") as file:
-            return file.read()
-    except OSError as error:
-        raise tls_error(option, path, error.strerror) from None
-
-
-def tls_error(option: str, path: str, why: str | None) -> ConfigurationError:
-    """The error about one of TLS's files."""
-    return ConfigurationError(f"{option}: cannot load {path}: {why}")

@@ -13,6 +13,7 @@ from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.diagnostics import LEVELS
 from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.keyfile import default_key_path
+from _dockeraudit.presets import PRESET_POLICIES
 from _dockeraudit.routes import UNMASKABLE
 from _dockeraudit.settings import Settings
 from _dockeraudit.text import did_you_mean
@@ -20,6 +21,7 @@ from _dockeraudit.values import (
     OneOf,
     read_address,
     read_command,
+    read_guard,
     read_mode,
     read_number,
     read_severity,
@@ -77,21 +79,27 @@ class Option(NamedTuple):
         return ENVIRONMENT + self.key.upper()
 
 
-POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto")
+POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto", *PRESET_POLICIES)
 SECONDS = read_number(float, 0, "a number of seconds")
 CONNECTIONS = read_number(int, 2, "a number of connections from 2")
 SYNCS = OneOf("always", "interval", "never")
 LISTEN_HELP = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable"
 LEVEL_HELP = "lines on standard error: debug, info, warning, error"
 FSYNC_HELP = "always, interval (each second or 64 KiB) or never"
-POLICY_HELP = "who may do what: off (the default), tecnativa, linuxserver, rules, auto"
+POLICY_HELP = (
+    "who may do what: off (the default), tecnativa, linuxserver, rules, auto, "
+    "preset:CLIENT (see the command policy)"
+)
 SECRET_HELP = "a finding known as harmless, or CONTAINER:FINGERPRINT; repeatable"
 
 # fmt: off
 OPTIONS = (
     # where it listens, and to which engine it relays
     Option("listen", "tcp://127.0.0.1:2375", read_address, "URL", LISTEN_HELP, many=True),
-    Option("upstream", "/var/run/docker.sock", read_upstream, "URL", "the engine's socket"),
+    Option("upstream", "/var/run/docker.sock", read_upstream, "URL",
+           "the engine's socket, or tcp://HOST:PORT"),
+    Option("upstream-tls", None, read_text, "FOLDER",
+           "TLS to the engine, with its ca.pem, cert.pem and key.pem"),
     Option("max-connections", "1024", CONNECTIONS, "N",
            "connections of all listeners together; one client may hold half of them"),
     Option("shutdown-timeout", "10", SECONDS, "SECONDS", "how long open requests may finish",
@@ -140,6 +148,9 @@ OPTIONS = (
            per_listener=True, reloads=True),
     # who may do what
     Option("policy", None, POLICIES, "NAME", POLICY_HELP, per_listener=True, reloads=True),
+    Option("guard", None, read_guard, "WHAT",
+           "strict, or a file with exceptions: nobody gets the host by creating containers; or off",
+           per_listener=True, reloads=True),
     Option("mode", "enforce", OneOf("enforce", "learn"), "WHAT",
            "enforce the policy, or learn what it would refuse", reloads=True),
     Option("allow-from", None, read_network, "CIDR",
@@ -222,7 +233,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 Section = tuple[str, list[tuple[str, str]]]  # a section's name, and its keys with their values
 
 
-def read_ini(path: str) -> list[Section]:
+def read_ini(path: str, option: str = "--config") -> list[Section]:
     """The sections of an INI file with their keys, in order and with repetitions.
 
     configparser keeps neither.
@@ -232,7 +243,7 @@ def read_ini(path: str) -> list[Section]:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config: cannot read {path}: {error}") from None
+        raise ConfigurationError(f"{option}: cannot read {path}: {error}") from None
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if not line or line[0] in "#;":

@@ -11,9 +11,8 @@ from _dockeraudit.wallets import GAP, recovery_phrase
 
 #: what a phrase has, and the text behind `phrase=` or `pass phrase` seldom
 WORDS_IN_A_ROW = re.compile(rb"(?:\b[A-Za-z]{3,8}[^A-Za-z]{1,8}){5}")
-#: words of the first pass and of the second, and what must follow them
-FIRST_WORDS = (b"mnemonic",)
-SECOND_WORDS = (b"phrase", b"seed")
+#: words that announce a phrase, and what must follow one of them
+ANNOUNCEMENTS = (b"mnemonic", b"phrase", b"seed")
 ANNOUNCEMENT_AHEAD = {b"seed": rb"(?=s?[\"'`\\]{0,8}[ \t]{0,4}[:=\n])"}
 
 

@@ -24,6 +24,9 @@ from _dockeraudit.connections import Connections
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.doorman import Doorman
 from _dockeraudit.engine import EngineKind, Lookups
+from _dockeraudit.http1 import RequestHead
+from _dockeraudit.keptconnections import KeptConnections
+from _dockeraudit.policy import Decision, Policy
 from _dockeraudit.records import redact_bytes
 from _dockeraudit.routes import MAX_PATH, Route, cut_path, method_name
 from _dockeraudit.scanner import Scanner
@@ -66,6 +69,7 @@ class Proxy:
         self.engine_kind = EngineKind(settings.upstream)
         self.connections = Connections(settings.max_connections)
         self.doorman = Doorman()
+        self.kept = KeptConnections()
         self.heads = ScanBudget(MAX_HEADS)
         self.stopping = False
         self.requests: Counter[tuple[str, int]] = Counter()
@@ -123,17 +127,23 @@ class Proxy:
         return cut_path(b"".join([*pieces, raw[at:]]).decode("utf-8", "replace"))
 
     def record_denial(
-        self, event: str, method: bytes | None, path: str | None, client: dict[str, Any], rule: str
+        self,
+        event: str,
+        method: bytes | None,
+        path: str | None,
+        client: dict[str, Any],
+        rule: str,
+        admits: str = "",
     ) -> None:
         """Write a `denied` or `would_deny` record, the same one at most once a minute.
 
         Method and path are None where they are not known: of a connection that was refused, or a
-        head that could not be read.
+        head that could not be read. `admits`: see Denial.
         """
         name, masked = method_name(method), None if path is None else self.masked(path)
         with self._lock:
             self.denied += event == "denied"
-            denial = Denial(event, name, masked, client, rule)
+            denial = Denial(event, name, masked, client, rule, admits and self.masked(admits))
             due = self._denials.add(denial, time.monotonic())
         self._write_denials(due)
 
@@ -150,9 +160,22 @@ class Proxy:
         self._write_denials(due)
 
     def _write_denials(self, due: Iterable[tuple[Denial, int]]) -> None:
-        for (event, method, path, client, rule), count in due:
+        for (event, method, path, client, rule, admits), count in due:
             fields = {"method": method, "path": path, "client": client, "rule": rule}
+            if admits:
+                fields["admits"] = admits
             self.log.accept_for(client, event, {**fields, "count": count})
+
+    def decision(self, policy: Policy, head: RequestHead, route: Route) -> Decision:
+        """What the listener's policy decides on a request, as this engine would read it."""
+        known = not route.podman_version or self.engine_kind.is_podman()
+        form = b"form" in (head.first(b"content-type") or b"").lower()  # may hold `logs=1` as well
+        return policy.decide(
+            head.method.decode(),
+            route.path,
+            version="" if known else route.podman_version,
+            reads_log=route.reads_log or form,
+        )
 
     # -- the engine and the log, as far as all are concerned
 
@@ -204,6 +227,7 @@ class Proxy:
         with self._lock:
             due = self._denials.drain()
         self._write_denials(due)
+        self.kept.stop()
         self.lookups.stop()
         self.answers.jobs.stop(deadline + 0.5)
         self.workers.stop(deadline + 0.5)

@@ -264,10 +264,11 @@ class Relay:
             return self._heads(self._answer + block)
         return self._body(block)
 
-    def engine_ended(self, broken: bool = False) -> None:
+    def engine_ended(self, broken: bool = False, why: str = "") -> None:
         """EOF from the engine: the body's end, a half-close, or an answer that will never come.
 
-        `broken`: its connection was reset. Raises EngineError where there is no answer.
+        `broken`: its connection was reset; `why`: as far as it is known. Raises EngineError where
+        there is no answer.
         """
         self.engine.ended = True
         self.keep_engine = False
@@ -276,7 +277,7 @@ class Relay:
             if self._replayable and not self._answer and not self._answered:
                 self._enter(RelayState.STALE)
                 return
-            raise EngineError("the engine closed the connection without an answer")
+            raise EngineError(why or "the engine closed the connection without an answer")
         if self.state is RelayState.TUNNEL:
             self.engine.deaf = self.engine.deaf or broken
         elif not self.download.done and (broken or self._framing.kind != "close"):

@@ -10,8 +10,9 @@ from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import OPTIONS, load_settings
 from _dockeraudit.proxy import Proxy
+from _dockeraudit.remoteengine import RemoteEngine, with_tls
 from _dockeraudit.settings import Listener, Settings
-from _dockeraudit.startup import load_scanner, say_mask, say_policy
+from _dockeraudit.startup import load_scanner, say_guard, say_mask, say_policy
 
 
 class Server(Protocol):
@@ -31,10 +32,13 @@ def reload(proxy: Proxy, servers: Sequence[Server], environ: Mapping[str, str]) 
         listeners = load_listeners(fresh, environ, say)
         scanner = load_scanner(fresh)
         entries = read_baseline(fresh.baseline) if fresh.baseline else []
+        renewed = renewed_engine(proxy.settings, fresh)
     except ConfigurationError as error:
         say("error", f"SIGHUP: {error}; the rules in force stay as they are")
         return False
     changed = apply_options(proxy, fresh)
+    if renewed:
+        proxy.settings.upstream.renew(renewed)
     if scanner.rules != proxy.scanner.rules:
         proxy.scanner = scanner
         proxy.workers.use(scanner)
@@ -46,6 +50,18 @@ def reload(proxy: Proxy, servers: Sequence[Server], environ: Mapping[str, str]) 
     said = f"; changed: {', '.join(changed)}" if changed else ""
     say("info", f"SIGHUP: options, rules, allow lists and certificates have been read again{said}")
     return True
+
+
+def renewed_engine(settings: Settings, fresh: Settings) -> RemoteEngine | None:
+    """The remote engine with its certificates read again, where it is still the same one.
+
+    Raises ConfigurationError.
+    """
+    same = (settings.upstream, settings.upstream_tls) == (fresh.upstream, fresh.upstream_tls)
+    if not same or isinstance(fresh.upstream, str):
+        return None
+    engine = with_tls(fresh.upstream, fresh.upstream_tls)
+    return engine if isinstance(engine, RemoteEngine) else None
 
 
 def apply_options(proxy: Proxy, fresh: Settings) -> list[str]:
@@ -83,6 +99,7 @@ def replace_listeners(
             say("warning", f"SIGHUP: {text}")
         say_policy(listener, proxy.diagnostics)
         say_mask(listener, proxy.diagnostics)
+        say_guard(listener, proxy.diagnostics)
     for url in by_url:
         say("warning", f"SIGHUP: {url} is new; it is listened on after a restart")
 

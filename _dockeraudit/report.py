@@ -287,7 +287,7 @@ def log_history(path: str, since: str | None = None) -> list[str]:
 
 
 def read_log(summary: AuditSummary, reader: RecordReader, name: str, err: TextIO) -> None:
-    """Add one file's records; raises one of READ_ERRORS."""
+    """Add one file's records; raises one of read_errors()."""
     progress = FileProgress(name, err)
     try:
         with open_text(name) as file:

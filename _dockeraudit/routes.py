@@ -13,6 +13,7 @@ from typing import NamedTuple, Optional
 from _dockeraudit.http1 import (
     KEPT_FIELDS,
     KNOWN_HEAD,
+    NO_BODY,
     SCHEME,
     RequestHead,
     parse_request_head,
@@ -145,6 +146,7 @@ class Route(NamedTuple):
     exports: bool = False
     answer: str = ""
     podman_version: str = ""  # the version segment, if Docker's router knows none such
+    version: str = ""  # the version segment, such as /v1.51
 
     @property
     def audited(self) -> bool:
@@ -196,7 +198,19 @@ class Route(NamedTuple):
             query=self.query if asks else "",
             authority=None,
             podman_version="",
+            version="",
         )
+
+
+def is_short(head: RequestHead, route: Route) -> bool:
+    """Whether a request has no body, and is answered at once by what is no stream.
+
+    Of a path that only Podman serves it is not known: that may take a question to the engine.
+    """
+    reads = head.method in (b"GET", b"HEAD") and head.framing is NO_BODY
+    flows = route.audited or route.endless or route.exports or route.answer in FLOWING_ANSWERS
+    plain = head.first(b"upgrade") is None and not route.podman_version
+    return reads and not flows and plain
 
 
 def says_yes(value: str) -> bool:
@@ -222,8 +236,8 @@ def classify(method: bytes, target: bytes) -> Route:
         path = path[version.end() :]
     route = route_of(method.decode("ascii"), path, query.decode("utf-8", "replace"), authority)
     if version and not DOCKER_VERSION.fullmatch(version[0]):
-        return route._replace(podman_version=version[0])
-    return route
+        return route._replace(podman_version=version[0], version=version[0])
+    return route._replace(version=version[0]) if version else route
 
 
 def route_of(method: str, path: str, query: str, authority: bytes | None) -> Route:

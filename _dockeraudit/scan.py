@@ -20,7 +20,7 @@ from typing import Any, Callable, NamedTuple, TextIO
 from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.commandline import OneLineParser
 from _dockeraudit.diagnostics import Diagnostics
-from _dockeraudit.engine import BLOCK, UnixHTTPConnection, ask_engine, engine_stream, nested
+from _dockeraudit.engine import BLOCK, ask_engine, engine_connection, engine_stream, nested
 from _dockeraudit.errors import (
     EXIT_FOUND,
     EXIT_UNAVAILABLE,
@@ -37,6 +37,7 @@ from _dockeraudit.ownsecrets import (
     own_secrets,
     with_own_secrets,
 )
+from _dockeraudit.remoteengine import Engine, with_tls
 from _dockeraudit.report import look_for
 from _dockeraudit.scaninspect import inspect_findings
 from _dockeraudit.scanner import Scanner
@@ -65,8 +66,8 @@ from _dockeraudit.textfiles import (
 from _dockeraudit.textscanner import TextScanner
 
 SCAN_OPTIONS = (
-    "upstream", "log-level", "fsync", "fingerprint-key", "rules", "only-rules", "disable-rule",
-    "allow-secret", "own-secrets", "baseline", "config",
+    "upstream", "upstream-tls", "log-level", "fsync", "fingerprint-key", "rules", "only-rules",
+    "disable-rule", "allow-secret", "own-secrets", "baseline", "config",
 )  # fmt: skip
 SCAN_THREADS = 4  # containers read at once: the engine reads while we scan
 SCAN_QUEUE = 100_000  # records that may wait for a slow reader of standard output
@@ -162,7 +163,8 @@ def run_scan(settings: Settings, chosen: str, least: int, out: TextIO) -> int:
         if settings.files or settings.containers is None:
             scan.files(settings.files or ["-"])
         if settings.containers is not None:
-            scan.containers(settings.upstream, settings.containers)
+            engine = with_tls(settings.upstream, settings.upstream_tls)
+            scan.containers(engine, settings.containers)
     except KeyboardInterrupt:
         reason = "SIGINT"
     finally:
@@ -315,12 +317,12 @@ class Scan:
 
     # -- containers
 
-    def containers(self, socket_path: str, names: Sequence[str] = ()) -> None:
+    def containers(self, engine: Engine, names: Sequence[str] = ()) -> None:
         """Scan the logs of all containers, or of those named; several at once."""
         try:
-            found = self._listed(socket_path)
+            found = self._listed(engine)
         except (HTTPError, OSError, ValueError, KeyError, TypeError) as error:
-            self._fail(f"cannot list the containers of {socket_path}: {error}")
+            self._fail(f"cannot list the containers of {engine}: {error}")
             self.unread_logs += 1
             return
         for name in names:
@@ -333,14 +335,14 @@ class Scan:
         self._sources = self._done + len(found)
         executor = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="scan")
         try:
-            for job in [executor.submit(self._container, socket_path, one) for one in found]:
+            for job in [executor.submit(self._container, engine, one) for one in found]:
                 job.result()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
 
-    def _listed(self, socket_path: str) -> list[Container]:
+    def _listed(self, engine: Engine) -> list[Container]:
         """The engine's containers; raises what asking and reading the answer may raise."""
-        with closing(UnixHTTPConnection(socket_path)) as connection:
+        with closing(engine_connection(engine)) as connection:
             head, blocks = engine_stream(connection, "/containers/json?all=1")
             answer = b"".join(blocks)
         if head.status != 200:
@@ -350,18 +352,18 @@ class Scan:
             for container in json.loads(answer)
         ]
 
-    def _container(self, socket_path: str, container: Container) -> None:
+    def _container(self, engine: Engine, container: Container) -> None:
         """Scan what one container's inspect shows, and its log.
 
         With a terminal the log is raw, which engines before 23 do not say in their answer.
         """
         container_id, name = container
         try:
-            answer = ask_engine(socket_path, f"/containers/{container_id}/json")
+            answer = ask_engine(engine, f"/containers/{container_id}/json")
             tty = nested(answer, ("Config", "Tty"))
             own = self._own_secrets_of(answer)
             self._inspect(container, answer, own)
-            with closing(UnixHTTPConnection(socket_path)) as connection:
+            with closing(engine_connection(engine)) as connection:
                 target = f"/containers/{container_id}/logs?stdout=1&stderr=1"
                 head, blocks = engine_stream(connection, target)
                 if head.status != 200:

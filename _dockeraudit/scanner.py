@@ -22,18 +22,17 @@ from _dockeraudit.candidates import (
     together,
     without_overlaps,
 )
-from _dockeraudit.phrasefinder import ANNOUNCEMENT_AHEAD, FIRST_WORDS, SECOND_WORDS, at_announcement
+from _dockeraudit.phrasefinder import ANNOUNCEMENT_AHEAD, ANNOUNCEMENTS, at_announcement
 from _dockeraudit.phrases import NAME_PHRASES, PHRASE_AHEAD, PHRASES, PhraseFinder
 from _dockeraudit.rules import Match, Rule
-from _dockeraudit.secretwords import SECOND_PASS, SECRET_WORDS, secret_word_visits, word_ahead
+from _dockeraudit.secretwords import SECRET_WORDS, secret_word_visits, word_ahead
 from _dockeraudit.sentences import undecided_from
 from _dockeraudit.shortoptions import CommandLineFinder
 from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
 from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
 from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign
 from _dockeraudit.wordfinder import (
-    NAME_ALPHABET,
-    PHRASE_ALPHABET,
+    WORD_ALPHABETS,
     WordFinder,
     at_curl,
     at_key,
@@ -163,25 +162,24 @@ def in_turn(visits: Sequence[Visitor]) -> Visitor:
 def word_finders(
     by_find: Mapping[str, Sequence[Anchored]], phrases: PhraseFinder
 ) -> list[WordFinder]:
-    """The finders of the words that name secrets, or behind which rules are matched: two passes."""
-    first = phrases.visits(NAME_PHRASES)
-    second = phrases.visits(PHRASES)
+    """The finders of the words that name secrets, or behind which rules are matched."""
+    visits = phrases.visits(NAME_PHRASES)
     for find, word in WORD_ANCHORS.items():
         for anchored in by_find.get(find, ()):
-            first[word] = [*first.get(word, ()), AT_WORD.get(find, at_literal)(anchored)]
+            visits[word] = [*visits.get(word, ()), AT_WORD.get(find, at_literal)(anchored)]
     if "keyed" in by_find or "service" in by_find:
-        for word, visits in secret_word_visits(by_find, first).items():
-            (second if word in SECOND_PASS else first)[word] = visits
-    for word in FIRST_WORDS if "phrase" in by_find else ():
-        first[word] = [at_announcement(word, by_find["phrase"])]
-    for word in SECOND_WORDS if "phrase" in by_find else ():
-        second[word] = [at_announcement(word, by_find["phrase"])]
+        visits.update(secret_word_visits(by_find, visits))
+    visits.update(phrases.visits(PHRASES))
+    if "phrase" in by_find:
+        visits.update({word: [at_announcement(word, by_find["phrase"])] for word in ANNOUNCEMENTS})
     finders = []
-    for alphabet, words in ((NAME_ALPHABET, first), (PHRASE_ALPHABET, second)):
+    for alphabet in WORD_ALPHABETS:
+        words = {word: visits.pop(word) for word in list(visits) if alphabet.shows(word)}
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
         for word, more in (*PHRASE_AHEAD.items(), *ANNOUNCEMENT_AHEAD.items()):
             ahead[word] = translated(more, alphabet)
         finders.append(WordFinder(alphabet, words, ahead))
+    assert not visits, f"no alphabet shows the pair of {list(visits)}"
     return [finder for finder in finders if finder]
 
 

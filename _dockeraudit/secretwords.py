@@ -15,10 +15,11 @@ from _dockeraudit.judging import Judge
 from _dockeraudit.names import Kind, name_at
 from _dockeraudit.phrases import LOGIN_PHRASES, PhraseFinder
 from _dockeraudit.sentences import SPACED_REST, SPACED_WORDS, SentenceFinder
-from _dockeraudit.wordfinder import OWN_GROUPS, translated
+from _dockeraudit.wordfinder import OWN_GROUPS, Alphabet, translated
 
 #: what may follow the word at once: `author` and `keyboard` do not
 GOES_ON = b"_-.\"'`]:=,>|()& \t\r\n\\%\x1b0123456789"
+ENDINGS = b"se"  # tokens, passe
 #: by word, what may follow it in one word with it
 SECRET_WORDS = {
     b"key": b"to te va pl pro pas ph da de li",
@@ -34,8 +35,6 @@ SECRET_WORDS = {
     b"cookie": b"",
     b"senha": b"",
 }
-#: those that hold the pair of the second pass
-SECOND_PASS = frozenset((b"secret", b"credential", b"salt", b"cookie", b"senha"))
 #: words so short or frequent that only an operator behind them counts
 BRIEF = frozenset((b"salt", b"cookie"))
 ORIGINAL_GOES_ON = b"w:=_-"  # what the original patterns may have behind `pass` and `key`
@@ -88,20 +87,20 @@ OWN_AHEAD = {
     ),
     # auth= of Docker, Authorization, AUTH PLAIN of SMTP, AUTHENTICATE PLAIN of IMAP, AUTH of Redis
     b"auth": (
-        rb"(?=[se]?(?:orization)?[se]?(?:"
+        rb"(?=s?(?:orization)?s?(?:"
         + BRIEF_AHEAD.replace(b"{6}", b"{3}")
         + rb")|(?:enticate)?[ ](?:plain|login)[ ]|[ ][^\s\d]{0,24}[0-9][^\s]{5})"
     ),
 }
 
 
-def word_ahead(word: bytes, alphabet: bytes) -> bytes:
+def word_ahead(word: bytes, alphabet: Alphabet) -> bytes:
     """What must follow a secret word in the translated copy: the name's rest, then an operator."""
     if word in OWN_AHEAD:
         return translated(OWN_AHEAD[word], alphabet)
-    plural = b"s".translate(alphabet)
-    more = SECRET_WORDS[word].translate(alphabet).split()
-    goes_on = b"|".join((plural + b"?[" + re.escape(GOES_ON) + b"]", *more))
+    ending = b"[" + ENDINGS.translate(alphabet.table) + b"]?"
+    more = SECRET_WORDS[word].translate(alphabet.table).split()
+    goes_on = b"|".join((ending + b"[" + re.escape(GOES_ON) + b"]", *more))
     ahead = BRIEF_AHEAD
     if word not in BRIEF:
         ahead = ORIGINAL_AHEAD + OPERATORS_AHEAD + b"|" + STATES_AHEAD + b"|" + BELOW_AHEAD

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from _dockeraudit.clients import ClientFilter
+from _dockeraudit.guard import Guard
+from _dockeraudit.heldbody import BodyJudge
 from _dockeraudit.policy import Policy
 
 UNIX = getattr(socket, "AF_UNIX", -1)  # the family of Unix sockets, which not all systems have
@@ -46,6 +48,8 @@ class Listener(NamedTuple):
 
     `mask`: the severity from which on its clients get asterisks for secrets; None: never.
     `mask_pass`: the routes that are let pass although their output cannot be masked.
+    `guard`: refuses what would give its clients the host; it is the last of the judges.
+    `judges`: they see whole requests before the engine does; what changes a body comes first.
     """
 
     name: str
@@ -57,3 +61,10 @@ class Listener(NamedTuple):
     socket_group: int | None = None
     mask: str | None = None
     mask_pass: frozenset[str] = frozenset()
+    guard: Guard | None = None
+    judges: tuple[BodyJudge, ...] = ()
+
+    @property
+    def ruled(self) -> bool:
+        """Whether its clients are held to rules, which HTTP/2 would be a way around."""
+        return bool(self.policy or self.clients or self.mask or self.judges)

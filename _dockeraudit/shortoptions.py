@@ -55,6 +55,9 @@ ARGUMENT = re.compile(
 USER_PAIR = re.compile(rb"[ ]?[\"']?[^\s:\"',%]{1,64}[:,%]([^\s\"'$<{]{3,128})")
 
 
+USER_SIGNS = (b"u", b"-user ", b"-user=")
+
+
 class CommandLine(NamedTuple):
     """What has been read of a command: up to where; its words, programs without their folder."""
 
@@ -76,8 +79,13 @@ class CommandLineFinder:
             if at < go_on:
                 continue
             command = self._read(block, command, at)
-            value = password_of(option.group()[2:].lower(), block, end, command.words)
+            sign = option.group()[2:].lower()
+            value = argument_of(sign, block, end)  # first: to read the command costs more
             if value is None or value[0] in found.values:
+                continue
+            command = self._read(block, command, at)
+            is_secret = password_test(sign, block[end : end + 1] == b" ", command.words)
+            if is_secret is None or not is_secret(block[value[0] : value[1]]):
                 continue
             found.values.add(value[0])
             match = Match(self._anchored.rule, at, value[1], *value)
@@ -102,35 +110,33 @@ def program(word: bytes) -> bytes:
     return word[:-4] if word.endswith(b".exe") else word
 
 
-def password_of(
-    option: bytes, block: bytes, end: int, words: frozenset[bytes]
-) -> tuple[int, int] | None:
-    """Where the password behind an option of this command is, or None."""
-    if option in (b"u", b"-user ", b"-user="):
-        return span_of(USER_PAIR.match(block, end), is_login_password)
-    if option == b"p" and not words.isdisjoint(ATTACHED_P):
-        if block[end : end + 1] == b" ":  # a database's name
-            return None
-        return span_of(ARGUMENT.match(block, end), is_password)
-    argument = ARGUMENT.match(block, end)
-    if option == b"pw ":
-        return span_of(argument, is_password) if words & WITH_PW else None
-    if option == b"w":
-        return span_of(argument, is_password) if words & WITH_W else None
-    if option == b"a":
-        return span_of(argument, is_option_password) if words & WITH_A else None
-    known = not words.isdisjoint(WITH_P) or b"login" in words and words & WITH_LOGIN
-    if block[end : end + 1] != b" ":
-        return None
-    return span_of(argument, is_option_password if known else is_mixed_password)
-
-
-def span_of(
-    argument: re.Match[bytes] | None, is_secret: Callable[[bytes], bool]
-) -> tuple[int, int] | None:
-    """Where the argument's value is, if it is a secret."""
+def argument_of(sign: bytes, block: bytes, end: int) -> tuple[int, int] | None:
+    """Where the value behind an option is, if it could be a password in any program."""
+    pattern = USER_PAIR if sign in USER_SIGNS else ARGUMENT
+    argument = pattern.match(block, end)
     if argument is None or argument.lastindex is None:
         return None
-    if not is_secret(argument.group(argument.lastindex)):
+    return argument.span(argument.lastindex) if is_password(argument[argument.lastindex]) else None
+
+
+def password_test(
+    sign: bytes, spaced: bool, words: frozenset[bytes]
+) -> Callable[[bytes], bool] | None:
+    """What a value behind this option of this command must pass to be a password; None: is none.
+
+    `spaced`: a blank stands between the option and its value.
+    """
+    if sign in USER_SIGNS:
+        return is_login_password
+    if sign == b"p" and not words.isdisjoint(ATTACHED_P):
+        return None if spaced else is_password  # behind a blank stands a database's name
+    if sign == b"pw ":
+        return is_password if words & WITH_PW else None
+    if sign == b"w":
+        return is_password if words & WITH_W else None
+    if sign == b"a":
+        return is_option_password if words & WITH_A else None
+    if not spaced:
         return None
-    return argument.span(argument.lastindex)
+    known = not words.isdisjoint(WITH_P) or b"login" in words and words & WITH_LOGIN
+    return is_option_password if known else is_mixed_password

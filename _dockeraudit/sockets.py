@@ -5,20 +5,22 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import re
 import select
 import socket
 import ssl
 import stat
 import struct
+import time
 from collections.abc import Mapping
 from typing import Any, Union
 
 from _dockeraudit.engine import BLOCK
 from _dockeraudit.errors import ListenError
 from _dockeraudit.settings import Address
+from _dockeraudit.tlssocket import TLSClientSocket
 
 HEAD_TIMEOUT = 10.0  # seconds from a head's first byte to its end; a slow head holds a thread
+LINGER = 1.0  # seconds for a refused client to read its answer; its bytes are dropped meanwhile
 GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError, ssl.SSLError)
 LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: poll's answers for a socket that has ended. Windows, where `serve` cannot run, lacks these names.
@@ -59,12 +61,34 @@ def send_some(sock: socket.socket, data: Pending) -> Pending:
 def half_close(sock: socket.socket) -> None:
     """Tell the peer that no more bytes come; its own can still be read. In TLS: close_notify."""
     try:
-        if isinstance(sock, ssl.SSLSocket):
+        if isinstance(sock, TLSClientSocket):
+            sock.half_close()
+        elif isinstance(sock, ssl.SSLSocket):
             sock.unwrap()  # sends our close_notify, then waits for the peer's, which may never come
         else:
             sock.shutdown(socket.SHUT_WR)
     except (OSError, ValueError):
         pass  # the peer is gone, which the next poll tells, or has not sent its close_notify
+
+
+def linger(sock: socket.socket) -> None:
+    """Close the sending side and drop what still comes, for a moment (RFC 9112 §9.6).
+
+    So the peer can read our last answer: bytes that it sends to a closed socket would draw a reset.
+    """
+    half_close(sock)
+    if isinstance(sock, ssl.SSLSocket):
+        try:
+            socket.socket.shutdown(sock, socket.SHUT_WR)
+        except OSError:
+            return
+    deadline = time.monotonic() + LINGER
+    while wait_until(sock, select.POLLIN, deadline - time.monotonic()):
+        try:
+            if not socket.socket.recv(sock, BLOCK):  # of a TLS session: what it still encrypts
+                return
+        except OSError:
+            return
 
 
 def shut_down(sock: socket.socket) -> None:
@@ -91,6 +115,12 @@ def wait_until(sock: socket.socket, event: int, seconds: float | None = None) ->
     poll = select.poll()
     poll.register(sock.fileno(), event)
     return bool(poll.poll(None if seconds is None else max(0.0, seconds) * 1000))
+
+
+def readable_now(sock: socket.socket) -> bool:
+    """Whether an engine's connection has something to read, its end included."""
+    buffered = isinstance(sock, TLSClientSocket) and sock.pending()
+    return buffered or wait_until(sock, select.POLLIN, 0)
 
 
 Events = list[tuple[int, int]]  # (descriptor, mask), as select.poll tells
@@ -191,44 +221,6 @@ def command_of(pid: int) -> str | None:
             return file.read(64).rstrip(b"\n").decode("utf-8", "replace")
     except OSError:
         return None
-
-
-# RFC 4514 §3: the short names of attributes, and what is escaped in their values (§2.4)
-RDN_NAMES = {
-    "commonName": "CN",
-    "localityName": "L",
-    "stateOrProvinceName": "ST",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "countryName": "C",
-    "streetAddress": "STREET",
-    "domainComponent": "DC",
-    "userId": "UID",
-}
-RDN_SPECIAL = re.compile(r'["+,;<>\\]|^[ #]| $')
-RDN_ESCAPE = r"\\\g<0>"
-
-
-def certificate_subject(certificate: Mapping[str, Any]) -> str:
-    """A client certificate's subject as a string (RFC 4514): CN=ci,O=Example."""
-    names = [
-        [f"{RDN_NAMES.get(key, key)}={RDN_SPECIAL.sub(RDN_ESCAPE, value)}" for key, value in part]
-        for part in certificate.get("subject", ())
-    ]
-    return ",".join("+".join(part) for part in reversed(names))
-
-
-# Send small frames at once; notice a vanished host without traffic, as Go's servers do (15 s).
-TCP_OPTIONS = tuple(
-    (level, getattr(socket, name), value)
-    for level, name, value in (
-        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
-        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
-        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 15),
-        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 15),
-    )
-    if hasattr(socket, name)  # macOS has another name for one of them
-)
 
 
 def bind_unix(sock: socket.socket, path: str, mode: int, group: int | None = None) -> None:

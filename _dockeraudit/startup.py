@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Callable
@@ -17,6 +18,7 @@ from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import ask_engine, engine_title
 from _dockeraudit.errors import ConfigurationError, HTTPError
 from _dockeraudit.keyfile import key_file, load_fingerprint_key, refuse_unfit_log
+from _dockeraudit.remoteengine import Engine, RemoteEngine
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.userrules import RuleError, load_rules, select_rules
@@ -75,14 +77,20 @@ def open_log(
         budgeted=budgeted,
     )
     masks = {listener.name: listener.mask for listener in listeners if listener.mask}
+    guards = {
+        listener.name: len(listener.guard.exceptions.lines())
+        for listener in listeners
+        if listener.guard
+    }
     log.open(
         version=__version__,
         pid=os.getpid(),
         listen=[listener.address.url for listener in listeners],
-        upstream=settings.upstream,
+        upstream=str(settings.upstream),
         rules=len(scanner.rules),
         **({"workers": settings.workers, "worker_kind": worker_kind()} if listeners else {}),
         **({"mask": masks} if masks else {}),
+        **({"guard": guards} if guards else {}),
     )
     return log
 
@@ -138,6 +146,24 @@ def give_back_memory() -> None:
         pass
 
 
+def refuse_loop(engine: Engine, listeners: Sequence[Listener]) -> None:
+    """Raise ConfigurationError where the engine's address is one of our own listeners."""
+    for listener in listeners:
+        if isinstance(engine, RemoteEngine) and is_own(engine, listener.address):
+            raise ConfigurationError(
+                f"--upstream {engine} is the listener {listener.address.url} itself; "
+                "give the engine's address, or another --listen"
+            )
+
+
+def is_own(engine: RemoteEngine, address: Address) -> bool:
+    """Whether a listener at this address answers where the engine is looked for."""
+    if address.family == UNIX or address.target[1] != engine.port:
+        return False
+    host = "127.0.0.1" if engine.host == "localhost" else engine.host
+    return address.target[0] == host or (address.target[0] in ("0.0.0.0", "::") and engine.loopback)
+
+
 # What `serve` says when it has started.
 
 
@@ -146,7 +172,9 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
     for listener in listeners:
         say_policy(listener, diagnostics)
         say_mask(listener, diagnostics)
+        say_guard(listener, diagnostics)
         diagnostics.say("info", f"listening on {listener.address.url}")
+    say_upstream(settings.upstream, diagnostics)
     where = "standard output" if settings.audit_log == "-" else os.path.abspath(settings.audit_log)
     diagnostics.say("info", f"findings go to {where}")
     for number, listener in enumerate(listeners[:MOST_HINTS]):
@@ -163,12 +191,22 @@ def announce(settings: Settings, listeners: Sequence[Listener], diagnostics: Dia
         diagnostics.say("warning", f"the engine was not asked for its version: {error}")
 
 
-def announce_engine(socket_path: str, diagnostics: Diagnostics) -> None:
+def say_upstream(engine: Engine, diagnostics: Diagnostics) -> None:
+    """Warn of an engine on another host without TLS."""
+    if isinstance(engine, RemoteEngine) and engine.tls is None and not engine.loopback:
+        text = "is plain TCP to another host: whoever is on the way reads and changes everything"
+        diagnostics.say("warning", f"{engine} {text}; --upstream-tls FOLDER encrypts it")
+
+
+def announce_engine(engine: Engine, diagnostics: Diagnostics) -> None:
     """Say which engine answers, or why none does."""
     try:
-        title = engine_title(ask_engine(socket_path, "/version"))
-        diagnostics.say("info", f"the engine at {socket_path} is {title}")
+        title = engine_title(ask_engine(engine, "/version"))
+        diagnostics.say("info", f"the engine at {engine} is {title}")
     except (HTTPError, OSError, ValueError) as error:
+        if isinstance(error, HTTPError) and error.status == 400:  # it has answered
+            diagnostics.say("warning", str(error))
+            return
         why = f"{error}" if str(error).endswith("?") else f"{error};"
         diagnostics.say("warning", f"{why} requests get 502 until it answers")
 
@@ -188,6 +226,16 @@ def say_mask(listener: Listener, diagnostics: Diagnostics) -> None:
         diagnostics.say("info", text + (f"; lets pass unmasked: {passed}" if passed else ""))
 
 
+def say_guard(listener: Listener, diagnostics: Diagnostics) -> None:
+    """What a listener's clients cannot have, and the exceptions."""
+    if listener.guard:
+        lines = listener.guard.exceptions.lines()
+        text = f"{listener.name}: the guard refuses what gives clients the host"
+        diagnostics.say("info", text + (", and admits:" if lines else ""))
+        for line in lines:
+            diagnostics.say("info", f"{listener.name}:   {line}")
+
+
 def client_hint(listener: Listener) -> str:
     """What to type so that docker uses a listener."""
     line = f"export DOCKER_HOST={client_url(listener.address)}"
@@ -205,3 +253,29 @@ def client_url(address: Address) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(address.target[0], address.target[0])
     host = f"[{host}]" if ":" in host else host
     return f"tcp://{host}:{address.target[1]}"
+
+
+def raise_descriptor_limit(connections: int) -> None:
+    """Allow as many descriptors as the connections take, where the hard limit allows it."""
+    import resource  # here, since only Unix has it, and other commands run elsewhere too
+
+    needed = 2 * connections + 128  # two a connection, and the log, the listeners, look-ups
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def replace_closed_streams() -> None:
+    """Give closed standard streams a descriptor that fails, so that no file of ours gets theirs."""
+    streams = (
+        ("stdin", os.O_WRONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    )
+    for number, (name, flags, mode) in enumerate(streams):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))

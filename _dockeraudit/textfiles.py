@@ -119,7 +119,7 @@ class OpenText:
 
 @contextmanager
 def open_text(path: str) -> Iterator[OpenText]:
-    """A file's text as bytes, `-` is standard input; raises one of READ_ERRORS."""
+    """A file's text as bytes, `-` is standard input; raises one of read_errors()."""
     with standard_input() if path == "-" else open(path, "rb") as file:
         yield OpenText(unpacked(file, path), file)
 

@@ -8,6 +8,7 @@ import socket
 from typing import Any, Callable
 
 from _dockeraudit.errors import ConfigurationError
+from _dockeraudit.remoteengine import Engine, remote_engine
 from _dockeraudit.settings import UNIX, Address
 from _dockeraudit.text import SEVERITY_RANK
 from _dockeraudit.workers import automatic_workers, usable_cores
@@ -44,6 +45,13 @@ def read_severity(text: str) -> str | None:
     if text.upper() not in SEVERITY_RANK:
         raise ConfigurationError(f"{text!r} is not one of HIGH, MEDIUM, LOW, off")
     return text.upper()
+
+
+def read_guard(text: str) -> str | None:
+    """strict, the path of a guard's file, or off: None."""
+    if text.lower() == "off":
+        return None
+    return "strict" if text.lower() == "strict" else text
 
 
 def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable[[str], Any]:
@@ -96,13 +104,21 @@ def read_mode(text: str) -> int:
     return int(text, 8)
 
 
-def read_upstream(text: str) -> str:
-    """The engine's socket: `unix:///path` or a bare path."""
-    path = text[len("unix://") :] if text.startswith("unix://") else text
+def read_upstream(text: str) -> Engine:
+    """The engine: `unix:///path`, a bare path, or `tcp://HOST:PORT`."""
+    scheme = text.partition("://")[0] if "://" in text else ""
+    if scheme == "tcp":
+        return remote_engine(text)
+    if scheme == "ssh":
+        raise ConfigurationError(
+            f"{text!r}: an engine is not reached over SSH from here; have ssh bring its socket, "
+            "ssh -L /run/engine.sock:/var/run/docker.sock HOST, and give that as the upstream; or "
+            "run dockeraudit on HOST, and give clients a `docker context` of it"
+        )
+    path = text[len("unix://") :] if scheme == "unix" else text
     if not path.startswith("/"):
         raise ConfigurationError(
-            f"{text!r} is not unix:///PATH or an absolute path; "
-            "the engine is reached on its Unix socket"
+            f"{text!r} is not unix:///PATH, an absolute path or tcp://HOST:PORT"
         )
     return path
 

@@ -19,48 +19,69 @@ LONG_SPACE = re.compile(rb"\s{64}")  # behind which a match may begin that is no
 FAR_WORDS = frozenset((b"-----begin",))  # whose matches are longer than what is seen
 #: in a look ahead, references to its first and second group: what they took is not given back
 OWN_GROUPS = (rb"\N", rb"\M")
-PAIR = b"ke"  # what each word holds in its alphabet's copy; `re` finds it by its first letter
 
 
-def pair_alphabet(first: bytes, second: bytes) -> bytes:
-    """A table for `translate` that lowers letters, and makes `first` all k and `second` all e."""
+class Alphabet(NamedTuple):
+    """A table for `translate` that lowers letters and lets some stand for others.
+
+    Each word that is looked for in the copy holds `pair`; `re` finds it by its first letter.
+    """
+
+    table: bytes
+    pair: bytes
+
+    def shows(self, word: bytes) -> bool:
+        """Whether the copy shows the pair in this word."""
+        return self.pair in word.translate(self.table)
+
+
+LOWER_CASE = bytes(range(256)).translate(bytes.maketrans(CAPITALS, CAPITALS.lower()))
+
+
+def pair_alphabet(first: bytes, second: bytes) -> Alphabet:
+    """The copy shows each letter of `first` as k, each of `second` as e."""
     both = first + first.upper() + second + second.upper()
     size = len(first) * 2
-    plain = bytes(range(256)).translate(bytes.maketrans(CAPITALS, CAPITALS.lower()))
-    return bytes(
-        107 if char in both[:size] else 101 if char in both[size:] else plain[char]
+    table = bytes(
+        107 if char in both[:size] else 101 if char in both[size:] else LOWER_CASE[char]
         for char in range(256)
     )
+    return Alphabet(table, b"ke")
 
 
-#: token → tokek… key → key, pass → kkee, auth → keth
-NAME_ALPHABET = pair_alphabet(b"kabcnp", b"esuw")
-#: sess → keke, code → ckee, secret → kecret
-PHRASE_ALPHABET = pair_alphabet(b"ios", b"adegkm")
+#: A word belongs to the first that shows its pair: key → key, pass → kess, auth → ekeh; then
+#: pw and pwd, for which letters would have to stand that are frequent; then sess → keke,
+#: code → ekee, secret → kecret. Few pairs and few first letters make a pass fast.
+WORD_ALPHABETS = (
+    pair_alphabet(b"bkpu", b"aegnrt"),
+    Alphabet(LOWER_CASE, b"pw"),
+    pair_alphabet(b"ios", b"acdegk"),
+)
 LETTER_RUN = re.compile(rb"(?<!\\)[a-z]{2,}")
 
 
-def translated(pattern: bytes, alphabet: bytes) -> bytes:
+def translated(pattern: bytes, alphabet: Alphabet) -> bytes:
     """A regex whose words are as the alphabet's copy shows them; single letters stay."""
-    return LETTER_RUN.sub(lambda word: word.group().translate(alphabet), pattern)
+    return LETTER_RUN.sub(lambda word: word.group().translate(alphabet.table), pattern)
 
 
 class WordFinder:
-    """Finds words, in any case, in one pass over a copy of the block in which each holds `ke`.
+    """Finds words, in any case, in one pass over a copy of the block in which each holds a pair.
 
     That costs as much as to find three words one after the other.
     """
 
     def __init__(
         self,
-        alphabet: bytes,
+        alphabet: Alphabet,
         visits: Mapping[bytes, Sequence[Visitor]],
         ahead: Mapping[bytes, bytes],
     ) -> None:
         """`ahead`: by word, what must follow it in the copy; OWN_GROUPS refer to its groups."""
         self._alphabet = alphabet
         self._words = [
-            (word, word.translate(alphabet).index(PAIR), together(visits[word])) for word in visits
+            (word, word.translate(alphabet.table).index(alphabet.pair), together(visits[word]))
+            for word in visits
         ]
         self._alikes = [self._later_alikes(number) for number in range(len(self._words))]
         self._far = {number for number, (word, _, _) in enumerate(self._words) if word in FAR_WORDS}
@@ -71,12 +92,12 @@ class WordFinder:
         return bool(self._words)
 
     def _pattern(self, ahead: Mapping[bytes, bytes]) -> Any:
-        """A regex that matches at each word's `ke`; its last group tells the word (`_word_of`)."""
-        parts, groups = [], 0
+        """A regex that matches at each word's pair; its last group tells the word (`_word_of`)."""
+        pair, parts, groups = self._alphabet.pair, [], 0
         for number, (word, before, _) in enumerate(self._words):
-            text = word.translate(self._alphabet)
+            text = word.translate(self._alphabet.table)
             # a literal comes first: `re` tries it without a call
-            here = re.escape(text[before + len(PAIR) :])
+            here = re.escape(text[before + len(pair) :])
             here += b"(?<=" + re.escape(text) + b")" if before or here else b""
             more = ahead.get(word, b"")
             for group in OWN_GROUPS:
@@ -86,14 +107,15 @@ class WordFinder:
             groups += 1
             self._word_of[groups] = number
             parts.append(here + more + b"()")
-        return re.compile(PAIR + b"(?:" + b"|".join(parts) + b")")
+        return re.compile(pair + b"(?:" + b"|".join(parts) + b")")
 
     def find(self, block: bytes, lines: bool, found: Found) -> None:
         """Visit the words, word by word: of several in a name, the first in order decides."""
         places: dict[int, list[int]] = {}
         words, word_of = self._words, self._word_of
-        lower = found.lower
-        for match in self._places.finditer(block.translate(self._alphabet)):
+        copy = block.translate(self._alphabet.table)
+        lower = copy if self._alphabet.table == LOWER_CASE else found.lower
+        for match in self._places.finditer(copy):
             lower = lower or block.lower()
             start, number = match.start(), word_of[match.lastindex]
             word, before, _ = words[number]
@@ -124,10 +146,10 @@ class WordFinder:
     def _later_alikes(self, shown: int) -> list[int]:
         """The words behind this one in the regex that may stand where the copy shows it."""
         word, before, _ = self._words[shown]
-        text = word.translate(self._alphabet)
+        text = word.translate(self._alphabet.table)
         later = []
         for number, (other, other_before, _) in enumerate(self._words[shown + 1 :], shown + 1):
-            alike = other.translate(self._alphabet)
+            alike = other.translate(self._alphabet.table)
             shift = before - other_before
             pairs = [
                 (text[i], alike[i - shift]) for i in range(len(text)) if 0 <= i - shift < len(alike)

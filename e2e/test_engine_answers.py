@@ -16,10 +16,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from test_suites import ENGINE, leave_nothing_of
+from ownengine import own_swarm
 
 from _dockeraudit.records import Fingerprinter
-from conftest import ProxyProcess, RealEngine, wait_for
+from conftest import ProxyProcess, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.root, pytest.mark.timeout(300)]
 NAME = f"da-answers-{os.getpid()}"
@@ -249,31 +249,13 @@ def test_a_secret_in_an_update(place):
 
 @pytest.fixture(scope="module")
 def swarm(real_engine):
-    """An engine of the same version, for these tests alone, that is a swarm of one."""
-    version = "20" if real_engine.version.startswith("20") else "28"
-    home = tempfile.mkdtemp(prefix="da-own-", dir="/var/tmp")
-    shared = Path(real_engine.socket).parent / "root"
-    os.mkdir(os.path.join(home, version))
-    if (shared / "complete").exists():
-        os.symlink(shared, os.path.join(home, version, "root"))
-    environment = {**os.environ, "ENGINE_HOME": home, "ENGINE_ALONE": "1"}
-    start = [*ENGINE, "start", version]
-    try:
-        started = subprocess.run(
-            start, env=environment, stdout=subprocess.PIPE, timeout=280, check=True
-        )
-        engine = RealEngine(started.stdout.decode().strip())
-        engine.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    """An engine for these tests alone, with its proxy."""
+    with own_swarm(real_engine) as engine:
         folder = Path(tempfile.mkdtemp(prefix="da-"))
         place = Place(engine, folder)
         yield place
         place.proxy.stop()
         shutil.rmtree(folder)
-        engine.docker("swarm", "leave", "--force", check=False)
-    finally:
-        stop = [*ENGINE, "stop", version]
-        subprocess.run(stop, env=environment, timeout=100, check=False)
-        leave_nothing_of(home)
 
 
 @pytest.mark.full

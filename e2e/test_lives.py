@@ -198,7 +198,7 @@ def test_a_slow_reader_holds_the_engine_up_and_memory_flat(folder, start_proxy):
         socket.socket(socket.AF_UNIX) as sock,
     ):
         engine.routes["/containers/web/logs"] = flood
-        proxy = start_proxy(engine.path)
+        proxy = start_proxy(engine.path, forked=False)  # its memory is its own
         before = memory(proxy.process.pid, "VmRSS")
         sock.settimeout(20)
         sock.connect(proxy.socket)

@@ -62,7 +62,7 @@ def image_environment():
 def test_the_page_names_every_variable():
     assert set(re.findall(r"\b[A-Z][A-Z_]+\b", section("Tecnativa"))) >= set(
         compatible.SECTIONS
-    ) | set(compatible.TECNATIVA_ACTIONS) | set(compatible.UNKNOWN_SWITCHES)
+    ) | set(compatible.TECNATIVA_ACTIONS) | set(compatible.TECNATIVA_GATES)
     text = section("linuxserver")
     assert (
         all(name in text for name in compatible.LINUXSERVER_ONLY if "LIBPOD" not in name)

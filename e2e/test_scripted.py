@@ -12,9 +12,10 @@ import threading
 
 import pytest
 import requests_unixsocket
+from program import run_program
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, logs_answer, stdcopy_frame
 
-from conftest import PROGRAM, ROOT, wait_for
+from conftest import ROOT, wait_for
 
 AWS_KEY = b"AK" + b"IA" + b"IOSFODNN7EXAMPLE"
 LOGS = b"GET /v1.43/containers/web/logs?stdout=1&follow=1 HTTP/1.1\r\nHost: docker\r\n\r\n"
@@ -61,14 +62,7 @@ def exchange(proxy, request):
 
 def command(*arguments, stdin=b""):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER")}
-    return subprocess.run(
-        [sys.executable, PROGRAM, *arguments],
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-        env=plain,
-        check=False,
-    )
+    return run_program(*arguments, input=stdin, env=plain)
 
 
 def test_ordinary_requests_and_their_answers_are_relayed(proxy, engine):

@@ -9,11 +9,10 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 
 import pytest
-from needs import need_program
+from authority import CLIENT, SERVER, Authority
 from scripted import ScriptedEngine, chunk, json_answer, logs_answer, stdcopy_frame
 
 from conftest import wait_for
@@ -21,61 +20,10 @@ from conftest import wait_for
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: tcp\r\n"
 
 
-class Authority:
-    """A certificate authority in a folder, with what it signs: NAME.pem and NAME-key.pem."""
-
-    def __init__(self, folder, name):
-        self.folder, self.name = folder, name
-        self.certificate = str(folder / f"{name}.pem")
-        self.key = folder / f"{name}-key.pem"
-        self._request(f"/CN={name}", self.key, self.certificate, "-x509", "-days", "2", *SIGNS)
-
-    def _openssl(self, *arguments):
-        subprocess.run(
-            ["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=30
-        )
-
-    def _request(self, subject, key, out, *more):
-        """Make a key, and a request for a certificate or one that signs itself."""
-        kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-        self._openssl("req", *kind, "-subj", subject, "-keyout", key, "-out", out, *more)
-
-    def sign(self, name, subject, extensions):
-        """Sign a certificate; returns the paths of it and of its key."""
-        certificate, key = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
-        wanted, file = self.folder / "csr", self.folder / "ext"
-        file.write_text(extensions)
-        self._request(subject, key, wanted)
-        signer = ("-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial", "-days", "2")
-        self._openssl("x509", "-req", "-in", wanted, *signer, "-extfile", file, "-out", certificate)
-        return str(certificate), str(key)
-
-
-SIGNS = ("-addext", "keyUsage=critical,keyCertSign")
-BOTH = (
-    "basicConstraints=CA:FALSE\nauthorityKeyIdentifier=keyid\nkeyUsage=critical,digitalSignature\n"
-)
-SERVER = BOTH + "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n"
-CLIENT = BOTH + "extendedKeyUsage=clientAuth\n"
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
     """An authority with a server's and a client's certificate; `docker` is a DOCKER_CERT_PATH."""
-    need_program("openssl")
-    folder = tmp_path_factory.mktemp("ca")
-    made = Authority(folder, "ca")
-    made.server = made.sign("server", "/CN=dockeraudit", SERVER)
-    made.client = made.sign("client", "/C=XX/O=Example, Inc/CN=ci", CLIENT)
-    made.docker = folder / "docker"
-    made.docker.mkdir()
-    for source, name in (
-        (made.certificate, "ca.pem"),
-        (made.client[0], "cert.pem"),
-        (made.client[1], "key.pem"),
-    ):
-        shutil.copy(source, made.docker / name)
-    return made
+    return Authority(tmp_path_factory.mktemp("ca"), "ca").with_docker()
 
 
 def free_port():

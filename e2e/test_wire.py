@@ -551,7 +551,7 @@ class Unread(io.RawIOBase):
 
 
 def test_a_crowd_of_kept_connections_gets_each_its_own_answers() -> None:
-    with Wire() as wire:
+    with Wire(forked=True) as wire:
         wire.engine.serve = moody
         with ThreadPoolExecutor(12) as crowd:
             visits = [crowd.submit(visit, wire, number) for number in range(24)]
@@ -560,7 +560,7 @@ def test_a_crowd_of_kept_connections_gets_each_its_own_answers() -> None:
 
 
 def test_a_kept_connection_is_answered_before_the_proxy_ends() -> None:
-    with Wire(kept=True) as wire:
+    with Wire(kept=True, forked=True) as wire:
         asked, release = threading.Event(), threading.Event()
         wire.engine.serve = lambda sock, _: (asked.set(), release.wait(20), sock.sendall(OK))
         with wire.connect() as idle, wire.connect() as sock:
@@ -840,7 +840,7 @@ def test_a_reader_that_stalls_in_a_large_body_holds_the_engine_up_until_it_reads
 
 
 def test_a_stalled_reader_of_a_large_body_does_not_keep_the_proxy_from_ending() -> None:
-    with Wire("--shutdown-timeout", "0.5") as wire:
+    with Wire("--shutdown-timeout", "0.1", forked=True) as wire:
         wire.engine.serve = lambda sock, _: sock.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (8 << 20) + bytes(8 << 20)
         )
@@ -1122,7 +1122,7 @@ def ask_http2(sock: socket.socket, path: str) -> tuple[bytes, bytes]:
 
 
 def test_http2_is_relayed_where_it_was_asked_for_and_the_log_says_unaudited() -> None:
-    with Wire("--http2", "relay") as wire:
+    with Wire("--http2", "relay", forked=True) as wire:
         wire.engine.serve = serve_http2
         with wire.connect() as sock:
             assert ask_http2(sock, "/containers/web/logs") == (
@@ -1245,7 +1245,9 @@ def test_a_stream_outlives_any_silence(
 @contextlib.contextmanager
 def serving(folder: Any) -> Iterator[RawEngine]:
     """A proxy in this process, whose limits and clock a test can change; gives its engine."""
-    with RawEngine(str(folder / "engine.sock")) as engine:
+    engine = RawEngine(str(folder / "engine.sock"))
+    with pytest.MonkeyPatch.context() as patch, engine:
+        patch.setattr(dockeraudit, "SHUTDOWN_POLL", 0.02)
         arguments = [
             "--listen",
             f"unix://{folder}/p.sock",
@@ -1279,7 +1281,7 @@ def test_only_a_head_that_has_begun_has_a_time_limit(
     folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither does a connection without a request, nor an empty line behind one."""
-    monkeypatch.setattr(dockeraudit, "HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(dockeraudit, "HEAD_TIMEOUT", 0.05)
     with serving(folder) as engine:
         engine.serve = answer(OK)
         with connected(folder) as sock:
@@ -1288,7 +1290,7 @@ def test_only_a_head_that_has_begun_has_a_time_limit(
         with connected(folder) as sock:
             for empty in (b"", b"\r\n", b"\n"):
                 sock.sendall(empty)
-                select.select([sock], [], [], 0.3)
+                select.select([sock], [], [], 0.15)
                 sock.sendall(PING)
                 assert read_exactly(sock, len(OK)) == OK
 

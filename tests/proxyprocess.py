@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from product import PROGRAM
+from program import ForkedProgram
 from waiting import DEADLINE, wait_for
 
 
 class ProxyProcess:
-    """dockeraudit serving on a Unix socket, with its log and what it says on standard error."""
+    """dockeraudit serving on a Unix socket, with its log and what it says on standard error.
+
+    `forked`: it comes from the fork server of `program.py`, and begins ten times as fast.
+    """
 
     def __init__(
         self,
@@ -24,6 +28,7 @@ class ProxyProcess:
         *options: str,
         env: dict[str, str] | None = None,
         program: str = PROGRAM,
+        forked: bool = False,
     ) -> None:
         self.folder = Path(folder)
         self.socket = str(self.folder / "proxy.sock")
@@ -31,14 +36,18 @@ class ProxyProcess:
         self.errors = self.folder / "stderr.txt"
         command = [sys.executable, program, "--listen", f"unix://{self.socket}"]
         command += ["--upstream", upstream, "--audit-log", str(self.log), *options]
-        with open(self.errors, "ab") as errors:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env={**plain_environment(), **(env or {})},
-            )
+        environment = {**plain_environment(), **(env or {})}
+        with open(self.errors, "ab") as errors, open(os.devnull, "r+b") as null:
+            self.process: subprocess.Popen[bytes] | ForkedProgram
+            if forked:
+                streams = {"stdin": null.fileno(), "stdout": null.fileno()}
+                self.process = ForkedProgram(
+                    *command[2:], **streams, stderr=errors.fileno(), env=environment
+                )
+            else:
+                self.process = subprocess.Popen(
+                    command, stdin=null, stdout=null, stderr=errors, env=environment
+                )
 
     def ready(self) -> ProxyProcess:
         """Wait until it listens."""

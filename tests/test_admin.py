@@ -42,8 +42,9 @@ def make_proxy(**settings):
 
 
 @pytest.fixture
-def start():
+def start(monkeypatch):
     """Start admin listeners; all are stopped after the test."""
+    monkeypatch.setattr(admin_room, "ADMIN_POLL", 0.01)
     with ExitStack() as stack:
 
         def start(address=None, page=lambda live: "the page", **settings):
@@ -182,11 +183,16 @@ def test_resets_leave_neither_a_traceback_nor_a_word(start, capfd):
     assert server.proxy.said == [] and capfd.readouterr() == ("", "")
 
 
-def test_a_crowd_of_silent_connections_holds_few_threads_and_shuts_nobody_out(start):
-    server = start()
+def test_a_crowd_of_silent_connections_holds_few_threads_and_shuts_nobody_out(start, monkeypatch):
+    server, entered = start(), threading.Semaphore(0)
+    enter = server._enter
+    monkeypatch.setattr(server, "_enter", lambda sock: (enter(sock), entered.release())[0])
     before = threading.active_count()
     with ExitStack() as stack:
-        crowd = [stack.enter_context(connect(server)) for _ in range(3 * ADMIN_CONNECTIONS)]
+        crowd = []
+        for _ in range(3 * ADMIN_CONNECTIONS):
+            crowd.append(stack.enter_context(connect(server)))
+            assert entered.acquire(timeout=20)  # a full backlog would cost a second
         assert ask(server, "/healthz")[0] == 200
         assert len(server._open) <= ADMIN_CONNECTIONS
         assert read_all(crowd[0]) == b""  # the oldest gave way

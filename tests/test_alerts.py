@@ -8,7 +8,6 @@ import pty
 import re
 import signal
 import stat
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any, Callable
 
 import pytest
 from auditlogs import AWS, CLIENT, EMAIL, ENDED, FULL_ID, KEY, find, problems, records
+from program import ForkedProgram, run_program
 from proxyprocess import ProxyProcess, plain_environment
 from raw import ask
 from scripted import CONTAINER_ID, ScriptedEngine, logs_answer, stdcopy_frame
@@ -29,7 +29,7 @@ from _dockeraudit.auditlog import AuditLog
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.records import Fingerprinter
 from _dockeraudit.seensecrets import SeenSecrets, read_seen, write_seen
-from conftest import PROGRAM, ROOT, wait_for
+from conftest import ROOT, wait_for
 
 KEY_ID = Fingerprinter(KEY).key_id
 HIGH, LOW = 3, 1
@@ -638,15 +638,8 @@ def test_a_second_signal_ends_the_command_too(
 
 
 def test_a_command_that_is_no_program_is_refused_at_start(folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "--on-finding", "no-such-program --now"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=folder,
-        env=plain_environment(),
-    )
+    wrong = ("--on-finding", "no-such-program --now")
+    done = run_program(*wrong, text=True, cwd=folder, env=plain_environment())
     assert done.returncode == 78 and done.stderr.count("\n") == 1
     assert "--on-finding: 'no-such-program' is not a program that can be run" in done.stderr
     assert os.listdir(folder) == []
@@ -655,14 +648,16 @@ def test_a_command_that_is_no_program_is_refused_at_start(folder: Path) -> None:
 def on_terminal(folder: Path, engine: ScriptedEngine, *options: str) -> str:
     """What serve says on a terminal of its own, about one request."""
     terminal, stderr = pty.openpty()
-    command = [sys.executable, PROGRAM, "--listen", f"unix://{folder}/p.sock", *options]
-    process = subprocess.Popen(
-        [*command, "--upstream", engine.path, "--audit-log", str(folder / "tty.log")],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        env=plain_environment(),
-    )
+    command = ["--listen", f"unix://{folder}/p.sock", *options, "--upstream", engine.path]
+    with open(os.devnull, "r+b") as null:
+        process = ForkedProgram(
+            *command,
+            *("--audit-log", folder / "tty.log"),
+            stdin=null.fileno(),
+            stdout=null.fileno(),
+            stderr=stderr,
+            env=plain_environment(),
+        )
     try:
         os.close(stderr)
         wait_for(lambda: (folder / "p.sock").exists(), "the listener")

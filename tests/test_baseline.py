@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
 import pytest
+from program import run_program
 
 from _dockeraudit import baseline
 from _dockeraudit.baseline import (
@@ -22,7 +21,6 @@ from _dockeraudit.baseline import (
     with_entries,
 )
 from _dockeraudit.errors import ConfigurationError
-from conftest import PROGRAM
 
 ONE, OTHER = "0123456789abcdef", "fedcba9876543210"
 AWS = "AK" + "IA" + "Z7QXV3MD2LKPW5TR"
@@ -48,15 +46,7 @@ def written(folder: Path, text: str) -> str:
 def command(*arguments: object, env: dict[str, str] | None = None, stdin: str = "") -> tuple:
     """Exit status, output and diagnostics of one command."""
     plain = {k: v for k, v in os.environ.items() if not k.startswith("DOCKER")}
-    done = subprocess.run(
-        [sys.executable, PROGRAM, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**plain, **(env or {})},
-    )
+    done = run_program(*arguments, input=stdin, text=True, env={**plain, **(env or {})})
     return done.returncode, done.stdout, done.stderr
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from _dockeraudit.compatible import (
-    LINUXSERVER_ONLY,
     SWITCHES,
     CompatiblePolicy,
     policy_from_environment,
+    switches_of,
 )
 from _dockeraudit.policy import Decision, PolicyError, native_policy, refusal
 from _dockeraudit.routes import classify
@@ -132,6 +132,82 @@ def test_linuxservers_variables_admit_and_refuse_as_in_its_proxy(
     assert decide(variables(words), method, target, "linuxserver").allowed is allowed
 
 
+ALL_OF_A_CONTAINER = (
+    "CONTAINERS=1 POST=1 ALLOW_EXEC=1 ALLOW_KILL=1 ALLOW_ATTACH=1 ALLOW_ARCHIVE=1 "
+    "ALLOW_EXPORT=1 ALLOW_LOGS=1 DELETE=1 PUT=1 PATCH=1"
+)
+# Tecnativa's newest configuration: one of its variables closes all of its gates
+NEWEST = [
+    ("CONTAINERS=1 POST=1 DELETE=0", "POST", "/containers/create", True),
+    ("CONTAINERS=1 POST=1 DELETE=0", "DELETE", "/containers/x", False),
+    ("CONTAINERS=1 POST=1 DELETE=1", "DELETE", "/containers/x", True),
+    ("CONTAINERS=1 POST=0 DELETE=1", "DELETE", "/containers/x", True),
+    ("CONTAINERS=1 POST=0 DELETE=1", "POST", "/containers/x/wait", False),
+    ("CONTAINERS=1 POST=1 PATCH=0", "DELETE", "/containers/x", False),
+    ("CONTAINERS=1 PUT=1", "PUT", "/containers/x/archive", False),
+    ("CONTAINERS=1 PUT=1 ALLOW_ARCHIVE=1", "PUT", "/containers/x/archive", True),
+    ("CONTAINERS=1 PUT=0 ALLOW_ARCHIVE=1", "PUT", "/containers/x/archive", False),
+    ("CONTAINERS=1 PUT=0 ALLOW_ARCHIVE=1", "HEAD", "/containers/x/archive", True),
+    ("VOLUMES=1 POST=1 PUT=1", "PUT", "/volumes/v", True),
+    ("IMAGES=1 PATCH=1", "PATCH", "/images/x", True),
+    ("IMAGES=1 PATCH=1 POST=1", "OPTIONS", "/images/x", False),
+    ("CONTAINERS=1 POST=1 ALLOW_EXEC=0", "POST", "/containers/x/exec", False),
+    ("CONTAINERS=1 POST=1 ALLOW_EXEC=1", "POST", "/containers/x/exec", True),
+    ("CONTAINERS=1 POST=0 ALLOW_EXEC=1", "POST", "/containers/x/exec", False),
+    ("EXEC=1 POST=1 ALLOW_EXEC=0", "POST", "/exec/x/start", True),
+    ("EXEC=0 POST=1 ALLOW_EXEC=1", "POST", "/exec/x/start", False),
+    ("CONTAINERS=1 POST=1 ALLOW_KILL=0", "POST", "/containers/x/kill", False),
+    ("CONTAINERS=1 POST=1 ALLOW_KILL=1", "POST", "/v1.51/containers/x/kill", True),
+    ("ALLOW_RESTARTS=1 POST=1 ALLOW_KILL=0", "POST", "/containers/x/kill", False),
+    ("ALLOW_RESTARTS=1 POST=1 ALLOW_KILL=0", "POST", "/containers/x/restart", True),
+    ("ALLOW_RESTARTS=1 POST=1 ALLOW_KILL=1", "POST", "/containers/x/kill", True),
+    ("CONTAINERS=1 POST=1 ALLOW_ATTACH=0", "POST", "/containers/x/attach", False),
+    ("CONTAINERS=1 POST=1 ALLOW_ATTACH=1", "POST", "/containers/x/attach", True),
+    ("CONTAINERS=1 POST=1 ALLOW_ATTACH=1", "POST", "/containers/x/attach?logs=1", False),
+    ("CONTAINERS=1 POST=1 ALLOW_ATTACH=0", "GET", "/containers/x/attach/ws", False),
+    ("CONTAINERS=1 ALLOW_ATTACH=1", "GET", "/containers/x/attach/ws", True),
+    ("CONTAINERS=1 ALLOW_LOGS=0", "GET", "/containers/x/logs", False),
+    ("CONTAINERS=1 ALLOW_LOGS=1", "GET", "/containers/x/logs", True),
+    ("CONTAINERS=1 ALLOW_LOGS=1", "GET", "/containers/x/export", False),
+    ("CONTAINERS=1 ALLOW_EXPORT=1", "GET", "/containers/x/export", True),
+    ("CONTAINERS=1 ALLOW_EXPORT=0", "GET", "/containers/x/top", True),
+    ("CONTAINERS=1 ALLOW_EXPORT=0", "GET", "/containers/x/changes", True),
+    ("POST=1 ALLOW_PAUSE=1", "POST", "/containers/x/pause", True),
+    ("POST=0 ALLOW_PAUSE=1", "POST", "/containers/x/pause", False),
+    ("POST=1 ALLOW_UNPAUSE=1", "POST", "/containers/x/unpause", True),
+    ("POST=1 ALLOW_UNPAUSE=1", "POST", "/containers/x/pause", False),
+    (ALL_OF_A_CONTAINER, "POST", "/containers/x/attach?logs=1", True),
+    (ALL_OF_A_CONTAINER, "DELETE", "/images/x", False),
+    # as spelled behind a link, where the original looks away
+    ("CONTAINERS=1 POST=1 ALLOW_EXEC=0", "POST", "/containers/parent/alias/exec", False),
+    ("CONTAINERS=1 POST=1 ALLOW_KILL=0", "POST", "/containers/parent%2Falias/kill", False),
+    ("CONTAINERS=1 ALLOW_ATTACH=0", "GET", "/containers/parent/alias/attach/ws", False),
+    ("CONTAINERS=1 POST=1 ALLOW_EXEC=0", "POST", "/containers/x//exec", False),
+]
+
+
+@pytest.mark.parametrize("words, method, target, allowed", NEWEST)
+def test_tecnativas_newest_variables_admit_and_refuse_as_in_its_proxy(
+    words: str, method: str, target: str, allowed: bool
+) -> None:
+    assert decide(variables(words), method, target).allowed is allowed
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "PATCH", "OPTIONS"])
+def test_without_a_newest_variable_post_admits_every_method_as_in_older_releases(
+    method: str,
+) -> None:
+    assert decide({"POST": "1", "CONTAINERS": "1"}, method, "/containers/x/exec").allowed
+    assert not decide({"CONTAINERS": "1"}, method, "/containers/x/exec").allowed
+
+
+def test_a_refusal_names_the_newest_variables_too() -> None:
+    on = variables("CONTAINERS=1 DELETE=0 POST=1")
+    assert decide(on, "DELETE", "/containers/x") == (False, "DELETE=0", ("DELETE=1",))
+    assert decide(on, "POST", "/containers/x/kill") == (False, "ALLOW_KILL=0", ("ALLOW_KILL=1",))
+    assert decide(on, "OPTIONS", "/containers/x") == (False, "METHOD=0", ())
+
+
 # what the originals admit, and should not: each is refused here, and says what it would take
 HOLES = [
     ("tecnativa", "ALLOW_START=1 POST=1", "DELETE", "/containers/x/start", "CONTAINERS=1"),
@@ -212,14 +288,15 @@ PATHS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["tecnativa", "linuxserver"])
+@pytest.mark.parametrize("mode", ["tecnativa", "newest", "linuxserver"])
 def test_each_alternative_that_a_refusal_names_admits_and_needs_all_its_settings(mode: str) -> None:
     rng = random.Random(8)
-    names = [name for name in SWITCHES if mode == "linuxserver" or name not in LINUXSERVER_ONLY]
+    kind = (mode == "linuxserver", mode == "newest")
+    names = switches_of(*kind)
     refused = 0
     for _ in range(40):
         on = set(rng.sample(names, rng.randrange(8)))
-        chosen = CompatiblePolicy(on, mode == "linuxserver")
+        chosen = CompatiblePolicy(on, *kind)
         for method, path in itertools.product(METHODS, PATHS):
             decision = chosen.decide(method, path)
             if decision.allowed:
@@ -230,15 +307,10 @@ def test_each_alternative_that_a_refusal_names_admits_and_needs_all_its_settings
             )
             for alternative in decision.admits:
                 added = set(variables(alternative))
-                assert (
-                    CompatiblePolicy(on | added, mode == "linuxserver").decide(method, path).allowed
-                )
+                assert CompatiblePolicy(on | added, *kind).decide(method, path).allowed
                 for name in added:
-                    assert (
-                        not CompatiblePolicy(on | added - {name}, mode == "linuxserver")
-                        .decide(method, path)
-                        .allowed
-                    )
+                    fewer = CompatiblePolicy(on | added - {name}, *kind)
+                    assert not fewer.decide(method, path).allowed
     assert refused > 500
 
 
@@ -256,13 +328,22 @@ def test_a_refusal_names_the_rule_and_every_setting_it_would_take() -> None:
 
 def test_the_table_names_each_variable_once() -> None:
     table = "\n".join(CompatiblePolicy({"CONTAINERS", "ALLOW_LOGS"}, True).table())
-    for name in SWITCHES:
+    for name in switches_of(linuxserver=True):
         assert ("LIBPOD" in name) or table.count(f" {name}=") >= 1 or name == "ALLOW_LOGS", name
     assert (
         "allow  *             /containers**" in table
         and "CONTAINERS=1" in table
         and "deny   not GET,HEAD" in table
     )
+
+
+def test_the_table_of_the_newest_gates_names_each_variable() -> None:
+    table = "\n".join(CompatiblePolicy({"CONTAINERS", "POST"}, False, gates=True).table())
+    for name in switches_of(linuxserver=False, gates=True):
+        assert f" {name}=" in table or name == "POST", name
+    assert "deny   DELETE " in table and "/containers/**/exec" in table
+    assert not set(switches_of(linuxserver=False)) & {"DELETE", "ALLOW_EXEC", "ALLOW_LOGS"}
+    assert {*switches_of(linuxserver=True), "DELETE", "ALLOW_EXEC"} <= set(SWITCHES)
 
 
 # -- which policy the environment means
@@ -279,6 +360,11 @@ def test_the_table_names_each_variable_once() -> None:
         ("ALLOW_START=1", "tecnativa"),
         ("CONTAINERS=1 ALLOW_TOP=0", "linuxserver"),
         ("LIBPOD_PODS=TRUE", "linuxserver"),
+        ("ALLOW_LOGS=1", "linuxserver"),
+        ("ALLOW_EXEC=0", "tecnativa"),
+        ("DELETE=1", "tecnativa"),
+        ("ALLOW_LOGS=1 PUT=0", "tecnativa"),
+        ("ALLOW_TOP=1 PUT=0", "linuxserver"),
     ],
 )
 def test_the_variables_that_are_set_choose_the_policy_under_auto(words: str, title: Any) -> None:
@@ -301,8 +387,13 @@ def test_true_and_yes_count_as_one_and_give_a_warning() -> None:
 
 
 def test_variables_that_change_nothing_are_named() -> None:
-    assert "ALLOW_LOGS" in policy_from_environment({"ALLOW_LOGS": "0"}, "tecnativa")[1][0]
-    assert "ALLOW_EXEC" in policy_from_environment({"POST": "1", "ALLOW_EXEC": "0"}, "auto")[1][0]
+    for name, mode in (("ALLOW_TOP", "tecnativa"), ("ALLOW_EXEC", "linuxserver")):
+        warning = policy_from_environment({name: "0"}, mode)[1][0]
+        assert (
+            warning.startswith(f"{name} is a variable of ") and f"nothing under {mode}" in warning
+        )
+    assert policy_from_environment({"POST": "1", "ALLOW_EXEC": "0"}, "auto")[1] == []
+    assert policy_from_environment({"ALLOW_LOGS": "0"}, "tecnativa")[1] == []
 
 
 def test_a_value_that_is_neither_yes_nor_no_is_an_error() -> None:

@@ -247,7 +247,7 @@ def test_a_line_that_starts_the_proxy_starts_it(line: str, place: Path, folder: 
     words = shlex.split(adapted(line, place), comments=True)
     options = words[words.index("dockeraudit") + 1 :]
     options = [option for option in options if option != "serve"]
-    proxy = ProxyProcess(folder, f"{place}/engine.sock", *options)
+    proxy = ProxyProcess(folder, f"{place}/engine.sock", *options, forked=True)
     try:
         proxy.ready()
     finally:

@@ -417,6 +417,7 @@ def test_a_defect_in_a_look_up_ends_neither_its_callers_wait_nor_the_others(
 def test_look_ups_that_wait_are_done_though_defects_end_all_workers(
     lookups: Lookups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine_room, "LOOKUP_SLOW", 0.05)
     together = threading.Barrier(LOOKUP_WORKERS + 1)
 
     def broken(kind: str, name: str) -> ContainerFacts:

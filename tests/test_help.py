@@ -12,6 +12,7 @@ from typing import Any, Callable
 import pytest
 from needs import need_program, skip_outside_ci
 from product import PROGRAM
+from program import run_program
 from proxyprocess import ProxyProcess, plain_environment
 from scripted import ScriptedEngine
 
@@ -20,20 +21,15 @@ from _dockeraudit.errors import ConfigurationError
 from _dockeraudit.helptext import EXIT_STATUSES
 from _dockeraudit.listeners import load_listeners
 from _dockeraudit.options import GROUPS, OPTION, OPTIONS, load_settings, unknown_variables
+from _dockeraudit.presets import PRESETS
 
 COMMANDS = list(dockeraudit.COMMANDS)
 
 
 def said(*arguments: str, columns: int = 80) -> str:
     """What the program writes to standard output; it must end with status 0 and no complaint."""
-    done = subprocess.run(
-        [sys.executable, PROGRAM, *arguments],
-        env={**plain_environment(), "COLUMNS": str(columns)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {**plain_environment(), "COLUMNS": str(columns)}
+    done = run_program(*arguments, env=environment, text=True)
     assert (done.returncode, done.stderr) == (0, ""), (arguments, done.stderr)
     return done.stdout
 
@@ -191,6 +187,9 @@ def bash_completion() -> str:
         ("dockeraudit --fsync = ne", ["never"]),
         ("dockeraudit --fsync =", ["always", "interval", "never"]),
         ("dockeraudit serve --policy t", ["tecnativa"]),
+        ("dockeraudit serve --policy preset : tr", ["traefik"]),
+        ("dockeraudit serve --policy = preset : d", ["diun", "dozzle"]),
+        ("dockeraudit policy port", ["portainer-readonly"]),
         ("dockeraudit learn --policy ", ["linuxserver", "tecnativa"]),
         ("dockeraudit report --severity M", ["MEDIUM"]),
         ("dockeraudit report --by ", ["rule", "container", "reader"]),
@@ -207,6 +206,11 @@ def test_bash_completes(line: str, offered: list[str], folder: Path, bash_comple
     for name in ("app.log", "x.ini"):
         (folder / name).write_text("")
     assert completed(line, folder, bash_completion) == offered
+
+
+def test_bash_completes_what_stands_behind_a_colon(folder: Path, bash_completion: str) -> None:
+    offered = completed("dockeraudit serve --policy preset :", folder, bash_completion)
+    assert offered == list(PRESETS)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -93,3 +93,22 @@ def test_an_action_is_learned_rather_than_post() -> None:
 def test_requests_that_no_variable_admits_are_named() -> None:
     assert "# no variable admits GET /unheard" in learn(would_deny("GET /unheard"))
     assert "allow = GET /unheard" in learn(would_deny("GET /unheard"))
+
+
+def test_a_guards_exceptions_are_learned_once_each() -> None:
+    create = {"event": "would_deny", "method": "POST", "path": "/containers/create"}
+    lines = learn(
+        [
+            {**create, "rule": "guard:HostConfig.Binds", "admits": "bind = /srv/x"},
+            {**create, "rule": "guard:HostConfig.Binds", "admits": "bind = /srv/x"},
+            {**create, "rule": "guard:HostConfig.CapAdd", "admits": "capability = NET_ADMIN"},
+            {**create, "rule": "guard:json"},
+            {**create, "rule": "guard:HostConfig.Binds", "admits": "bind = /x\nbind = /"},
+        ]
+    )
+    assert lines[lines.index("[guard]") + 1 :] == ["bind = /srv/x", "capability = NET_ADMIN"]
+    assert "allow = POST /containers/create" in lines
+
+
+def test_where_no_guard_refused_anything_there_are_no_exceptions() -> None:
+    assert "[guard]" not in learn([{"event": "request", "method": "POST", "path": "/auth"}])

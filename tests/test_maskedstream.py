@@ -9,15 +9,13 @@ import random
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from product import PROGRAM
+from program import run_program
 from scripted import (
     CONTAINER_ID,
     LOGS_HEAD,
@@ -290,8 +288,7 @@ def test_learning_lets_nothing_pass_unmasked(engine: Any, start_proxy: Any) -> N
 
 
 def test_http2_cannot_be_had_where_secrets_are_masked() -> None:
-    command = [sys.executable, PROGRAM, "--mask", "HIGH", "--http2", "relay"]
-    run = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
+    run = run_program("--mask", "HIGH", "--http2", "relay")
     assert run.returncode == 78
     assert b"mask and http2 relay cannot be had together" in run.stderr
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from product import PROGRAM
+from program import run_program
 
 from conftest import DEADLINE
 
@@ -20,8 +21,7 @@ SECRET = b"hunter2" * 2
 
 def mask(text: bytes, *arguments: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
     """The command's run on a text."""
-    command = [sys.executable, PROGRAM, "mask", *arguments]
-    return subprocess.run(command, input=text, capture_output=True, timeout=DEADLINE, **more)
+    return run_program("mask", *arguments, input=text, timeout=DEADLINE, **more)
 
 
 def test_secrets_are_asterisks_and_nothing_else_changes() -> None:

@@ -26,6 +26,7 @@ from auditrecords import (
     stream,
     write,
 )
+from program import run_program
 
 import _dockeraudit.report as report_room
 from _dockeraudit.report import line_batches, log_history, read_tail
@@ -35,14 +36,7 @@ from conftest import PROGRAM, ROOT
 
 def command(*arguments, stdin=b"", env=None, **streams):
     """The product's own command; standard input is these bytes."""
-    chosen = {"input": stdin, "capture_output": True, **streams}
-    return subprocess.run(
-        [sys.executable, PROGRAM, *map(str, arguments)],
-        timeout=60,
-        check=False,
-        env={**os.environ, **(env or {})},
-        **chosen,
-    )
+    return run_program(*arguments, input=stdin, env={**os.environ, **(env or {})}, **streams)
 
 
 class OneByteReads(io.BytesIO):
@@ -276,7 +270,13 @@ def without(descriptor, *arguments):
 @pytest.mark.parametrize("descriptor", [0, 1, 2])
 @pytest.mark.parametrize(
     "arguments",
-    [("report", "-"), ("verify", "-"), ("scan", "-"), ("learn", "-"), ("report", "LOG")],
+    [
+        ("report", "-"),
+        ("verify", "-"),
+        ("scan", "-", "--shutdown-timeout", "0.1"),  # how long records wait for a broken output
+        ("learn", "-"),
+        ("report", "LOG"),
+    ],
 )
 def test_a_closed_standard_stream_is_no_traceback(tmp_path, descriptor, arguments):
     log = write(tmp_path, RECORDS)
@@ -291,14 +291,8 @@ def test_a_closed_standard_stream_is_no_traceback(tmp_path, descriptor, argument
 @pytest.mark.parametrize("arguments", [(), ("--json",), ("--html",)])
 def test_an_output_that_cannot_be_written_is_said(tmp_path, arguments):
     with open("/dev/full", "wb") as full:
-        done = command(
-            "report",
-            write(tmp_path, RECORDS),
-            *arguments,
-            capture_output=False,
-            stdout=full,
-            stderr=subprocess.PIPE,
-        )
+        log = write(tmp_path, RECORDS)
+        done = command("report", log, *arguments, stdout=full.fileno())
     assert done.returncode == 74 and b"cannot write its output: No space left" in done.stderr
     assert b"Traceback" not in done.stderr
 

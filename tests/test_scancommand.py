@@ -8,12 +8,11 @@ import gzip
 import io
 import json
 import lzma
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 from auditrecords import Terminal, finding, stream, update
+from program import run_program
 
 import _dockeraudit.found as found_room
 import _dockeraudit.scan as scan_room
@@ -22,7 +21,6 @@ from _dockeraudit.found import FoundSecrets, found_text, lines_text, write_found
 from _dockeraudit.scan import Scan
 from _dockeraudit.terminal import Look
 from _dockeraudit.text import columns
-from conftest import PROGRAM
 
 AWS = "AK" + "IA" + "IOSFODNN7EXAMPLE"
 MAIL = "someone@gro" + "cers.de"
@@ -32,13 +30,7 @@ TEXT = f"first {AWS}\nmail {MAIL}\nnothing\nagain {AWS}\n{AWS} and {AWS}\n"
 
 def scan(*arguments, stdin=b""):
     """Status, output and diagnostics of one scan."""
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "scan", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_program("scan", *arguments, input=stdin)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 

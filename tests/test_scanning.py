@@ -96,7 +96,7 @@ def test_a_stream_is_left_to_a_worker_while_its_scans_are_slow(
 def test_without_room_blocks_pass_unscanned_and_are_counted(
     executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanning, "ROOM_WAIT", 0.01)
+    monkeypatch.setattr(scanning, "ROOM_WAIT", 0.001)
     records, scanner, decoder = RecordedStream(), SlowScanner(), RawDecoder("tty")
     budget = ScanBudget(100_000)
     stream = stream_scanner(executor, records, scanner, budget=budget)

@@ -7,14 +7,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import types
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+from program import run_program
 from scripted import ScriptedEngine, json_answer
 
 import dockeraudit
@@ -35,7 +34,7 @@ from _dockeraudit.startup import (
     watchdog_interval,
 )
 from _dockeraudit.workers import Workers
-from conftest import PROGRAM, wait_for
+from conftest import wait_for
 from patterns import DEFAULT_SCANNER
 
 # ================================================================================================
@@ -79,20 +78,8 @@ def test_what_is_no_number_of_a_supervisor_is_named(name: str, read: Any, text: 
 
 @pytest.mark.parametrize("name", ["WATCHDOG_USEC", "LISTEN_FDS"])
 def test_an_odd_environment_ends_the_start_with_one_sentence(name: str, folder: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            PROGRAM,
-            "--listen",
-            f"unix://{folder}/p.sock",
-            "--audit-log",
-            str(folder / "a.log"),
-        ],
-        env={**os.environ, name: "some"},
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    options = ("--listen", f"unix://{folder}/p.sock", "--audit-log", folder / "a.log")
+    done = run_program(*options, env={**os.environ, name: "some"})
     assert done.returncode == 78
     assert done.stderr.decode() == f"dockeraudit: {name}='some' is not a number from 0 to " + (
         "9007199254740992\n" if name == "WATCHDOG_USEC" else "64\n"
@@ -280,6 +267,7 @@ def test_a_changed_rules_file_counts_though_its_name_is_the_same(folder: Path) -
 #: which is said for each listener, and `config`, which a reload cannot change.
 NEED_RESTART = {
     "upstream": "/other.sock",
+    "upstream-tls": "/other",
     "socket-mode": "0600",
     "socket-group": "7",
     "admin-listen": "tcp://127.0.0.1:9",

@@ -7,19 +7,18 @@ import io
 import itertools
 import json
 import random
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 from auditlogs import CLIENT, Clock, problems, records, written
+from program import run_program
 
 from _dockeraudit import verify
 from _dockeraudit.errors import AuditLogError
 from _dockeraudit.records import Record, encode_record, line_hash
 from _dockeraudit.verify import Verification, run_verify, verify_files
-from conftest import PROGRAM, wait_for
+from conftest import wait_for
 
 
 def history(runs=3, size=6):
@@ -230,14 +229,11 @@ def test_what_is_no_problem_is_named_at_most(folder, files, note):
 def test_verify_reads_gz_and_standard_input_and_prints_for_people(folder):
     lines = history()
     (folder / "log.1.gz").write_bytes(gzip.compress(b"".join(lines[:9])))
-    command = [sys.executable, PROGRAM, "verify", "-", str(folder / "log.1.gz")]
     for text, status, last in (
         (lines[9:], 0, b"whole: nothing is missing, changed or lost\n"),
         (lines[10:], 1, b"NOT WHOLE: 2 problems\n"),
     ):
-        run = subprocess.run(
-            command, input=b"".join(text), capture_output=True, timeout=60, check=False
-        )
+        run = run_program("verify", "-", folder / "log.1.gz", input=b"".join(text))
         assert (run.returncode, run.stderr) == (status, b"") and run.stdout.endswith(last), run
     assert b"-, line 1, seq 5: seq 4 to 4 are missing, without a gap that names them" in run.stdout
 

@@ -22,6 +22,7 @@ from auditrecords import (
     update,
     write,
 )
+from program import run_program
 
 from _dockeraudit.choice import Choice
 from _dockeraudit.terminal import Look
@@ -228,13 +229,7 @@ def positions(pid, path):
 
 def test_a_pipe_is_watched_to_its_end(tmp_path):
     data = log_bytes(numbered(RECORDS))
-    done = subprocess.run(
-        [sys.executable, PROGRAM, "watch", "--json", "-"],
-        input=data,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_program("watch", "--json", "-", input=data)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 4
 
 
@@ -244,6 +239,5 @@ def test_what_cannot_be_watched_is_said(tmp_path):
         (("a", "b"), 78, "one log can be followed at a time"),
         (("--severity", "loud"), 78, "'loud'"),
     ):
-        with start("watch", *arguments) as process:
-            out, err = process.communicate(timeout=60)
-        assert (process.returncode, out) == (status, b"") and words in err.decode()
+        done = run_program("watch", *arguments, text=True)
+        assert (done.returncode, done.stdout) == (status, "") and words in done.stderr

@@ -64,10 +64,12 @@ class Wire:
     """The proxy on a Unix and a TCP address, its engine, and how much of it is in use.
 
     `kept`: each connection that `connect` gives to a test has served a request before.
+    `forked`: the proxy comes from the fork server of `program.py`.
     """
 
-    def __init__(self, *options: str, kept: bool = False) -> None:
+    def __init__(self, *options: str, kept: bool = False, forked: bool = False) -> None:
         self.options = options
+        self.forked = forked
         self.kept = kept
 
     def __enter__(self) -> Wire:
@@ -75,8 +77,9 @@ class Wire:
         self.engine = RawEngine(str(self.folder / "engine.sock"))
         self.engine.__enter__()
         self.port = free_port()
+        listen = ("--listen", f"tcp://127.0.0.1:{self.port}")
         self.proxy = ProxyProcess(
-            self.folder, self.engine.path, "--listen", f"tcp://127.0.0.1:{self.port}", *self.options
+            self.folder, self.engine.path, *listen, *self.options, forked=self.forked
         )
         self.proxy.ready()
         self.threads, self.descriptors = self.in_use()
