@@ -529,11 +529,14 @@ class StreamScanner:
     def _landed(self) -> None:
         """A worker is done: have the executor go on if nobody goes on otherwise.
 
-        While a stream is busy its relaying thread does, at the next block.
+        While a stream is busy its relaying thread does, at the next block, unless it waits for
+        room.
         """
         with self._changed:
             ahead = self._ahead
-            if self._running or not ahead or not (ahead[0].done() and ahead[-1].done()):
+            if self._running or not ahead or not ahead[0].done():
+                return
+            if not ahead[-1].done() and self._queued <= self._share // 2:
                 return
             self._running = True
         self._submit()
