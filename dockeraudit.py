@@ -144,6 +144,7 @@ from _dockeraudit.sockets import (
 )
 from _dockeraudit.startup import (
     announce,
+    give_back_memory,
     inherited_count,
     load_known,
     load_scanner,
@@ -754,6 +755,7 @@ def command_serve(arguments: Sequence[str]) -> int:
         admin = start_admin(proxy)
         service.alerts = start_alerts(settings, log, command, diagnostics)
         service.start()
+        give_back_memory()
         announce(settings, listeners, diagnostics)
         notify_systemd("READY=1")
         reason = signal.Signals(wait_for_end(service, watchdog)).name

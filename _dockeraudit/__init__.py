@@ -46,6 +46,7 @@
     secretwords    the words that make a name a secret's
     scanner        all rules applied to one block of bytes
     ownsecrets     a container's own secrets, applied to a block beside the rules
+    spans          a block's matches as bytes, which a worker sends back
     (patterns)     the table of rules, at the top of the tree
     backtracking   whether a regular expression may take far longer than its text is long
     userrules      rules from a user's file
@@ -64,6 +65,7 @@
     subscribers    who is told of each finding
     auditlog       the queue in front of the file, and its worker
     verify         reads audit logs and names what is missing
+    workers        interpreters of their own that scan blocks
     scanning       what a stream delivered to findings, beside the relay, bounded
     secretsmemory  the own secrets of the containers that are read
     answerplaces   where the texts of answers stand in their bytes, sans I/O

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import platform
 import socket
 import sys
 import threading
@@ -110,7 +109,7 @@ def state_metrics(proxy: Proxy) -> Iterator[Metric]:
     """The engine, and what runs."""
     answers = int(engine_answers(proxy.settings.upstream))
     yield gauge("engine_up", "1 if the engine answers.", answers)
-    version = f'version="{__version__}",python="{platform.python_version()}"'
+    version = f'version="{__version__}",python="{sys.version.split()[0]}"'
     yield Metric("build_info", "gauge", "What runs.", [(version, 1)])
 
 

@@ -8,7 +8,6 @@ pattern there. It appends each match, with its rule's place in the table, to a `
 from __future__ import annotations
 
 import bisect
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple
@@ -157,6 +156,8 @@ def is_credible(rule: Rule, secret: bytes) -> bool:
 
 def is_published(key: bytes) -> bool:
     """Whether the key's owner publishes it in software."""
+    import hashlib  # here, since it costs each worker 2 MiB (workers.py) and few keys come this far
+
     return hashlib.sha256(key).hexdigest()[:12].encode() in PUBLISHED
 
 

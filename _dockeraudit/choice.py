@@ -6,7 +6,6 @@ news, so it is said, with what is near, and never reported as "no findings". Per
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -179,6 +178,8 @@ def missing_sentence(kind: str, option: str, asked: str, names: Sequence[str]) -
 
 def nearest(asked: str, names: Sequence[str]) -> list[str]:
     """The names that hold what was asked for, and those spelt alike."""
+    import difflib  # here, since only a mistake needs it
+
     lower = {name.lower(): name for name in reversed(names)}
     holding = sorted((name for name in lower if asked.lower() in name), key=len)
     alike = difflib.get_close_matches(asked.lower(), lower, SUGGESTIONS)

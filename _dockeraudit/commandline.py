@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import shutil
 import textwrap
@@ -38,6 +37,12 @@ class HelpLayout(argparse.HelpFormatter):
         )
 
 
+def plain_text(docstring: str) -> str:
+    """A docstring without its indentation (`inspect.cleandoc`; to import that costs 1 MiB)."""
+    first, newline, rest = docstring.expandtabs().partition("\n")
+    return (first.lstrip() + newline + textwrap.dedent(rest)).strip("\n")
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one sentence and exit 78.
 
@@ -45,7 +50,7 @@ class OneLineParser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str | None = None, **given: Any) -> None:
-        about = COMMAND_HEAD.sub("", inspect.cleandoc(description or ""), count=1)
+        about = COMMAND_HEAD.sub("", plain_text(description or ""), count=1)
         super().__init__(
             prog=prog,
             description=about[:1].upper() + about[1:],

@@ -34,7 +34,7 @@ from _dockeraudit.rules import Rule
 from _dockeraudit.settings import Settings
 from _dockeraudit.startup import load_scanner
 from _dockeraudit.text import ReportError, printable
-from _dockeraudit.textfiles import READ_ERRORS, error_output, open_text, read_failure, with_output
+from _dockeraudit.textfiles import error_output, open_text, read_errors, read_failure, with_output
 from _dockeraudit.userrules import rules_markdown
 from _dockeraudit.verify import run_verify
 from _dockeraudit.watch import Watch, run_watch
@@ -351,5 +351,5 @@ def read_records(paths: Iterable[str]) -> Iterator[Mapping[str, Any]]:
             with open_text(path) as file:
                 for _, lines in line_batches(file):
                     yield from reader.records(lines)
-        except READ_ERRORS as error:
+        except read_errors() as error:
             raise ConfigurationError(read_failure(path, error)) from None

@@ -439,6 +439,7 @@ class Exchange:
             self._scan_failed,
             patient=proxy.settings.on_audit_failure == "deny",
             awaits_own=proxy.settings.own_secrets,
+            workers=proxy.workers,
         )
 
     def _mask_answer(self, relay: Relay, framing: Framing) -> None:
@@ -487,7 +488,10 @@ class Exchange:
             typed=self.route.endpoint != "logs",
         )
         wire = wire_places(self.output, framing, asked.waits)
-        masked = MaskedStream(wire, self.proxy.scanner, self.audit, asked, self._mask_failed)
+        proxy = self.proxy
+        masked = MaskedStream(
+            wire, proxy.scanner, self.audit, asked, self._mask_failed, proxy.workers
+        )
         self.masked = masked
         return masked
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from typing import Any, TextIO
 
@@ -105,6 +104,8 @@ def refusal_dict(refusal: Refusal, tally: Tally) -> dict[str, Any]:
 
 def write_csv(summary: AuditSummary, out: TextIO) -> None:
     """A row for each way in which each secret was seen."""
+    import csv  # here, since only --csv needs it
+
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(CSV_COLUMNS)
     for secret in summary.worst_secrets():

@@ -7,7 +7,6 @@ Performs no I/O but for writing to what it is given.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -181,6 +180,8 @@ def found_lines(found: FoundSecret, look: Look) -> list[str]:
 
 def write_found_csv(secrets: FoundSecrets, out: TextIO, placeholders: bool = False) -> None:
     """A row for each line with a secret."""
+    import csv  # here, since only --csv needs it
+
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(FOUND_COLUMNS)
     for title, group in secrets.by_source(placeholders):

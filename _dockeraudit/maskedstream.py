@@ -3,9 +3,9 @@
     block ─▶ MaskedBody.feed (places) ─▶ .pass_on ─▶ Mask ─▶ bytes for the client
                                                       └──▶ StreamRecords, of a stream
 
-It scans in the relaying thread, before the client gets the bytes. The stream waits for that, and
-for what the engine says of the container, rather than pass anything unscanned. If a scan raises,
-the stream is cut.
+It scans in the relaying thread, before the client gets the bytes; workers search parts of a large
+block at the same time. The stream waits for that, and for what the engine says of the container,
+rather than pass anything unscanned. If a scan raises, the stream is cut.
 
 Threads. All but `inspected` is for the relaying thread.
 """
@@ -28,6 +28,7 @@ from _dockeraudit.scanning import ENTER
 from _dockeraudit.streamrecords import StreamRecords
 from _dockeraudit.streams import DETAILS, Decoder, StreamDemuxer
 from _dockeraudit.textscanner import FRAMES, TextScanner, reading_of
+from _dockeraudit.workers import Workers, spread
 
 UNSAID_POLL = 0.002  # seconds between looks whether the engine has said how a stream is framed
 ANSWER_HOLD = 1.0  # seconds that an answer's unfinished line waits: it comes whole
@@ -70,12 +71,18 @@ class MaskedBody:
     """
 
     def __init__(
-        self, wire: WirePlaces, mask: Mask, rules: Scanner, on_error: Callable[[str], None]
+        self,
+        wire: WirePlaces,
+        mask: Mask,
+        rules: Scanner,
+        on_error: Callable[[str], None],
+        workers: Workers | None = None,
     ) -> None:
         self.failed = False
         self.wire = wire
         self.mask = mask
         self._rules = rules
+        self._workers = workers
         self._on_error = on_error
         self._said: tuple[bool | None, OwnSecrets | None] | None = None  # by the engine
         self._ended = False
@@ -178,7 +185,7 @@ class MaskedBody:
         if said is None or self.wire.framing is not None:
             return b""
         tty, own = said
-        self.mask.use(with_own_secrets(self._rules, own))
+        self.mask.use(spread(with_own_secrets(self._rules, own), self._workers))
         self._framed(tty)
         return self.mask.decide(tty, now)
 
@@ -245,10 +252,11 @@ class MaskedStream(MaskedBody):
         records: StreamRecords,
         asked: MaskAsked,
         on_error: Callable[[], None],
+        workers: Workers | None = None,
     ) -> None:
         exempt = records.exempts if asked.exempts else None
-        mask = Mask(wire, scanner, records, asked.severity, HOLD, exempt)
-        super().__init__(wire, mask, scanner, self._failed)
+        mask = Mask(wire, spread(scanner, workers), records, asked.severity, HOLD, exempt)
+        super().__init__(wire, mask, scanner, self._failed, workers)
         self.records = records
         self._asked = asked
         self._stop = on_error

@@ -9,11 +9,9 @@ offset, percent-encoded and JSON-escaped. Performs no I/O, and never puts a valu
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple
-from urllib.parse import quote, quote_plus
 
 from _dockeraudit.rules import Needle
 
@@ -156,6 +154,8 @@ def forms_of(needle: Needle) -> list[Form]:
 
 def percent_forms(value: bytes) -> list[bytes]:
     """Percent-encoded (RFC 3986 §2.1), with and without signs that URLs admit; either case."""
+    from urllib.parse import quote, quote_plus  # here, since it costs workers memory
+
     encoded = [quote(value, safe=""), quote(value, safe="/"), quote_plus(value)]
     encoded += [quote(value, safe="!*'()"), quote(value, safe="!$&'()*+,;=:@/")]
     upper = [text.encode("ascii") for text in encoded]
@@ -165,6 +165,8 @@ def percent_forms(value: bytes) -> list[bytes]:
 
 def json_forms(value: bytes) -> list[bytes]:
     """As a JSON string's inside (RFC 8259 §7), escaped once and twice, as languages do it."""
+    import json  # here, since it costs workers memory
+
     text = value.decode("utf-8", "surrogateescape")
     plain = json.dumps(text, ensure_ascii=False)[1:-1]
     once = [plain, plain.replace("/", "\\/"), go_escaped(plain), json.dumps(text)[1:-1]]

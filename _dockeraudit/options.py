@@ -30,6 +30,7 @@ from _dockeraudit.values import (
     read_switch,
     read_text,
     read_upstream,
+    read_workers,
 )
 
 ENVIRONMENT = "DOCKERAUDIT_"
@@ -83,7 +84,6 @@ class Option(NamedTuple):
 POLICIES = OneOf("off", "tecnativa", "linuxserver", "rules", "auto", *PRESET_POLICIES)
 SECONDS = read_number(float, 0, "a number of seconds")
 CONNECTIONS = read_number(int, 2, "a number of connections from 2")
-THREADS = read_number(int, 1, "a number of threads from 1")
 SYNCS = OneOf("always", "interval", "never")
 LISTEN_HELP = "tcp://HOST:PORT, tcp://[::]:PORT or unix:///PATH; repeatable"
 LEVEL_HELP = "lines on standard error: debug, info, warning, error"
@@ -142,7 +142,8 @@ OPTIONS = (
            "look for secrets in inspect, lists, builds and the like too: on, off", reloads=True),
     Option("own-secrets", "on", read_switch, "SWITCH",
            "off: do not look for the values of a container's own secret variables", reloads=True),
-    Option("workers", "2", THREADS, "N", "scanning threads"),
+    Option("workers", "auto", read_workers, "N",
+           "interpreters that scan, or threads before Python 3.14; auto: by the cores"),
     # what clients get
     Option("mask", None, read_severity, "SEVERITY",
            "HIGH, MEDIUM or LOW: clients get asterisks for such secrets and graver ones; or off",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Union
+from typing import Callable, Protocol
 
 from _dockeraudit.names import Kind, name_kind
 from _dockeraudit.needles import Haystack, Sight, needles_of
@@ -84,7 +84,7 @@ class EnvScanner:
         self.rules = scanner.rules
         self.undecided = scanner.undecided
         self._scanner = scanner
-        self._own = own
+        self.own = own
         self._find = own.haystack.find
         self._rule = rule
 
@@ -200,7 +200,20 @@ def with_needle(match: Match, needle: Needle, sights: Sequence[Sight]) -> Match:
     return match._replace(rule=rule, needle=needle, placeholder=False)
 
 
-AnyScanner = Union[Scanner, EnvScanner]
+class AnyScanner(Protocol):
+    """A Scanner, or what has its doors."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def undecided(self) -> Callable[[bytes], int]:
+        """Where the last lines begin whose secrets may stand on the next lines; else the end."""
+
+    def scan(self, block: bytes) -> list[Match]:
+        """All matches in the block, sorted by start."""
+
+    def scan_lines(self, block: bytes) -> list[Match]:
+        """What scanning each line of the block on its own would give, with offsets in the block."""
 
 
 def with_own_secrets(scanner: Scanner, own: OwnSecrets | None) -> AnyScanner:

@@ -1,7 +1,8 @@
 """What all connections share: settings, log, executors, counters, and the connections themselves.
 
 Threads. Each listener's thread accepts connections. A connection's thread relays, and alone reads
-and writes its sockets. `--workers` threads scan, some ask the engine for names, one writes the log.
+and writes its sockets. Some threads scan, beside `--workers`; some ask the engine for names, one
+writes the log.
 The main thread waits for signals and stops everything. `Proxy._lock` guards the counters and is
 never held over a system call.
 """
@@ -33,6 +34,7 @@ from _dockeraudit.scanning import ScanBudget
 from _dockeraudit.secretsmemory import SecretsMemory
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import shut_down
+from _dockeraudit.workers import JOB_THREADS, Workers, finish_executor, interpreter_pool
 
 MAX_HEADS = 64 << 20  # bytes that all large heads under way may hold together
 SCANNED_PATH = 2 * MAX_PATH  # bytes: a secret that begins before a record's cut is seen whole
@@ -56,7 +58,11 @@ class Proxy:
         self.scanner = scanner
         self.diagnostics = diagnostics
         self.budget = ScanBudget()
-        self.scanning = ThreadPoolExecutor(settings.workers, thread_name_prefix="scan")
+        interpreters = interpreter_pool() is not None
+        threads = JOB_THREADS if interpreters else max(1, settings.workers)
+        self.scanning = ThreadPoolExecutor(threads, thread_name_prefix="scan")
+        count = settings.workers if interpreters else 0
+        self.workers = Workers(count, scanner, diagnostics.say)
         secrets = SecretsMemory(self._rules_of_secrets)
         self.answers = AnswerAudit(log, self.budget, self.scanning, self.masked, secrets)
         self.lookups = Lookups(settings.upstream, secrets)
@@ -143,6 +149,7 @@ class Proxy:
 
     def do_what_is_due(self) -> None:
         """Write the counts of denials that are due, and let expired known findings count again."""
+        self.workers.look()
         self.write_due_denials()
         self.log.allow(self.known.now())
 
@@ -223,11 +230,5 @@ class Proxy:
         self.kept.stop()
         self.lookups.stop()
         self.answers.jobs.stop(deadline + 0.5)
+        self.workers.stop(deadline + 0.5)
         finish_executor(self.scanning, deadline + 0.5)
-
-
-def finish_executor(executor: ThreadPoolExecutor, deadline: float) -> None:
-    """Let an executor finish its jobs, but not beyond `deadline` (monotonic)."""
-    executor.shutdown(wait=False)
-    for thread in list(executor._threads):  # there is no public way to join with a limit
-        thread.join(max(0.0, deadline - time.monotonic()))

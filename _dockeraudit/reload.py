@@ -41,6 +41,7 @@ def reload(proxy: Proxy, servers: Sequence[Server], environ: Mapping[str, str]) 
         proxy.settings.upstream.renew(renewed)
     if scanner.rules != proxy.scanner.rules:
         proxy.scanner = scanner
+        proxy.workers.use(scanner)
         changed.append("the rules, for streams that begin from now on")
     proxy.diagnostics.set_level(fresh.log_level)
     proxy.known.replace(fresh.allow_secret, entries)

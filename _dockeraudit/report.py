@@ -27,7 +27,7 @@ from _dockeraudit.text import (
     severity_rank,
     size_text,
 )
-from _dockeraudit.textfiles import READ_ERRORS, open_text, plain_size, read_failure
+from _dockeraudit.textfiles import open_text, plain_size, read_errors, read_failure
 from patterns import RULES
 
 READ_SIZE = 1 << 20  # bytes read at once
@@ -145,7 +145,7 @@ class Report:
         for name in files:
             try:
                 read_log(self.summary, self.reader, name, self.err)
-            except READ_ERRORS as error:
+            except read_errors() as error:
                 self.summary.losses["files_unreadable"] += 1
                 self._complain(read_failure(name, error))
         if self.reader.bad_lines:
@@ -287,7 +287,7 @@ def log_history(path: str, since: str | None = None) -> list[str]:
 
 
 def read_log(summary: AuditSummary, reader: RecordReader, name: str, err: TextIO) -> None:
-    """Add one file's records; raises one of READ_ERRORS."""
+    """Add one file's records; raises one of read_errors()."""
     progress = FileProgress(name, err)
     try:
         with open_text(name) as file:

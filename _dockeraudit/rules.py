@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import random
 import re
 from typing import NamedTuple
 
@@ -150,6 +149,8 @@ def shape_sample(shape: str, seed: int = 1) -> str:
 
     So nothing token-shaped needs to stand in a file.
     """
+    import random  # here, since workers make no samples
+
     rng = random.Random(f"{shape} {seed}")
     text = ""
     for letter, least, _, _, choice, literal in SHAPE_PART.findall(shape):

@@ -56,10 +56,10 @@ from _dockeraudit.text import (
     size_text,
 )
 from _dockeraudit.textfiles import (
-    READ_ERRORS,
     error_output,
     open_text,
     plain_size,
+    read_errors,
     read_failure,
     with_output,
 )
@@ -275,7 +275,7 @@ class Scan:
                 with open_text(path) as file:
                     blocks = self._blocks(file, begun_at)
                     self._source(path, None, blocks, RawDecoder("file"), path)
-            except READ_ERRORS as error:
+            except read_errors() as error:
                 self._fail(f"{read_failure(path, error)}; what came before is scanned")
                 self.unread_files += 1
             self._position = begun_at + plain_size(path)

@@ -1,6 +1,7 @@
 """A stream's pieces to findings, beside the relay: in order, and bounded in bytes.
 
 delivered bytes ─▶ decoder ─▶ pieces ─▶ StreamScanner (queue, budget) ─▶ TextScanner ─▶ records
+                                             └─▶ blocks ahead ─▶ Workers ─▶ matches ─┘
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from _dockeraudit.ownsecrets import (
     secret_of,
     with_own_secrets,
 )
+from _dockeraudit.rules import Match
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.streams import (
     DETAILS,
@@ -33,11 +35,13 @@ from _dockeraudit.textscanner import (
     FRAMES,
     RAW,
     FindingRecords,
+    Lines,
     Reading,
     TextScanner,
     TwoReadings,
     reading_of,
 )
+from _dockeraudit.workers import LEAST_BLOCK, Job, Workers
 
 OWN_SHARE = 64 << 10  # bytes that each stream may queue for scanning whatever the others do
 STREAM_SHARE = 2 << 20  # bytes that one stream may queue
@@ -46,10 +50,14 @@ ROOM_WAIT = 1.0  # seconds that a block waits for room before it passes unscanne
 INSPECT_WAIT = 1.0  # seconds from its opening that a stream waits for its container's inspect
 QUICK_SCAN = 0.003  # processor seconds; a stream whose last scan took longer is left to a worker
 JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams take turns
+JOINED = 128 << 10  # bytes that wait behind lines ahead before they are searched, too
 ENTER = re.compile(rb"\r(?!\n)")  # what the Enter key of a terminal sends
 # Threads. The relaying thread offers blocks. Who scans is whoever sets `_running` under the
 # stream's lock, so never two at once: the relaying thread itself, once it has delivered, or a
-# worker. `inspected` comes from a thread of the look-ups, and has a worker scan what waited for it.
+# thread of the executor. `inspected` comes from a thread of the look-ups, and has the executor scan
+# what waited for it. Where there are workers, a large block is searched in one of them, and what
+# follows goes ahead meanwhile; whoever scans takes up its matches in order. The worker's thread
+# calls `_landed`, which has the executor go on if nobody else will.
 # Locks are held for bookkeeping only.
 # Nothing here touches the log's file or the engine: `StreamRecords` never blocks.
 
@@ -110,7 +118,34 @@ class Reread:
         self.pieces = pieces
 
 
+class Ahead:
+    """Lines whose matches are being found, while what follows them is taken from the queue."""
+
+    def __init__(self, size: int, text: TextScanner, lines: Lines | None) -> None:
+        self.size = size  # bytes of the queue
+        self.text = text
+        self.lines = lines
+        self.job: Job | None = None
+        self.found: list[Match] = []
+
+    def done(self) -> bool:
+        """Whether its matches are known."""
+        return self.job is None or self.job.done()
+
+    def decide(self) -> None:
+        """Report them."""
+        if self.lines is not None:
+            self.text.decide(self.lines, self.job.matches() if self.job else self.found)
+
+
 Item = Union[Piece, Skipped, Dropped, Reread, None]  # None: a silence, or the end
+
+
+class Idle:
+    """There is nothing to do until a worker is done."""
+
+
+Step = Union[Item, Ahead, Idle]
 
 
 class StreamScanner:
@@ -140,12 +175,13 @@ class StreamScanner:
         patient: bool = False,
         share: int = STREAM_SHARE,
         awaits_own: bool = False,
+        workers: Workers | None = None,
     ) -> None:
         self.records = records
         self.restless = False  # an unfinished line has not been looked at
-        self.bytes = 0
-        self.unscanned = 0
+        self.bytes = self.unscanned = 0
         self._executor = executor
+        self._workers = workers if workers and workers.count else None
         self._budget = budget
         self._rules = scanner
         self._scanner: AnyScanner = scanner  # the rules, and the container's own secrets
@@ -155,7 +191,8 @@ class StreamScanner:
         self._share = share
         self._changed = threading.Condition()  # its lock guards what two threads change
         self._queue: deque[Item] = deque()
-        self._queued = 0  # bytes in the queue
+        self._ahead: deque[Ahead] = deque()
+        self._queued = 0  # bytes in the queue, and of lines ahead
         self._held = 0  # bytes in carries, as of the last item
         self._charged = 0  # bytes taken from the budget
         self._running = False
@@ -167,8 +204,7 @@ class StreamScanner:
         self._give_up = time.monotonic() + INSPECT_WAIT
         #: the output's decoder, while `inspected` may change how it reads
         self._undecided: StreamDemuxer | None = None
-        self._skipping = 0  # bytes passed unscanned in the current gap
-        self._skipping_since = 0.0
+        self._skipping, self._skipping_since = 0, 0.0  # bytes passed unscanned in the current gap
         self._texts: dict[str, TextScanner] = {}
         self._readings: TwoReadings | None = None
         self._read_twice = 0  # line ends that a broken stream's text has a second time
@@ -387,14 +423,13 @@ class StreamScanner:
         taken = 0
         while True:
             with self._changed:
-                more = bool(self._queue)
-                if not more or taken >= JOB_LIMIT:
+                step = self._next_step() if taken < JOB_LIMIT else Idle()
+                if isinstance(step, Idle):
+                    more = taken >= JOB_LIMIT and self._has_step()
                     self._running = more
                     break
-                item = self._queue.popleft()
-            self._scan(item)
-            size = len(item[1]) if isinstance(item, tuple) else 0
-            taken += size
+            size = self._scan(step)
+            taken += size or LEAST_BLOCK
             with self._changed:
                 self._queued -= size
                 self._charge(0)
@@ -402,22 +437,111 @@ class StreamScanner:
         if more:
             self._submit()
 
-    def _scan(self, item: Item) -> None:
-        """Scan one item of the queue. If that fails, record it; the stream goes on."""
+    def _has_step(self) -> bool:
+        """Whether something can be done now (under the lock)."""
+        if not self._ahead:
+            return bool(self._queue)
+        if self._ahead[0].done():
+            return True
+        waiting = sum(len(item[1]) for item in self._queue if isinstance(item, tuple))
+        return bool(self._queue) and waiting >= JOINED and self._may_go_ahead(self._queue[0])
+
+    def _next_step(self) -> Step:
+        """What comes next (under the lock): lines whose matches are known, an item, or Idle."""
+        if not self._has_step():
+            return Idle()
+        if self._ahead and self._ahead[0].done():
+            return self._ahead.popleft()
+        item = self._queue.popleft()
+        return self._joined(item) if self._may_go_ahead(item) else item
+
+    def _joined(self, item: Item) -> Item:
+        """A piece with those of its text that wait behind it: large blocks cost a worker less."""
+        assert isinstance(item, tuple)
+        name, parts, size = item[0], [item[1]], len(item[1])
+        while self._queue and size < JOINED:
+            behind = self._queue[0]
+            if not (isinstance(behind, tuple) and behind[0] == name and b"\n" in behind[1]):
+                break
+            if not self._may_go_ahead(behind):
+                break
+            self._queue.popleft()
+            parts.append(behind[1])
+            size += len(behind[1])
+        return item if len(parts) == 1 else (name, b"".join(parts))
+
+    def _may_go_ahead(self, item: Item) -> bool:
+        """Whether an item can be taken before the lines ahead of it have been searched."""
+        if self._workers is None or not isinstance(item, tuple) or item[0] == "stdin":
+            return False
+        if self._held > OWN_SHARE:  # to be shrunk, once nothing is ahead
+            return False
+        text = self._texts.get(item[0])
+        return text is not None and not text.overflows(item[1])
+
+    def _scan(self, step: Step) -> int:
+        """Do one step; how many bytes of the queue it is done with.
+
+        If that fails, record it; the stream goes on.
+        """
         begun = time.thread_time()
+        size = len(step[1]) if isinstance(step, tuple) else 0
+        ahead = False
         try:
-            self._take(item)
+            if isinstance(step, Ahead):
+                size = step.size
+                step.decide()
+            else:
+                ahead = isinstance(step, tuple) and self._begin(step)
+                if not ahead:
+                    self._take(step)
         except Exception as error:  # by its kind alone: its text may hold what it choked on
             self.records.error(type(error).__name__)
-            self._start_afresh(item)
+            size += self._start_afresh(step)
             self._on_error()
-        self._slow = time.thread_time() - begun > QUICK_SCAN
+        self._slow = time.thread_time() - begun > QUICK_SCAN or (ahead and self._slow)
         self._held = sum(text.held for text in self._texts.values())
-        if self._held > OWN_SHARE:
+        if self._held > OWN_SHARE and not self._ahead:
             for text in self._texts.values():
                 text.shrink()
+        return 0 if ahead else size
 
-    def _take(self, item: Item) -> None:
+    def _begin(self, piece: Piece) -> bool:
+        """Have a worker search a block, or search it here if it is small.
+
+        False if the piece is to be scanned as it comes: nothing is ahead, or it cannot be taken.
+        """
+        if not (self._ahead or len(piece[1]) >= LEAST_BLOCK) or not self._may_go_ahead(piece):
+            return False
+        assert self._workers is not None
+        text = self._text(piece[0])
+        ahead = Ahead(len(piece[1]), text, text.next_lines(piece[1]))
+        lines = ahead.lines
+        if lines is not None:
+            if len(lines.block) >= LEAST_BLOCK:
+                ahead.job = self._workers.submit(text.scanner, lines.block, self._landed)
+            if ahead.job is None:
+                ahead.found = text.scanner.scan_lines(lines.block)
+        with self._changed:
+            self._ahead.append(ahead)
+        return True
+
+    def _landed(self) -> None:
+        """A worker is done: have the executor go on if nobody goes on otherwise.
+
+        While a stream is busy its relaying thread does, at the next block, unless it waits for
+        room.
+        """
+        with self._changed:
+            ahead = self._ahead
+            if self._running or not ahead or not ahead[0].done():
+                return
+            if not ahead[-1].done() and self._queued <= self._share // 2:
+                return
+            self._running = True
+        self._submit()
+
+    def _take(self, item: Step) -> None:
         if isinstance(item, tuple):
             name, data = item
             self._text(name).feed(ENTER.sub(b"\n", data) if name == "stdin" else data)
@@ -427,7 +551,7 @@ class StreamScanner:
             self._text(item.text).cut(item.newlines)
         elif isinstance(item, Dropped):
             self._drop(item.reading)
-        else:
+        elif isinstance(item, Reread):
             self._expect(item.pieces)
 
     def _drop(self, reading: str) -> None:
@@ -443,16 +567,28 @@ class StreamScanner:
             for match in self._scanner.scan_lines(data):
                 self._readings.expect(match.rule, secret_of(data, match))
 
-    def _start_afresh(self, item: Item) -> None:
-        """Scanners without what the failed ones held; that, and the failed item, are counted."""
-        text, data = item if isinstance(item, tuple) else ("", b"")
-        held = sum(failed.held for failed in self._texts.values())
+    def _start_afresh(self, failed: Step) -> int:
+        """Scanners without what the old ones held; that, and what has failed, are counted.
+
+        So are the lines ahead; returns the bytes of those.
+        """
+        name, data = failed if isinstance(failed, tuple) else ("", b"")
+        held = sum(text.held for text in self._texts.values())
         with self._changed:
-            self.unscanned += max(self._held + len(data), held)
-        for name, failed in self._texts.items():
-            fresh = TextScanner(self._scanner, failed.records, failed.stream_type)
-            fresh.lines = failed.lines + (data.count(b"\n") if name == text else 0)
-            self._texts[name] = fresh
+            ahead = list(self._ahead)
+            self._ahead.clear()
+            size = sum(each.size for each in ahead)
+            lost = size + (failed.size if isinstance(failed, Ahead) else len(data))
+            self.unscanned += max(self._held + lost, held)
+        if isinstance(failed, Ahead):
+            ahead.insert(0, failed)
+        for each, old in self._texts.items():
+            fresh = TextScanner(self._scanner, old.records, old.stream_type)
+            fresh.lines = old.lines + (data.count(b"\n") if each == name else 0)
+            for lines in (one.lines for one in ahead if one.text is old):
+                fresh.lines += lines.block.count(b"\n", 0, lines.names) if lines else 0
+            self._texts[each] = fresh
+        return size
 
     def _settle(self) -> None:
         """A silence, or the end of the stream once all before it has been scanned."""

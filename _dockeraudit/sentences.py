@@ -296,5 +296,16 @@ def undecided_from(block: bytes) -> int:
     lines = tail.splitlines(keepends=True)[-LINES_BELOW:]
     if len(lines) < 2 and len(tail) == BELOW_SIZE:
         return len(block)
-    last = b"".join(lines[-2:]) if lines and not lines[-1].strip() else b"".join(lines[-1:])
-    return len(block) - len(last) if NAMES_BELOW.search(last) else len(block)
+    last = b"".join(lines[-1:])
+    above = b"".join(lines[-2:-1])
+    if above and is_blank_below(above, last) and NAMES_BELOW.search(above):
+        last = above + last
+    elif not NAMES_BELOW.search(last):
+        return len(block)
+    return len(block) - len(last)
+
+
+def is_blank_below(above: bytes, line: bytes) -> bool:
+    """Whether a line holds nothing, or only what the line above begins with, too."""
+    line = line.rstrip()
+    return not line or (len(line) >= 8 and above.startswith(line))

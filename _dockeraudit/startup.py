@@ -22,10 +22,12 @@ from _dockeraudit.remoteengine import Engine, RemoteEngine
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.settings import UNIX, Address, Listener, Settings
 from _dockeraudit.userrules import RuleError, load_rules, select_rules
+from _dockeraudit.workers import worker_kind
 from patterns import RULES
 
 MOST_HINTS = 3  # listeners of which the start says how docker reaches them
 MOST_INHERITED = 64  # sockets that a supervisor passes; more is a mistake
+LARGE_START = 56 << 20  # bytes in memory that only a compiler leaves behind
 WATCHDOG_DEFAULT = 3600.0  # seconds between two looks at the listeners where no watchdog is set
 
 
@@ -86,6 +88,7 @@ def open_log(
         listen=[listener.address.url for listener in listeners],
         upstream=str(settings.upstream),
         rules=len(scanner.rules),
+        **({"workers": settings.workers, "worker_kind": worker_kind()} if listeners else {}),
         **({"mask": masks} if masks else {}),
         **({"guard": guards} if guards else {}),
     )
@@ -124,6 +127,23 @@ def number_in(environ: Mapping[str, str], name: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:20]) <= most):
         raise ConfigurationError(f"{name}={text!r} is not a number from 0 to {most}")
     return int(text)
+
+
+def give_back_memory() -> None:
+    """Return to the system what compiling the single file has left free: 50 MiB.
+
+    The C library keeps it. A file that is run by its path is compiled at each start, and Python
+    frees nothing of that before the end; `python3 -m dockeraudit` is the better way.
+    """
+    try:
+        with open("/proc/self/statm") as file:
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if resident > LARGE_START:
+            import ctypes  # here, since few starts need it
+
+            ctypes.CDLL(None).malloc_trim(0)  # of glibc; others keep nothing
+    except (ImportError, OSError, ValueError, AttributeError, MemoryError):
+        pass
 
 
 def refuse_loop(engine: Engine, listeners: Sequence[Listener]) -> None:

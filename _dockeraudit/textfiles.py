@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import codecs
 import errno
-import gzip
 import importlib
 import io
 import os
 import sys
-import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,19 +41,6 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 LONGEST_START = max(map(len, [*MAGICS, *(mark for mark, _ in MARKS)]))
-try:
-    from lzma import LZMAError
-except ImportError:  # a Python that was built without it
-
-    class LZMAError(Exception):  # type: ignore[no-redef]
-        """Never raised."""
-
-
-#: What reading such a file may raise.
-READ_ERRORS = (
-    OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, NotImplementedError,
-    RuntimeError, ValueError,
-)  # fmt: skip
 EXIT_OUTPUT = 74  # sysexits.h, EX_IOERR: the output could not be written
 TEXT_BYTES = frozenset((*range(0x20, 0x7F), *b"\t\r\n"))  # of a text in ASCII
 BLOCK_SIZE = 64 << 10  # bytes that are decoded at once
@@ -134,7 +119,7 @@ class OpenText:
 
 @contextmanager
 def open_text(path: str) -> Iterator[OpenText]:
-    """A file's text as bytes, `-` is standard input; raises one of READ_ERRORS."""
+    """A file's text as bytes, `-` is standard input; raises one of read_errors()."""
     with standard_input() if path == "-" else open(path, "rb") as file:
         yield OpenText(unpacked(file, path), file)
 
@@ -200,6 +185,8 @@ class ZipReader(io.RawIOBase):
     def __init__(self, file: Any) -> None:
         if not file.seekable():
             raise ValueError("a .zip cannot be read from a pipe; name the file")
+        import zipfile  # here, since few files are archives
+
         self._archive = zipfile.ZipFile(file)
         self._blocks = self._read()
         self._left = b""
@@ -224,6 +211,20 @@ class ZipReader(io.RawIOBase):
         return len(taken)
 
 
+def read_errors() -> tuple[type[Exception], ...]:
+    """What reading such a file may raise; to be called when something was raised."""
+    import zipfile  # here, since only an error needs it
+
+    packed: list[type[Exception]] = [zlib.error, zipfile.BadZipFile]
+    try:
+        from lzma import LZMAError
+
+        packed.append(LZMAError)
+    except ImportError:  # a Python that was built without it
+        pass
+    return (OSError, EOFError, NotImplementedError, RuntimeError, ValueError, *packed)
+
+
 def optional_opener(module: str, name: str, lacking: str) -> Callable[[Any], Any]:
     """Opens a file by a class of a module that this Python may lack; then `lacking` says so."""
 
@@ -238,7 +239,7 @@ def optional_opener(module: str, name: str, lacking: str) -> Callable[[Any], Any
 
 
 DECOMPRESSORS: dict[str, Callable[[Any], Any]] = {
-    ".gz": lambda file: gzip.GzipFile(fileobj=file),
+    ".gz": lambda file: importlib.import_module("gzip").GzipFile(fileobj=file),
     ".xz": optional_opener("lzma", "LZMAFile", "this Python was built without lzma"),
     ".bz2": optional_opener("bz2", "BZ2File", "this Python was built without bz2"),
     ".zst": optional_opener(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 from _dockeraudit.ownsecrets import AnyScanner, secret_of, shown_of
 from _dockeraudit.rules import Match, Rule
@@ -15,6 +15,7 @@ from _dockeraudit.streams import stream_type_of
 
 CARRY_LIMIT = 64 << 10  # bytes of an unfinished line; a longer one is scanned window by window
 CARRY_KEPT = 4 << 10  # bytes of a window that the next one begins with, so that no secret is cut
+NAMES_ABOVE = 2 << 10  # bytes of lines that may name a secret on the next line, and more
 CARRY_CONTEXT = 256  # of those: a match that begins here began earlier, or was found before
 LONG_LINE = 512  # bytes of a line from which on newlines are found rather than counted
 KNOWN_READINGS = 8192  # findings that one of two readings has made and the other has not yet
@@ -108,6 +109,13 @@ class KeyBody:
             self.text = None
 
 
+class Lines(NamedTuple):
+    """Lines of a text to be scanned; those from `names` on may name a secret on the next line."""
+
+    block: bytes
+    names: int
+
+
 class Provisional:
     """A finding on a line that has not ended: its match as of now, in offsets of the carry."""
 
@@ -155,17 +163,42 @@ class TextScanner:
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the text."""
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            block = bytes(self.carry) + data[:cut] if self.carry else data[:cut]
-            names = self._undecided(block)
-            self._finish(block, names)
-            self.carry = bytearray(block[names:])
-            self.carry += data[cut:]
-        else:
-            self.carry += data
+        lines = self.next_lines(data)
+        if lines is not None:
+            self.decide(lines, self._scan(lines.block))
         while len(self.carry) > CARRY_LIMIT:
             self._window(CARRY_LIMIT)
+
+    def next_lines(self, data: bytes) -> Lines | None:
+        """Take the next bytes; returns the whole lines that are to be scanned now, if any.
+
+        More may be taken before these lines are scanned, but not if `overflows` says so. Lines
+        are decided in the order in which they were taken.
+        """
+        cut = data.rfind(b"\n") + 1
+        if not cut:
+            self.carry += data
+            return None
+        block = bytes(self.carry) + data[:cut] if self.carry else data[:cut]
+        names = self._undecided(block)
+        self.carry = bytearray(block[names:])
+        self.carry += data[cut:]
+        return Lines(block, names)
+
+    def overflows(self, data: bytes) -> bool:
+        """Whether the unfinished line would be too long to wait, with these bytes behind it."""
+        cut = data.rfind(b"\n") + 1
+        rest = len(data) - cut if cut else len(self.carry) + len(data)
+        return rest > CARRY_LIMIT - NAMES_ABOVE
+
+    def decide(self, lines: Lines, matches: list[Match]) -> None:
+        """Report the matches of lines that are complete; those from `names` on are kept."""
+        block, names = lines
+        if matches or self._provisional or self._key:
+            self._report(block, matches, self._take_known(matches, len(block)))
+        self.lines += count_lines(block[:names])
+        self._forget(names)
+        self._names = self._claimed = self._settled = len(block) - names
 
     def settle(self) -> None:
         """Silence: report what is new in the unfinished line, and keep the line."""
@@ -195,7 +228,8 @@ class TextScanner:
     def cut(self, newlines: int) -> None:
         """Bytes with so many line ends passed unscanned: what came before them is final."""
         if self.carry:
-            self._finish(bytes(self.carry), len(self.carry))
+            block = bytes(self.carry)
+            self.decide(Lines(block, len(block)), self._scan(block))
             self.carry = bytearray()
         self._finish_key(complete=False)
         self.lines += newlines
@@ -206,15 +240,6 @@ class TextScanner:
             self._window(len(self.carry))
 
     # -- what is final
-
-    def _finish(self, block: bytes, names: int) -> None:
-        """Report lines that are complete, or end with the text; those from `names` on are kept."""
-        matches = self._scan(block)
-        if matches or self._provisional or self._key:
-            self._report(block, matches, self._take_known(matches, len(block)))
-        self.lines += count_lines(block[:names])
-        self._forget(names)
-        self._names = self._claimed = self._settled = len(block) - names
 
     def _window(self, size: int) -> None:
         """Decide the beginning of a long line, all but its end, which the next window begins with.

@@ -12,6 +12,7 @@ from _dockeraudit.remoteengine import Engine, remote_engine
 from _dockeraudit.scope import ScopeError, Term, read_scope
 from _dockeraudit.settings import UNIX, Address
 from _dockeraudit.text import SEVERITY_RANK
+from _dockeraudit.workers import automatic_workers, usable_cores
 
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?", re.A)
@@ -83,6 +84,16 @@ def read_number(kind: Callable[[str], Any], least: float, what: str) -> Callable
         return number
 
     return read
+
+
+WORKERS = read_number(int, 0, "a number of workers from 0, or auto")
+
+
+def read_workers(text: str) -> int:
+    """How many workers; `auto`: by the cores and the Python that runs this."""
+    if text.lower() == "auto":
+        return automatic_workers(usable_cores())
+    return int(WORKERS(text))
 
 
 def read_switch(text: str) -> bool:

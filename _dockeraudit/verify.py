@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import io
 import json
 import os
@@ -289,6 +288,8 @@ def open_audit_log(path: str) -> IO[bytes]:
             raise OSError(errno.EBADF, "standard input is closed")
         return open(sys.stdin.fileno(), "rb", closefd=False)
     if path.endswith(".gz"):
+        import gzip  # here, since most logs are read as they are
+
         return gzip.open(path, "rb")  # type: ignore[return-value]
     return open(path, "rb")
 

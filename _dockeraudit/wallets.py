@@ -11,7 +11,6 @@ not fit, another scheme made the phrase (Electrum and lnd use the same words).
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -208,7 +207,7 @@ def likely_places(count: int, labels: int) -> Iterator[tuple[int, int]]:
 def as_phrase(run: Sequence[re.Match[bytes]], fits: bool) -> RecoveryPhrase | None:
     """The words as a phrase, unless they are known to everybody."""
     words = [word.group().lower() for word in run]
-    known = hashlib.sha256(b" ".join(words)).hexdigest()[:12] in PUBLISHED_PHRASES
+    known = sha256(b" ".join(words)).hex()[:12] in PUBLISHED_PHRASES
     if known or len(set(words)) < LEAST_VARIETY_OF_WORDS:
         return None
     return RecoveryPhrase(run[0].start(), run[-1].end(), fits)
@@ -221,5 +220,12 @@ def checksum_fits(words: Sequence[bytes]) -> bool:
         number = number << 11 | WORD_NUMBERS[word]
     size = len(words) // 3  # bits of the checksum: one for each 32 of the secret
     secret = number >> size
-    digest = hashlib.sha256(secret.to_bytes(4 * size, "big")).digest()
+    digest = sha256(secret.to_bytes(4 * size, "big"))
     return number & (1 << size) - 1 == digest[0] >> 8 - size
+
+
+def sha256(data: bytes) -> bytes:
+    """The hash of these bytes."""
+    import hashlib  # here, since it costs each worker 2 MiB, and phrases are rare
+
+    return hashlib.sha256(data).digest()

@@ -19,7 +19,7 @@ from _dockeraudit.summary import UPDATED_FIELDS
 from _dockeraudit.tallies import OUTPUT_ENDPOINTS
 from _dockeraudit.terminal import Look
 from _dockeraudit.text import SEVERITY_RANK, columns, fit, pad, printable
-from _dockeraudit.textfiles import READ_ERRORS, open_text, read_failure, standard_input
+from _dockeraudit.textfiles import open_text, read_errors, read_failure, standard_input
 
 POLL_PERIOD = 0.25  # seconds between two looks at a log that has not grown
 FOLLOW_BLOCK = 1 << 20  # bytes read at once
@@ -221,7 +221,7 @@ def run_watch(path: str, watch: Watch, since: str | None, err: TextIO) -> int:
             show_earlier(log_history(path, since)[:-1], watch, reader)
         for lines in LogFollower(path, wait_a_moment, from_start=bool(since)).lines():
             watch.show(reader.records(lines))
-    except READ_ERRORS as error:
+    except read_errors() as error:
         if isinstance(error, BrokenPipeError):
             raise
         err.write(f"dockeraudit watch: {printable(read_failure(path, error))}\n")

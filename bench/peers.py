@@ -162,6 +162,16 @@ class Peer:
         """Processor time so far."""
         return family_seconds({self.process.pid}) if self.process else 0.0
 
+    def thread_seconds(self, name: str) -> float:
+        """Processor time so far of its threads whose names begin so."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir() if self.process else ()
+        ticks = 0
+        for task in tasks:
+            head, _, fields = (task / "stat").read_text().rpartition(")")
+            if head.partition("(")[2].startswith(name):
+                ticks += sum(map(int, fields.split()[11:13]))
+        return ticks / TICKS
+
     def resident(self) -> int:
         """Bytes of memory in use now, of all its processes."""
         return self._memory("VmRSS")
@@ -182,7 +192,7 @@ class Peer:
         for pid in family(process_table(), {self.process.pid}) if self.process else set():
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
-    def await_found(self, secrets: int) -> None:
+    def await_found(self, secrets: int, streams: int = 1) -> None:
         """Wait until a stream with so many secrets is audited; BenchError if one was missed."""
 
     def check_log(self) -> None:
@@ -359,8 +369,8 @@ class Go(Peer):
         self.seen = 0
         return super().start()
 
-    def await_found(self, secrets: int) -> None:
-        self.planted = (self.planted or 0) + secrets
+    def await_found(self, secrets: int, streams: int = 1) -> None:
+        self.planted = (self.planted or 0) + secrets * streams
         path = self.folder / "audit.log"
         deadline = time.monotonic() + FOUND_LIMIT
         while self.seen < self.planted and time.monotonic() < deadline:
@@ -378,6 +388,7 @@ class Dockeraudit(Peer):
     audits = True
     options: tuple[str, ...] = ()
     file: Path  # the program, alone in its folder
+    python = sys.executable
 
     @classmethod
     def missing(cls) -> str | None:
@@ -397,7 +408,7 @@ class Dockeraudit(Peer):
         ]
         return [
             *environment,
-            sys.executable,
+            self.python,
             "-m",
             "dockeraudit",
             "--upstream",
@@ -420,8 +431,8 @@ class Dockeraudit(Peer):
         self._read += whole
         return map(json.loads, data[:whole].splitlines())
 
-    def await_found(self, secrets: int) -> None:
-        self.planted = (self.planted or 0) + secrets
+    def await_found(self, secrets: int, streams: int = 1) -> None:
+        self.planted = (self.planted or 0) + secrets * streams
         deadline = time.monotonic() + FOUND_LIMIT
         while time.monotonic() < deadline:
             for record in self.records():
@@ -432,7 +443,9 @@ class Dockeraudit(Peer):
                             f"{self.name} found {found} of {secrets} planted secrets, "
                             f"{unscanned} bytes unscanned"
                         )
-                    return
+                    streams -= 1
+            if not streams:
+                return
             time.sleep(0.01)
         raise BenchError(f"{self.name} did not finish its stream")
 
@@ -470,6 +483,13 @@ class DockerauditSix(Dockeraudit):
         return super().command()
 
 
+class DockerauditAlone(Dockeraudit):
+    """The same without workers: one interpreter scans and relays."""
+
+    name = "dockeraudit-alone"
+    options = ("--workers", "0")
+
+
 class DockerauditMasked(Dockeraudit):
     """The same with all severities masked."""
 
@@ -487,5 +507,6 @@ PEERS: tuple[type[Peer], ...] = (
     Go,
     Dockeraudit,
     DockerauditSix,
+    DockerauditAlone,
     DockerauditMasked,
 )

@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -40,6 +41,7 @@ from peers import (
     BenchError,
     Direct,
     Dockeraudit,
+    DockerauditAlone,
     DockerauditMasked,
     DockerauditSix,
     Go,
@@ -57,7 +59,8 @@ RUN_SECONDS = 1.0  # a run of a stream is made so long
 #: and no shorter than this, since 2 MiB may still wait to be scanned when the client has everything
 RUN_BYTES = 16 << 20
 QUIET_STREAMS, QUIET_HZ, QUIET_SECONDS = 20, 20, 3
-FOLLOWERS = 1000
+WORKER_THREADS = "scan-worker"  # as dockeraudit names them, from Python 3.14 on
+FOLLOWERS = 500  # one client may have half of the 1,024 connections
 GONE_LIMIT = 5.0  # seconds to wait for upstreams whose clients have vanished
 BUSY = 32
 MIB = 1 << 20
@@ -119,6 +122,7 @@ class Bench:
                 check=True,
             )
         Dockeraudit.file = write_program(self.folder, self.options.program)
+        Dockeraudit.python = self.options.python
         write_pattern(self.folder)
         self._engine = subprocess.Popen(
             [str(self.folder / "engine"), self.engine, str(self.folder)]
@@ -310,6 +314,49 @@ def stream(bench: Bench, name: str) -> Callable[[Peer], Metrics]:
         }
 
     return measure
+
+
+def streams(bench: Bench, name: str, count: int) -> Callable[[Peer], Metrics]:
+    """Several replays of a log at once, each as fast as the peer delivers it."""
+    written = bench.shape(name)
+    times = 1 if bench.options.smoke else math.ceil(RUN_BYTES / written.payload)
+
+    def measure(peer: Peer) -> Metrics:
+        before, begun = peer.seconds(), time.monotonic()
+        arguments = (
+            "stream",
+            peer.address,
+            f"/v1.43/containers/{name}.{times}/logs?stdout=1",
+            times,
+            written.wire if peer.exact else written.body,
+            *["wire"] * peer.exact,
+        )
+        with ThreadPoolExecutor(count) as loads:
+            for run in [loads.submit(bench.load, *arguments) for _ in range(count)]:
+                run.result()
+        seconds = time.monotonic() - begun
+        peer.await_found(written.secrets * times, count)
+        frames = written.shape.frames * times * count
+        return {
+            "mb_per_second": written.payload * times * count / seconds / 1e6,
+            "cpu_per_million": (peer.seconds() - before) / frames * 1e6,
+        }
+
+    return measure
+
+
+def by_thread(measure: Callable[[Peer], Metrics]) -> Callable[[Peer], Metrics]:
+    """The same, and of the processor time the part that workers do not take."""
+
+    def measure_too(peer: Peer) -> Metrics:
+        before, workers = peer.seconds(), peer.thread_seconds(WORKER_THREADS)
+        metrics = measure(peer)
+        spent = peer.seconds() - before
+        relays = spent - (peer.thread_seconds(WORKER_THREADS) - workers)
+        share = relays / spent if spent else 0.0
+        return {**metrics, "relay_cpu_per_million": metrics["cpu_per_million"] * share}
+
+    return measure_too
 
 
 def opaque(bench: Bench, target: str) -> Callable[[Peer], Metrics]:
@@ -583,6 +630,7 @@ def scenarios(bench: Bench) -> Iterator[tuple[str, Callable[[], None]]]:
     ours = (Direct, HAProxy, Nginx, Socat, Go, Dockeraudit)
     few = (Direct, HAProxy, Go, Dockeraudit, DockerauditSix)
     every, masked = (*ours, DockerauditSix), (Dockeraudit, DockerauditMasked)
+    spread = (Direct, Go, Dockeraudit, DockerauditAlone)
     for name in ("each100", "each1k"):
         yield name, lambda name=name: bench.compare(name, every, stream(bench, name))
     for name in ("each100", "each1k", "cut100", "secrets100"):
@@ -593,6 +641,17 @@ def scenarios(bench: Bench) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "mask-quiet", lambda: bench.compare("mask-quiet", masked, quiet(bench, 0))
     for name in ("each16k", "packed100", "cut100", "secrets100"):
         yield name, lambda name=name: bench.compare(name, few, stream(bench, name))
+    for name in ("each100", "each1k", "each16k", "secrets100"):
+        yield (
+            f"workers-{name}",
+            lambda name=name: bench.compare(
+                f"workers-{name}", spread, by_thread(stream(bench, name))
+            ),
+        )
+    yield (
+        "workers-8",
+        lambda: bench.compare("workers-8", spread, by_thread(streams(bench, "each1k", 8))),
+    )
     yield "quiet", lambda: bench.compare("quiet", ours, quiet(bench, 0))
     yield "quiet-beside-busy", lambda: bench.compare("quiet-beside-busy", ours, quiet(bench, 1))
     yield (
@@ -659,6 +718,11 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--program", metavar="FILE", help="another dockeraudit.py as `make dist` writes it"
+    )
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help='what dockeraudit runs with: "$(bench/fetch-python 3.15)"',
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures, for --compare")
     parser.add_argument(

@@ -164,7 +164,7 @@ def other_goals() -> Iterator[Goal]:
     yield Goal(9, "32 busy streams, MiB in all", "≤", 45, own("memory", "busy_peak_mib"))
     yield Goal(
         10,
-        "1,000 followers vanish: seconds until no upstream is left",
+        "500 followers vanish: seconds until no upstream is left",
         "≤",
         0.5,
         own("followers", "gone_seconds"),

@@ -78,7 +78,16 @@ WIDEST_PROSE = 100
 #: folders with nothing of ours in them, and one with text for a browser's page
 NOT_OURS = {".git", ".venv", "dist", "build"}
 CODE = {".py", ".c", ".go", ".js", ".sh", ".conf", ".service", ".socket", ".yml", ".ini", ".toml"}
-SCRIPTS = {"run", "engine", "fetch-go", "fetch-scanners", "cron.daily", "Dockerfile", "Makefile"}
+SCRIPTS = {
+    "run",
+    "engine",
+    "fetch-go",
+    "fetch-python",
+    "fetch-scanners",
+    "cron.daily",
+    "Dockerfile",
+    "Makefile",
+}
 GENERATED = {"rules.md"}  # `make docs` writes it from the table of rules
 
 

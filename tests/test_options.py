@@ -20,7 +20,14 @@ from _dockeraudit.options import (
     option_parser,
 )
 from _dockeraudit.settings import Settings
-from _dockeraudit.values import has_ipv6, read_address, read_mode, read_number, read_upstream
+from _dockeraudit.values import (
+    has_ipv6,
+    read_address,
+    read_mode,
+    read_number,
+    read_upstream,
+    read_workers,
+)
 
 #: a legal text of each option that is none of its default
 LEGAL = {
@@ -119,7 +126,7 @@ def test_command_line_wins_over_environment_over_file_over_default(folder: Path)
     assert load(option, ["--workers", "6"], variable, folder, "4") == 6
     assert load(option, [], variable, folder, "4") == 5
     assert load(option, [], {}, folder, "4") == 4
-    assert load(option, [], {}, folder, "") == 2
+    assert load(option, [], {}, folder, "") == read_workers("auto")
 
 
 def test_the_last_of_a_repeated_option_counts_and_lists_are_joined(folder: Path) -> None:
@@ -178,7 +185,7 @@ ILLEGAL = [
     ("upstream", "tcp://127.0.0.1", "is not tcp://HOST:PORT"),
     ("max-connections", "1", "is not a number of connections from 2"),
     ("max-connections", "1_000", "is not a number"),
-    ("workers", "0", "is not a number of threads from 1"),
+    ("workers", "-1", "is not a number of workers from 0, or auto"),
     ("workers", "2.5", "is not a number"),
     ("workers", "\u0663", "is not a number"),
     ("shutdown-timeout", "nan", "is not a number of seconds"),

@@ -33,7 +33,9 @@ from _dockeraudit.startup import (
     require_linux,
     watchdog_interval,
 )
+from _dockeraudit.workers import Workers
 from conftest import wait_for
+from patterns import DEFAULT_SCANNER
 
 # ================================================================================================
 # the system and the supervisor
@@ -179,6 +181,7 @@ class Running:
             settings=settings,
             diagnostics=Diagnostics(settings.log_level, self.said),
             scanner=load_scanner(settings),
+            workers=Workers(0, load_scanner(settings)),
             log=FakeLog(),
             known=KnownSecrets(),
         )
@@ -233,6 +236,7 @@ def test_an_entry_of_the_baseline_that_expires_while_serve_runs_counts_no_more()
     entry = BaselineEntry("", "0123456789abcdef", date(1970, 1, 2), "an example")
     known = KnownSecrets([], [entry], clock=lambda: day[0])
     proxy: Any = types.SimpleNamespace(known=known, log=FakeLog(), write_due_denials=lambda: None)
+    proxy.workers = Workers(0, DEFAULT_SCANNER)
     Proxy.do_what_is_due(proxy)
     assert proxy.log.allowed == ["0123456789abcdef"]
     day[0] = 2 * 86400.0

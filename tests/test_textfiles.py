@@ -14,10 +14,10 @@ import zipfile
 import pytest
 
 from _dockeraudit.textfiles import (
-    READ_ERRORS,
     first_bytes,
     open_text,
     plain_size,
+    read_errors,
     read_failure,
     unmarked_encoding,
     unpacked,
@@ -116,7 +116,7 @@ def test_no_more_than_the_first_bytes_that_matter_are_waited_for():
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, data, why):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(READ_ERRORS) as caught:
+    with pytest.raises(read_errors()) as caught:
         read(tmp_path / name)
     sentence = read_failure(name, caught.value)
     assert sentence.startswith(f"cannot read {name}: ") and why in sentence

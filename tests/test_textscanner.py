@@ -117,6 +117,16 @@ def test_a_rules_secret_is_found_once_wherever_a_frame_cuts_it(rule: Any) -> Non
         assert seen(framed(parts, STAMP)) == whole, cut
 
 
+def test_a_secret_below_its_name_is_found_at_any_cut_though_a_prefix_fills_the_blank_line() -> None:
+    head, value = b"jenkins  | ", shape_sample("{h32}").encode()
+    lines = [b"Use the following password to proceed:", b"", value, b"", b"begun"]
+    text = b"".join(head + line + b"\n" for line in lines)
+    whole = seen(scanned([text])[0])
+    assert len(whole) == 1
+    for cut in range(len(text)):
+        assert seen(scanned([text[:cut], text[cut:]])[0]) == whole, cut
+
+
 def test_lines_are_counted_whatever_their_lengths() -> None:
     rng = random.Random(11)
     for _ in range(300):
