@@ -39,6 +39,9 @@ from _dockeraudit.userrules import rules_markdown
 from _dockeraudit.verify import run_verify
 from _dockeraudit.watch import Watch, run_watch
 
+#: options that say to `serve` what to write, and to these commands what to read
+READ_HELP = {"audit-log": "the log to read, with its rotated files"}
+
 
 def command_rules(arguments: Sequence[str]) -> int:
     """`rules`: the table of rules: severity, id, name; --markdown and --json as documents."""
@@ -125,7 +128,7 @@ def command_report(arguments: Sequence[str]) -> int:
         state=options.state,
         placeholders=options.placeholders,
         known=known_secrets(options),
-        format=next((name for name in FORMATS if getattr(options, name, False)), "text"),
+        format=report_format(options),
         by=options.by,
         everything=options.all,
         top=options.top,
@@ -134,12 +137,21 @@ def command_report(arguments: Sequence[str]) -> int:
     return with_output("report", lambda out: run_report(files, chosen, out, error_output()))
 
 
+def report_format(options: Settings) -> str:
+    """The format that was asked for; raises ConfigurationError for two at once."""
+    chosen = [name for name in FORMATS if getattr(options, name, False)]
+    if len(chosen) > 1:
+        raise ConfigurationError(f"--{chosen[0]} and --{chosen[1]} cannot be had together")
+    return chosen[0] if chosen else "text"
+
+
 def report_parser() -> OneLineParser:
     """The parser of `report`'s options."""
     parser = option_parser(
         ("audit-log", "baseline", "config"),
         prog="dockeraudit report",
         description=command_report.__doc__,
+        helps=READ_HELP,
     )
     parser.add_argument(
         "files",
@@ -203,6 +215,7 @@ def watch_parser() -> OneLineParser:
         ("audit-log", "baseline", "config"),
         prog="dockeraudit watch",
         description=command_watch.__doc__,
+        helps=READ_HELP,
     )
     parser.add_argument(
         "files",

@@ -73,6 +73,7 @@ def overview(commands: Commands) -> str:
             help_width(),
             initial_indent=f"  {name:{longest}}  ",
             subsequent_indent=" " * (longest + 4),
+            break_on_hyphens=False,
         )
         for name, command in commands.items()
     )

@@ -182,11 +182,13 @@ def option_parser(
     names: Sequence[str] | None = None,
     prog: str = "dockeraudit serve",
     description: str | None = None,
+    helps: Mapping[str, str] | None = None,
     **given: Any,
 ) -> OneLineParser:
     """The parser of all options in their groups, or of those that another command takes.
 
-    It leaves the values as texts, which `load_settings` reads.
+    `helps`: by an option's name, its help where it means something else to this command. The parser
+    leaves the values as texts, which `load_settings` reads.
     """
     parser = OneLineParser(prog, description, **given)
     parser.add_argument(
@@ -200,7 +202,8 @@ def option_parser(
         if names is None and option.name in GROUPS:
             group = parser.add_argument_group(GROUPS[option.name])
         if names is None or option.name in names:
-            add_option(group, option)
+            text = (helps or {}).get(option.name, option.help)
+            add_option(group, option._replace(help=text))
     return parser
 
 
@@ -242,7 +245,8 @@ def read_ini(path: str, option: str = "--config") -> list[Section]:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{option}: cannot read {path}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{option}: cannot read {path}: {reason}") from None
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if not line or line[0] in "#;":
