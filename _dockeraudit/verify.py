@@ -227,7 +227,9 @@ def wrong_seq(before: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
         if named != (missing, last + 1, seq - 1):
             yield f"the gap names other records than the {missing} that are missing before it"
     elif seq > last + 1:
-        yield f"seq {last + 1} to {seq - 1} are missing, without a gap that names them"
+        many = seq > last + 2
+        which = f"{last + 1} to {seq - 1} are" if many else f"{last + 1} is"
+        yield f"seq {which} missing, without a gap that names {'them' if many else 'it'}"
 
 
 def as_count(value: Any) -> int:
