@@ -129,6 +129,7 @@ def command_report(arguments: Sequence[str]) -> int:
         placeholders=options.placeholders,
         known=known_secrets(options),
         format=report_format(options),
+        named=bool(options.files),
         by=options.by,
         everything=options.all,
         top=options.top,
@@ -248,7 +249,9 @@ def follow(options: Settings) -> int:
         raise ConfigurationError(str(error)) from None
     err = error_output()
     if err.isatty():
-        err.write(f"watching {printable(paths[0])}; times are UTC, Ctrl-C ends it\n")
+        path = paths[0]
+        missing = "" if path == "-" or os.path.exists(path) else ", which is not there yet"
+        err.write(f"watching {printable(path)}{missing}; times are UTC, Ctrl-C ends it\n")
 
     def write(out: TextIO) -> int:
         watch = Watch(choice, out, look_for(out), options.json)

@@ -109,8 +109,9 @@ def period_text(summary: AuditSummary) -> str:
     """From when to when, and how many records; nothing where there are none."""
     if not summary.records:
         return ""
+    records = counted(summary.records, "record")
     period = span_text(summary.first, summary.last)
-    return f"{period} UTC, {counted(summary.records, 'record')}"
+    return f"{period} UTC, {records}" if period else records
 
 
 def headline(summary: AuditSummary) -> str:

@@ -399,5 +399,5 @@ def write_text(found: Verification, totals: Mapping[str, int], files: int, out: 
     out.write(
         "whole: nothing is missing, changed or lost\n"
         if found.sound
-        else f"NOT WHOLE: {len(found.problems) + found.omitted} problems\n"
+        else f"NOT WHOLE: {counted(len(found.problems) + found.omitted, 'problem')}\n"
     )

@@ -127,6 +127,12 @@ def test_a_file_and_its_copy_count_once(tmp_path, suffix):
     assert report([path, copy]) == report([copy, path, path]) == expected
 
 
+def test_where_no_log_was_named_its_absence_says_how_to_name_it(tmp_path):
+    missing = str(tmp_path / "audit.log")
+    assert "name the log: dockeraudit report FILE" in report([missing], named=False)[2]
+    assert "name the log" not in report([missing])[2]
+
+
 def test_csv_has_a_row_for_each_way_a_secret_was_seen(tmp_path):
     formula = finding(
         container_id="e" * 64,
