@@ -80,7 +80,7 @@ def write_rules(rules: Sequence[Rule], options: Settings, out: TextIO) -> int:
 
 
 def command_verify(arguments: Sequence[str]) -> int:
-    """`verify FILE...`: check audit logs: 0 whole, 1 something is missing, changed or lost."""
+    """`verify FILE...`: check audit logs: exit 0 if whole, 1 if a record is missing or changed."""
     options = verify_parser().parse_args(arguments)
 
     def write(out: TextIO) -> int:
@@ -104,7 +104,7 @@ def verify_parser() -> OneLineParser:
         action="append",
         default=[],
         metavar="HASH",
-        help="a line's hash seen elsewhere; repeatable",
+        help="the hash of a line that must be there, as it was noted elsewhere; repeatable",
     )
     return parser
 
@@ -165,7 +165,7 @@ def report_parser() -> OneLineParser:
     for name, metavar, text in (
         ("fail-on", "SEVERITY", "exit 1 if there is such a finding, or a graver one"),
         ("top", "N", "rows of each table (default: 20)"),
-        ("state", "FILE", "remember in FILE what was told; tell nothing unless there is more"),
+        ("state", "FILE", "remember in FILE what was reported; report only what is new since then"),
     ):
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
     parser.add_argument("--by", choices=TABLES, help="one table by rule, container or reader")

@@ -93,7 +93,9 @@ def command_named(name: str, commands: Commands) -> Command:
 def help_parser() -> OneLineParser:
     """The parser of `help`."""
     parser = OneLineParser("dockeraudit help", "`help [COMMAND]`: what a command does and takes.")
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help="a command; none: all")
+    parser.add_argument(
+        "command", nargs="?", metavar="COMMAND", help="a command; without one, all of them"
+    )
     return parser
 
 

@@ -122,7 +122,7 @@ OPTIONS = (
     Option("on-finding", None, read_command, "COMMAND",
            "run for each new secret, with a JSON object on its standard input"),
     Option("alert-severity", "HIGH", OneOf("high", "medium", "low"), "SEVERITY",
-           "of the secrets that --on-finding is run for: this and above"),
+           "run --on-finding for secrets of this severity and above"),
     Option("log-level", "info", OneOf(*LEVELS), "LEVEL", LEVEL_HELP, reloads=True),
     # what counts as a finding
     Option("rules", None, read_text, "FILE", "rules of your own (JSON)", reloads=True),
@@ -168,7 +168,7 @@ OPTIONS = (
            reloads=True),
     Option("tls-cert", None, read_text, "FILE", "certificate of the TCP listeners (PEM)",
            per_listener=True, reloads=True),
-    Option("tls-key", None, read_text, "FILE", "its key", per_listener=True, reloads=True),
+    Option("tls-key", None, read_text, "FILE", "its private key", per_listener=True, reloads=True),
     Option("tls-client-ca", None, read_text, "FILE",
            "authority that clients' certificates must come from",
            per_listener=True, reloads=True),

@@ -262,7 +262,7 @@ def containers_section(summary: AuditSummary, rows: Rows) -> str:
         {place: rows.containers[one.container_id] for place, one in enumerate(chosen)},
     )
     heat = fold("containers-heat", "By patterns", heat_table(summary), opened=True)
-    title = counted(len(containers), "container")
+    title = counted(summary.leaking(), "container")
     return page_section("containers", table + heat, fold_title=title)
 
 
