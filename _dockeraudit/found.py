@@ -145,15 +145,16 @@ def lines_text(lines: Iterable[int]) -> str:
 def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = False) -> str:
     """The findings for people, grouped by file or container, and a summary."""
     look = look.with_names((found.pattern for found in secrets.found.values()), 56)
-    lines, distinct, sources = [], Counter[str](), 0
+    lines, sources = [], 0
+    severities: dict[tuple[str, str], str] = {}  # by rule and fingerprint, as report counts
     for title, group in secrets.by_source(placeholders):
         sources += 1
         lines += [look.paint(fit_middle(title, look.width), "title")]
         for found in group:
-            distinct[found.severity] += 1
+            severities[found.rule, found.fingerprint or str(id(found))] = found.severity
             lines += found_lines(found, look)
         lines.append("")
-    total = sum(distinct.values())
+    distinct, total = Counter(severities.values()), len(severities)
     graded = ", ".join(f"{distinct[name]:,} {name}" for name in SEVERITY_RANK if distinct[name])
     where = counted(sources, "source")
     nothing = "no secrets found" if secrets.sources else "nothing was scanned"

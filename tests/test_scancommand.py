@@ -236,6 +236,12 @@ def test_text_fits_the_terminal_and_is_harmless(width):
     assert max(map(columns, text.splitlines())) <= width
 
 
+def test_a_secret_in_two_sources_is_one_secret():
+    other = {**OPENED, "stream": 2, "container_name": "db"}
+    text = found_text(found_of(OPENED, finding(), other, finding(stream=2, seq=9)))
+    assert "1 secret (1 HIGH) in 2 sources" in text
+
+
 def test_a_containers_own_secret_names_its_variable_in_every_format():
     secrets = found_of(OPENED, finding(env="DB_PASSWORD", line=3))
     table, sarif = io.StringIO(), io.StringIO()
