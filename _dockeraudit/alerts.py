@@ -51,8 +51,9 @@ class NewSecret(NamedTuple):
         where = text_of(found.get("container_name")) or text_of(found.get("container_id"))[:12]
         spot = f"{text_of(found.get('stream_type'))}, line {text_of(found.get('line'))}"
         reader = client_text(found.get("client"))
+        variable = f"(its variable {found['env']}) " if found.get("env") else ""
         sentence = (
-            f"{found['severity']} secret {found['pattern']} {found['redacted_match']} "
+            f"{found['severity']} secret {found['pattern']} {found['redacted_match']} {variable}"
             f"in {fit(where, 64) or 'an answer'} ({spot}), read by {reader} "
             f"in {text_of(found.get('endpoint'))}; fingerprint {found.get('fingerprint')}"
         )

@@ -55,7 +55,9 @@ def allow_parser() -> OneLineParser:
     parser = option_parser(
         ("baseline", "config"), prog="dockeraudit allow", description=command_allow.__doc__
     )
-    parser.add_argument("fingerprints", nargs="*", metavar="FINGERPRINT", help="of the finding")
+    parser.add_argument(
+        "fingerprints", nargs="*", metavar="FINGERPRINT", help="as report, watch and scan show it"
+    )
     parser.add_argument(
         "--from", dest="found_in", metavar="LOG", help="all findings in it; - is standard input"
     )

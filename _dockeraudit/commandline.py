@@ -29,10 +29,16 @@ class HelpLayout(argparse.HelpFormatter):
         given = {"max_help_position": NAME_COLUMNS, "width": help_width(), **layout}
         super().__init__(prog, **given)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """An option's help, wrapped at blanks: an option's name stays whole."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """A description's paragraphs, wrapped."""
         return "\n\n".join(
-            part if "\n  " in part or part.startswith("  ") else textwrap.fill(part, width)
+            part
+            if "\n  " in part or part.startswith("  ")
+            else textwrap.fill(part, width, break_on_hyphens=False)
             for part in text.split("\n\n")
         )
 

@@ -39,6 +39,9 @@ from _dockeraudit.userrules import rules_markdown
 from _dockeraudit.verify import run_verify
 from _dockeraudit.watch import Watch, run_watch
 
+#: options that say to `serve` what to write, and to these commands what to read
+READ_HELP = {"audit-log": "the log to read, with its rotated files"}
+
 
 def command_rules(arguments: Sequence[str]) -> int:
     """`rules`: the table of rules: severity, id, name; --markdown and --json as documents."""
@@ -77,7 +80,7 @@ def write_rules(rules: Sequence[Rule], options: Settings, out: TextIO) -> int:
 
 
 def command_verify(arguments: Sequence[str]) -> int:
-    """`verify FILE...`: check audit logs: 0 whole, 1 something is missing, changed or lost."""
+    """`verify FILE...`: check audit logs: exit 0 if whole, 1 if a record is missing or changed."""
     options = verify_parser().parse_args(arguments)
 
     def write(out: TextIO) -> int:
@@ -101,7 +104,7 @@ def verify_parser() -> OneLineParser:
         action="append",
         default=[],
         metavar="HASH",
-        help="a line's hash seen elsewhere; repeatable",
+        help="the hash of a line that must be there, as it was noted elsewhere; repeatable",
     )
     return parser
 
@@ -125,7 +128,8 @@ def command_report(arguments: Sequence[str]) -> int:
         state=options.state,
         placeholders=options.placeholders,
         known=known_secrets(options),
-        format=next((name for name in FORMATS if getattr(options, name, False)), "text"),
+        format=report_format(options),
+        named=bool(options.files),
         by=options.by,
         everything=options.all,
         top=options.top,
@@ -134,12 +138,21 @@ def command_report(arguments: Sequence[str]) -> int:
     return with_output("report", lambda out: run_report(files, chosen, out, error_output()))
 
 
+def report_format(options: Settings) -> str:
+    """The format that was asked for; raises ConfigurationError for two at once."""
+    chosen = [name for name in FORMATS if getattr(options, name, False)]
+    if len(chosen) > 1:
+        raise ConfigurationError(f"--{chosen[0]} and --{chosen[1]} cannot be had together")
+    return chosen[0] if chosen else "text"
+
+
 def report_parser() -> OneLineParser:
     """The parser of `report`'s options."""
     parser = option_parser(
         ("audit-log", "baseline", "config"),
         prog="dockeraudit report",
         description=command_report.__doc__,
+        helps=READ_HELP,
     )
     parser.add_argument(
         "files",
@@ -152,7 +165,7 @@ def report_parser() -> OneLineParser:
     for name, metavar, text in (
         ("fail-on", "SEVERITY", "exit 1 if there is such a finding, or a graver one"),
         ("top", "N", "rows of each table (default: 20)"),
-        ("state", "FILE", "remember in FILE what was told; tell nothing unless there is more"),
+        ("state", "FILE", "remember in FILE what was reported; report only what is new since then"),
     ):
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
     parser.add_argument("--by", choices=TABLES, help="one table by rule, container or reader")
@@ -203,6 +216,7 @@ def watch_parser() -> OneLineParser:
         ("audit-log", "baseline", "config"),
         prog="dockeraudit watch",
         description=command_watch.__doc__,
+        helps=READ_HELP,
     )
     parser.add_argument(
         "files",
@@ -235,7 +249,9 @@ def follow(options: Settings) -> int:
         raise ConfigurationError(str(error)) from None
     err = error_output()
     if err.isatty():
-        err.write(f"watching {printable(paths[0])}; times are UTC, Ctrl-C ends it\n")
+        path = paths[0]
+        missing = "" if path == "-" or os.path.exists(path) else ", which is not there yet"
+        err.write(f"watching {printable(path)}{missing}; times are UTC, Ctrl-C ends it\n")
 
     def write(out: TextIO) -> int:
         watch = Watch(choice, out, look_for(out), options.json)

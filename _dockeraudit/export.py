@@ -11,6 +11,7 @@ from _dockeraudit.tallies import Reader, Refusal, Secret, Tally
 CSV_COLUMNS = (
     "severity", "pattern", "rule", "fingerprint", "redacted_match", "container_id",
     "container_name", "endpoint", "client", "masked", "count", "first_seen", "last_seen",
+    "env",
 )  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -116,7 +117,7 @@ def write_csv(summary: AuditSummary, out: TextIO) -> None:
             where = (seen.container, container_name(summary, seen.container), seen.where)
             times = (str(tally.count), tally.first, tally.last)
             masked = "yes" if seen.masked else ""
-            rows.writerow(csv_cells((*what, *where, seen.client, masked, *times)))
+            rows.writerow(csv_cells((*what, *where, seen.client, masked, *times, secret.env)))
 
 
 def csv_cells(cells: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from _dockeraudit import __version__
 from _dockeraudit.export import csv_cells
 from _dockeraudit.logrecords import RecordReader, counts_of, number_of, text_of
 from _dockeraudit.summary import UPDATED_FIELDS
-from _dockeraudit.terminal import PLAIN, Look
+from _dockeraudit.terminal import INDENT, PLAIN, Look, wrapped_parts
 from _dockeraudit.text import SEVERITY_RANK, columns, counted, fit, fit_middle, pad
 
 FOUND_LIMIT = 100_000  # distinct findings kept; beyond, they are counted only
@@ -26,6 +26,7 @@ SARIF_LEVELS = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 FOUND_COLUMNS = (
     "source", "stream", "line", "severity", "pattern", "rule", "fingerprint", "redacted_match",
+    "env",
 )  # fmt: skip
 
 
@@ -143,20 +144,20 @@ def lines_text(lines: Iterable[int]) -> str:
 def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = False) -> str:
     """The findings for people, grouped by file or container, and a summary."""
     look = look.with_names((found.pattern for found in secrets.found.values()), 56)
-    lines, distinct, sources = [], Counter[str](), 0
+    lines, sources = [], 0
+    severities: dict[tuple[str, str], str] = {}  # by rule and fingerprint, as report counts
     for title, group in secrets.by_source(placeholders):
         sources += 1
         lines += [look.paint(fit_middle(title, look.width), "title")]
         for found in group:
-            distinct[found.severity] += 1
+            severities[found.rule, found.fingerprint or str(id(found))] = found.severity
             lines += found_lines(found, look)
         lines.append("")
-    total = sum(distinct.values())
+    distinct, total = Counter(severities.values()), len(severities)
     graded = ", ".join(f"{distinct[name]:,} {name}" for name in SEVERITY_RANK if distinct[name])
     where = counted(sources, "source")
-    lines.append(
-        f"{counted(total, 'secret')} ({graded}) in {where}" if total else "no secrets found"
-    )
+    nothing = "no secrets found" if secrets.sources else "nothing was scanned"
+    lines.append(f"{counted(total, 'secret')} ({graded}) in {where}" if total else nothing)
     if secrets.left_out:
         lines.append(f"and {counted(secrets.left_out, 'more finding')}, counted only")
     hidden = 0 if placeholders else sum(found.placeholder for found in secrets.found.values())
@@ -167,15 +168,17 @@ def found_text(secrets: FoundSecrets, look: Look = PLAIN, placeholders: bool = F
 
 
 def found_lines(found: FoundSecret, look: Look) -> list[str]:
-    """One secret: a line, and a second one where it stands on many lines."""
+    """One secret: a line, and a second one where it stands on many lines or has a variable."""
     pattern = pad(found.pattern, look.name_width)
     where = lines_text(found.lines or [0])
     head = f"  {fit(found.severity, 6):6} {pattern} {pad(found.redacted_match, 9)} "
     end = f"{fit(found.fingerprint or 'end not seen', 16):16}"
     text = look.paint(head, found.severity) + end
+    variable = f"the container's variable {found.env}" if found.env else ""
     if columns(where) <= 17:
-        return [text + "  " + where]
-    return [text, fit(f"         {where}, {counted(found.count, 'time')}", look.width)]
+        return [f"{text}  {where}", *([fit(INDENT + variable, look.width)] if variable else [])]
+    where += f" ({counted(found.count, 'time')})" if found.count > len(found.lines) else ""
+    return [text, *wrapped_parts(list(filter(None, (where, variable))), look.width, ";")]
 
 
 def write_found_csv(secrets: FoundSecrets, out: TextIO, placeholders: bool = False) -> None:
@@ -188,6 +191,7 @@ def write_found_csv(secrets: FoundSecrets, out: TextIO, placeholders: bool = Fal
         for found in group:
             what = (
                 found.severity, found.pattern, found.rule, found.fingerprint, found.redacted_match,
+                found.env,
             )  # fmt: skip
             for line in sorted(found.lines):
                 rows.writerow(csv_cells((title, found.stream_type, str(line), *what)))
@@ -210,12 +214,15 @@ def write_sarif(secrets: FoundSecrets, out: TextIO, placeholders: bool = False) 
 def sarif_result(found: FoundSecret, title: str, line: int) -> dict[str, Any]:
     """One line with a secret."""
     place = {"artifactLocation": {"uri": quote(title)}, "region": {"startLine": max(1, line)}}
-    result = {
+    variable = f" (the container's variable {found.env})" if found.env else ""
+    result: dict[str, Any] = {
         "ruleId": found.rule,
         "level": SARIF_LEVELS.get(found.severity, "warning"),
-        "message": {"text": f"{found.pattern}: {found.redacted_match}"},
+        "message": {"text": f"{found.pattern}: {found.redacted_match}{variable}"},
         "locations": [{"physicalLocation": place}],
     }
     if found.fingerprint:
         result["partialFingerprints"] = {"dockeraudit/v1": found.fingerprint}
+    if found.env:
+        result["properties"] = {"env": found.env}
     return result

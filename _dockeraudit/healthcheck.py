@@ -29,7 +29,7 @@ LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::ffff:127.0.0.1"}
 
 
 def command_healthcheck(arguments: Sequence[str]) -> int:
-    """`healthcheck`: 0 if a listener answers, unless with 502 or 503; else 69, and why."""
+    """`healthcheck`: exit 0 if a listener answers other than 502 or 503, else 69 and why."""
     settings = load_settings(arguments, os.environ, healthcheck_parser())
     listeners = load_listeners(settings, os.environ, lambda level, text: None)
     for listener in listeners:

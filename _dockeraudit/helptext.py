@@ -73,6 +73,7 @@ def overview(commands: Commands) -> str:
             help_width(),
             initial_indent=f"  {name:{longest}}  ",
             subsequent_indent=" " * (longest + 4),
+            break_on_hyphens=False,
         )
         for name, command in commands.items()
     )
@@ -92,7 +93,9 @@ def command_named(name: str, commands: Commands) -> Command:
 def help_parser() -> OneLineParser:
     """The parser of `help`."""
     parser = OneLineParser("dockeraudit help", "`help [COMMAND]`: what a command does and takes.")
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help="a command; none: all")
+    parser.add_argument(
+        "command", nargs="?", metavar="COMMAND", help="a command; without one, all of them"
+    )
     return parser
 
 

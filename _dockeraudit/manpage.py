@@ -33,8 +33,8 @@ def man_parser() -> OneLineParser:
     """The parser of `man`."""
     return OneLineParser(
         "dockeraudit man",
-        "`man`: the manual page.\n\nPiped, it is the page's source: "
-        "dockeraudit man | sudo tee /usr/local/share/man/man1/dockeraudit.1",
+        "`man`: the manual page.\n\nPiped, it is the page's source:\n"
+        "  dockeraudit man | sudo tee /usr/local/share/man/man1/dockeraudit.1",
     )
 
 

@@ -36,8 +36,10 @@ MASK_SEVERITY = "MEDIUM"  # from which on the pipe masks, unless it is told
 def command_mask(arguments: Sequence[str]) -> int:
     """`mask [--severity SEVERITY]`: standard input to standard output, secrets as asterisks.
 
-    For example: docker logs web 2>&1 | dockeraudit mask. Each byte of a secret becomes an asterisk,
-    and no other byte changes. A line leaves when it is complete, or 15 ms after its last byte.
+    Each byte of a secret becomes an asterisk, and no other byte changes. A line leaves when it is
+    complete, or 15 ms after its last byte.
+
+      docker logs web 2>&1 | dockeraudit mask
     """
     settings = load_settings(arguments, os.environ, mask_parser())
     severity = str(settings.severity).upper()

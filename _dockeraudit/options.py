@@ -127,7 +127,7 @@ OPTIONS = (
     Option("on-finding", None, read_command, "COMMAND",
            "run for each new secret, with a JSON object on its standard input"),
     Option("alert-severity", "HIGH", OneOf("high", "medium", "low"), "SEVERITY",
-           "of the secrets that --on-finding is run for: this and above"),
+           "run --on-finding for secrets of this severity and above"),
     Option("log-level", "info", OneOf(*LEVELS), "LEVEL", LEVEL_HELP, reloads=True),
     # what counts as a finding
     Option("rules", None, read_text, "FILE", "rules of your own (JSON)", reloads=True),
@@ -182,7 +182,7 @@ OPTIONS = (
            reloads=True),
     Option("tls-cert", None, read_text, "FILE", "certificate of the TCP listeners (PEM)",
            per_listener=True, reloads=True),
-    Option("tls-key", None, read_text, "FILE", "its key", per_listener=True, reloads=True),
+    Option("tls-key", None, read_text, "FILE", "its private key", per_listener=True, reloads=True),
     Option("tls-client-ca", None, read_text, "FILE",
            "authority that clients' certificates must come from",
            per_listener=True, reloads=True),
@@ -196,11 +196,13 @@ def option_parser(
     names: Sequence[str] | None = None,
     prog: str = "dockeraudit serve",
     description: str | None = None,
+    helps: Mapping[str, str] | None = None,
     **given: Any,
 ) -> OneLineParser:
     """The parser of all options in their groups, or of those that another command takes.
 
-    It leaves the values as texts, which `load_settings` reads.
+    `helps`: by an option's name, its help where it means something else to this command. The parser
+    leaves the values as texts, which `load_settings` reads.
     """
     parser = OneLineParser(prog, description, **given)
     parser.add_argument(
@@ -214,7 +216,8 @@ def option_parser(
         if names is None and option.name in GROUPS:
             group = parser.add_argument_group(GROUPS[option.name])
         if names is None or option.name in names:
-            add_option(group, option)
+            text = (helps or {}).get(option.name, option.help)
+            add_option(group, option._replace(help=text))
     return parser
 
 
@@ -256,7 +259,8 @@ def read_ini(path: str, option: str = "--config") -> list[Section]:
         with open(path, encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{option}: cannot read {path}: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{option}: cannot read {path}: {reason}") from None
     for number, line in enumerate(lines, 1):
         line = line.strip()
         if not line or line[0] in "#;":

@@ -33,7 +33,7 @@ from _dockeraudit.terminal import (
     loss_text,
     period_text,
     secret_remarks,
-    ways_text,
+    ways_parts,
 )
 from _dockeraudit.text import SEVERITY_RANK, counted, size_text
 
@@ -147,7 +147,7 @@ def tiles(summary: AuditSummary) -> str:
         seen = f"<br><span class=soft>seen {counted(summary.findings[name], 'time')}</span>"
         text = f"{name} {counted_word(distinct[name], 'secret')}{seen}"
         items.append(f"<li class='{name}'><b>{distinct[name]:,}</b>{text}</li>")
-    leaking, readers = len(summary.containers), len(summary.all_readers())
+    leaking, readers = summary.leaking(), len(summary.all_readers())
     verb = "leaks" if leaking == 1 else "leak"
     containers = f"{counted_word(leaking, 'container')} that {verb}"
     items.append(f"<li><b>{leaking:,}</b>{containers}</li>")
@@ -205,7 +205,7 @@ def secret_row(secret: Secret, summary: AuditSummary, rows: Rows, new: bool) -> 
     containers, readers = secret.by_container(), secret.by_client()
     what = f"{shown(secret.pattern)}{' <span class=new>new</span>' if new else ''}<br>"
     what += f"<code>{shown(secret.redacted)}</code> {fingerprint_cell(secret.fingerprint)}"
-    for remark in filter(None, [*secret_remarks(secret), ways_text([secret])]):
+    for remark in filter(None, [*secret_remarks(secret), ", ".join(ways_parts([secret]))]):
         what += f"<br><span class=soft>{safe(remark)}</span>"
     inside = [
         (summary.label_of(container), rows.containers.get(container, ""))
@@ -262,7 +262,7 @@ def containers_section(summary: AuditSummary, rows: Rows) -> str:
         {place: rows.containers[one.container_id] for place, one in enumerate(chosen)},
     )
     heat = fold("containers-heat", "By patterns", heat_table(summary), opened=True)
-    title = counted(len(containers), "container")
+    title = counted(summary.leaking(), "container")
     return page_section("containers", table + heat, fold_title=title)
 
 

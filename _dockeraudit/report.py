@@ -57,6 +57,7 @@ class ReportOptions(NamedTuple):
     everything: bool = False  # --all
     top: str | None = None
     known: frozenset[str] = frozenset()  # secrets to leave out
+    named: bool = True  # files were named on the command line
 
 
 class State(NamedTuple):
@@ -155,7 +156,9 @@ class Report:
     def _no_records(self, files: Sequence[str]) -> int:
         """Say that there is no record at all, which is no good news."""
         if self.summary.losses["files_unreadable"] == len(files):
-            return EXIT_NO_INPUT  # each has been named
+            if not self.options.named:
+                self._complain("name the log: dockeraudit report FILE, or --audit-log FILE")
+            return EXIT_NO_INPUT  # each file has been named
         names = ", ".join("standard input" if name == "-" else name for name in files)
         bad = self.reader.bad_lines
         lines = f"; {counted(bad, 'line')} of something else" if bad else ""

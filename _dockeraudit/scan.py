@@ -76,6 +76,7 @@ SCAN_PATIENCE = 30.0  # seconds that it pauses for a log that takes nothing
 PROGRESS_PERIOD = 0.2  # seconds between two updates of a terminal's progress line
 ESTIMATE_AFTER = 2.0  # seconds from which on the time left is estimated
 EXIT_UNREAD = 2
+KEY_HINT = "Each run gives other fingerprints; --fingerprint-key FILE keeps them.\n"
 SCAN_FORMATS = ("text", "json", "sarif", "csv")
 
 
@@ -118,7 +119,10 @@ def scan_parser() -> OneLineParser:
         help="the logs of the engine's containers, running or not: all, or those named",
     )
     parser.add_argument(
-        "--audit-log", action="append", metavar="PATH", help="where the audit records go"
+        "--audit-log",
+        action="append",
+        metavar="PATH",
+        help="a file that the audit records go to",
     )
     parser.add_argument(
         "--fail-on",
@@ -170,7 +174,7 @@ def run_scan(settings: Settings, chosen: str, least: int, out: TextIO) -> int:
     finally:
         scan.tell_end()
         status = log.close(reason, settings.shutdown_timeout)
-    write_found(secrets, chosen, out, settings.placeholders)
+    write_found(secrets, chosen, out, settings)
     if reason != "end":
         return 128 + signal.SIGINT
     if secrets.grave(least):
@@ -178,10 +182,13 @@ def run_scan(settings: Settings, chosen: str, least: int, out: TextIO) -> int:
     return status or scan.exit_status()
 
 
-def write_found(secrets: FoundSecrets, chosen: str, out: TextIO, placeholders: bool) -> None:
+def write_found(secrets: FoundSecrets, chosen: str, out: TextIO, settings: Settings) -> None:
     """What was found, in the format that was chosen; as JSON it has been written already."""
+    placeholders = settings.placeholders
     if chosen == "text":
         out.write(found_text(secrets, look_for(out), placeholders))
+        if settings.fingerprint_key is None and any(secrets.by_source(placeholders)):
+            out.write(KEY_HINT)
     elif chosen == "sarif":
         write_sarif(secrets, out, placeholders)
     elif chosen == "csv":
@@ -270,13 +277,14 @@ class Scan:
         if self._terminal:
             self._announce(paths)
         for path in self._expand(paths):
-            begun_at = self._position
+            begun_at, bytes_before = self._position, self._bytes
             try:
                 with open_text(path) as file:
                     blocks = self._blocks(file, begun_at)
                     self._source(path, None, blocks, RawDecoder("file"), path)
             except read_errors() as error:
-                self._fail(f"{read_failure(path, error)}; what came before is scanned")
+                part = "; what came before is scanned" if self._bytes > bytes_before else ""
+                self._fail(read_failure(path, error) + part)
                 self.unread_files += 1
             self._position = begun_at + plain_size(path)
 

@@ -20,6 +20,7 @@ from typing import Any
 from _dockeraudit.choice import EVERYTHING, Choice, LogNames
 from _dockeraudit.logrecords import client_text, counts_of, number_of, text_of
 from _dockeraudit.tallies import (
+    NO_CONTAINER,
     OUTPUT_ENDPOINTS,
     Finding,
     LeakingContainer,
@@ -237,7 +238,7 @@ class AuditSummary:
 
     def _container(self, record: Mapping[str, Any]) -> LeakingContainer:
         """The container that a finding is of; the longest name that was recorded is its name."""
-        container_id = text_of(record.get("container_id")) or "unknown"
+        container_id = text_of(record.get("container_id")) or NO_CONTAINER
         if container_id not in self.containers and len(self.containers) >= DISTINCT_LIMIT:
             container_id = OTHERS
         container = self.containers.get(container_id)
@@ -428,6 +429,10 @@ class AuditSummary:
         }
         refused = {news_digest(" ".join(refusal)) for refusal in self.refused}
         return seen | refused | {news_digest(key) for key in self._loss_keys}
+
+    def leaking(self) -> int:
+        """How many containers have findings."""
+        return len(self.containers) - (NO_CONTAINER in self.containers)
 
     def label_of(self, container_id: str) -> str:
         """What people call a container with findings."""

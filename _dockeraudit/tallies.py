@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 #: Endpoints at which a container's own output flows; others are answers of the engine.
 OUTPUT_ENDPOINTS = frozenset(("logs", "attach", "attach_ws", "exec", "scan", ""))
 
+#: Stands for the container of what is no container's: lists, events, builds, an image's history.
+NO_CONTAINER = "unknown"
+
 
 class Tally:
     """How often, and when first and last."""
@@ -100,6 +103,8 @@ class LeakingContainer(Tally):
     @property
     def label(self) -> str:
         """Its name; without one its id, shortened as docker shows it."""
+        if self.container_id == NO_CONTAINER:
+            return "(no container)"
         if self.name or not re.fullmatch("[0-9a-f]{64}", self.container_id):
             return self.name or self.container_id
         return self.container_id[:12]

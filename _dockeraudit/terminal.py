@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from _dockeraudit.summary import LOSSES, AuditSummary, secret_news
-from _dockeraudit.tallies import LeakingContainer, Reader, Refusal, Secret, Tally
+from _dockeraudit.tallies import (
+    NO_CONTAINER,
+    LeakingContainer,
+    Reader,
+    Refusal,
+    Secret,
+    Sighted,
+    Tally,
+)
 from _dockeraudit.text import (
     SEVERITY_RANK,
     WIDTH,
@@ -30,6 +38,8 @@ ALL_ROWS = 1_000  # rows where one secret was asked for
 NAME_WIDTH = 27  # columns of a rule's or container's name where none needs more
 ALIKE = 5  # secrets of one rule from which on they share an entry
 LEAST_WIDTH = 60  # columns that a report takes however narrow the terminal is
+SIGHTING_COLUMNS = 34  # of a sighting's row but for container, way and reader
+LABEL_WIDTH = 20  # columns of a container's name in such a row, where the reader needs the room
 INDENT = " " * 9
 
 
@@ -99,8 +109,9 @@ def period_text(summary: AuditSummary) -> str:
     """From when to when, and how many records; nothing where there are none."""
     if not summary.records:
         return ""
-    period = f"{minute(summary.first)} to {minute(summary.last)} UTC"
-    return f"{period}, {counted(summary.records, 'record')}"
+    records = counted(summary.records, "record")
+    period = span_text(summary.first, summary.last)
+    return f"{period} UTC, {records}" if period else records
 
 
 def headline(summary: AuditSummary) -> str:
@@ -110,7 +121,7 @@ def headline(summary: AuditSummary) -> str:
         return "no findings" + chosen_text(summary)
     distinct = Counter(secret.severity for secret in summary.secrets.values())
     graded = ", ".join(f"{distinct[name]:,} {name}" for name in SEVERITY_RANK if distinct[name])
-    where = counted(len(summary.containers), "container")
+    where = counted(summary.leaking(), "container")
     secrets = counted(len(summary.secrets), "secret")
     return f"{secrets} ({graded}) in {where}, seen {counted(total, 'time')}{chosen_text(summary)}"
 
@@ -132,6 +143,12 @@ def chosen_text(summary: AuditSummary) -> str:
 def minute(timestamp: str) -> str:
     """A timestamp for people: to the minute."""
     return timestamp[:16].replace("T", " ")
+
+
+def span_text(first: str, last: str) -> str:
+    """From when to when, to the minute; one time where both are the same."""
+    begin, end = minute(first), minute(last)
+    return begin if begin == end else f"{begin} to {end}"
 
 
 # -- secrets
@@ -181,8 +198,8 @@ def grouped(secrets: Sequence[Secret]) -> list[list[Secret]]:
 def secret_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]:
     """A distinct secret: what, how often, when, where, and who saw it."""
     head = secret_head(secret, look)
-    times = f"{INDENT}{minute(secret.first)} to {minute(secret.last)}"
-    lines = [head, fit("; ".join([times, *secret_remarks(secret)]), look.width)]
+    times = span_text(secret.first, secret.last)
+    lines = [head, *wrapped_parts([times, *secret_remarks(secret)], look.width, ";")]
     if summary.choice.secret:
         return lines + sighting_lines(secret, summary, look)
     return lines + where_lines([secret], summary, look.width)
@@ -210,7 +227,7 @@ def group_lines(secrets: Sequence[Secret], summary: AuditSummary, look: Look) ->
     head += f" {counted(len(secrets), 'secret'):>15} {total:>11,} x"
     begin, end = min(secret.first for secret in secrets), max(secret.last for secret in secrets)
     lines = [look.paint(fit(head, look.width), first.severity)]
-    lines.append(fit(f"{INDENT}{minute(begin)} to {minute(end)}", look.width))
+    lines.append(fit(INDENT + span_text(begin, end), look.width))
     lines += where_lines(secrets, summary, look.width)
     lines.append(fit(f"{INDENT}each of them: --pattern {first.rule} --all", look.width))
     return lines
@@ -225,16 +242,14 @@ def where_lines(secrets: Sequence[Secret], summary: AuditSummary, width: int) ->
         clients.update(secret.by_client())
     names = [summary.label_of(container) for container, _ in inside.most_common(NAMES)]
     lines = [named_line("in", names, len(inside), width)]
-    ways = ways_text(secrets)
-    if ways:
-        lines.append(fit(f"{INDENT}{ways}", width))
+    lines += wrapped_parts(ways_parts(secrets), width)
     if not clients:
         return [*lines, f"{INDENT}read by nobody: everybody got asterisks"]
     readers = [client for client, _ in clients.most_common(NAMES)]
     return [*lines, named_line("read by", readers, len(clients), width)]
 
 
-def ways_text(secrets: Iterable[Secret]) -> str:
+def ways_parts(secrets: Iterable[Secret]) -> list[str]:
     """How often some secrets were in a log, and in which answers of the engine to how many readers.
 
     Nothing where all of it was in a log, as it mostly is, and reached its readers unmasked.
@@ -252,23 +267,57 @@ def ways_text(secrets: Iterable[Secret]) -> str:
         readers = counted(len(clients[answer, where, masked]), "reader")
         part += " as asterisks" if masked else ""
         parts.append(part + (f" to {readers}" if answer or masked else ""))
-    return ", ".join(parts) if set(counts) - {(False, "output", False)} else ""
+    return parts if set(counts) - {(False, "output", False)} else []
+
+
+def wrapped_parts(parts: Sequence[str], width: int, mark: str = ",") -> list[str]:
+    """The parts of an enumeration in as many lines as they take; no part is cut that fits in one.
+
+    Columns: the indent stands before each line.
+    """
+    lines: list[str] = []
+    for number, part in enumerate(parts, 1):
+        text = printable(part) + (mark if number < len(parts) else "")
+        if lines and columns(f"{lines[-1]} {text}") <= width:
+            lines[-1] += f" {text}"
+        else:
+            lines.append(fit(INDENT + text, width))
+    return lines
 
 
 def sighting_lines(secret: Secret, summary: AuditSummary, look: Look) -> list[str]:
-    """Every way in which one secret was seen."""
+    """Every way in which one secret was seen; the reader on a line of its own where need be."""
     known = sorted(secret.sightings.items(), key=lambda item: (-item[1].count, item[0]))
-    with_ways = any(seen.where != "output" or seen.masked for seen in secret.sightings)
-    title = "           times  last seen         container                 "
-    title += pad("in", 17) if with_ways else ""
-    rows = []
+    known = known[: max(look.rows, ALL_ROWS)]
+    ways = ["in", *(way_text(seen) for seen, _ in known)]
+    with_ways = any(way not in ("in", "its log") for way in ways)
+    way_width = max(map(columns, ways)) + 2 if with_ways else 0
+    labels = ["container", *(summary.label_of(seen.container) for seen, _ in known)]
+    widest = max(columns(printable(label)) for label in labels)
+    readers = max(columns(printable(seen.client)) for seen, _ in known)
+    room = look.width - SIGHTING_COLUMNS - way_width - readers
+    beside = room >= min(widest, LABEL_WIDTH)
+    label_width = min(widest, room if beside else room + readers + 2)
+
+    def row(begin: str, label: str, way: str, reader: str) -> list[str]:
+        head = f"{begin}  {pad(label, label_width)}  " + (pad(way, way_width) if with_ways else "")
+        if beside:
+            return [fit(head + reader, look.width)]
+        return [fit(head.rstrip(), look.width), fit(f"{INDENT}     read by {reader}", look.width)]
+
+    lines = row(f"{'times':>12}  last seen       ", "container", "in", "read by")[:1]
     for seen, tally in known:
-        label = pad(summary.label_of(seen.container), 24)
-        way = "its log" if seen.where == "output" else seen.where
-        way = pad(way + (", masked" if seen.masked else ""), 17) if with_ways else ""
-        rows.append(f"{tally.count:>10,} x  {minute(tally.last)}  {label}  {way}{seen.client}")
-    title = fit(title + "read by", look.width)
-    return table(title, rows, look._replace(rows=max(look.rows, ALL_ROWS)))[1:]
+        begin = f"{tally.count:>10,} x  {minute(tally.last)}"
+        label = summary.label_of(seen.container)
+        lines += row(begin, label, way_text(seen), seen.client)
+    left = len(secret.sightings) - len(known)
+    return lines + ([f"             and {left:,} more; --all shows them"] if left else [])
+
+
+def way_text(seen: Sighted) -> str:
+    """Where a secret was seen: in the container's log, or in which answer of the engine."""
+    where = "its log" if seen.where == "output" else seen.where
+    return where + (", masked" if seen.masked else "")
 
 
 def named_line(what: str, names: Sequence[str], total: int, width: int = WIDTH) -> str:
@@ -398,18 +447,23 @@ def table_by(kind: str, summary: AuditSummary, look: Look = PLAIN) -> str:
             name = row_key(kind, secret, summary.label_of(seen.container), seen.client)
             row = rows.setdefault(name, Row(set(), set(), set(), Counter()))
             row.secrets.add(id(secret))
-            row.containers.add(seen.container)
+            row.containers.update({seen.container} - {NO_CONTAINER})
             row.clients.add(seen.client)
             row.severities[secret.severity] += tally.count
     worst = sorted(
         rows.items(),
         key=lambda item: ([-item[1].severities[name] for name in SEVERITY_RANK], item[0]),
     )
-    numbers = f"{'secrets':>9}{'containers':>12}{'readers':>9}{'HIGH':>9}{'MEDIUM':>9}{'LOW':>9}"
-    room = max(12, look.width - len(numbers) - 2)
+    shown = worst[: look.rows]
+    titles = ["secrets", "containers", "readers", *SEVERITY_RANK]
+    numbers = [titles, *(row_numbers(row) for _, row in shown)]
+    widths = [max(map(len, column)) + 2 for column in zip(*numbers)]
+    longest = max((columns(printable(name)) for name, _ in shown), default=0)
+    room = min(max(12, look.width - sum(widths)), max(NAME_WIDTH, longest))
     lines = [fit(period_text(summary) or "no records", look.width), headline(summary), ""]
-    lines.append(look.paint(f"{pad(kind, room)}{numbers}", "title"))
-    lines += [f"{pad(name, room)}{row_numbers(row)}" for name, row in worst[: look.rows]]
+    for name, cells in zip((kind, *(name for name, _ in shown)), numbers):
+        text = pad(name, room) + "".join(map(str.rjust, cells, widths))
+        lines.append(text.rstrip() if cells is not titles else look.paint(text, "title"))
     if len(worst) > look.rows:
         lines.append(f"and {len(worst) - look.rows:,} more; --all shows them")
     return "\n".join([*lines, *loss_lines(summary, look)]) + "\n"
@@ -420,7 +474,8 @@ def row_key(kind: str, secret: Secret, container: str, client: str) -> str:
     return {"rule": secret.pattern, "container": container, "reader": client}[kind]
 
 
-def row_numbers(row: Row) -> str:
-    """The numbers of a row."""
-    text = f"{len(row.secrets):>9,}{len(row.containers):>12,}{len(row.clients):>9,}"
-    return text + "".join(f"{row.severities[name] or '':>9}" for name in SEVERITY_RANK)
+def row_numbers(row: Row) -> list[str]:
+    """The numbers of a row; a severity without findings is empty."""
+    distinct = [f"{len(some):,}" for some in (row.secrets, row.containers, row.clients)]
+    graded = (row.severities[name] for name in SEVERITY_RANK)
+    return distinct + [f"{count:,}" if count else "" for count in graded]

@@ -17,7 +17,7 @@ from typing import IO, Any, TextIO
 
 from _dockeraudit.errors import AuditLogError
 from _dockeraudit.records import MAX_LINE, NO_LINE, line_hash
-from _dockeraudit.text import printable
+from _dockeraudit.text import counted, printable
 
 LINE_PIECE = 1 << 20  # bytes of a line that are read at once; no record has more than MAX_LINE
 PROBLEMS_KEPT = 1000  # the rest is only counted
@@ -226,7 +226,9 @@ def wrong_seq(before: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
         if named != (missing, last + 1, seq - 1):
             yield f"the gap names other records than the {missing} that are missing before it"
     elif seq > last + 1:
-        yield f"seq {last + 1} to {seq - 1} are missing, without a gap that names them"
+        many = seq > last + 2
+        which = f"{last + 1} to {seq - 1} are" if many else f"{last + 1} is"
+        yield f"seq {which} missing, without a gap that names {'them' if many else 'it'}"
 
 
 def as_count(value: Any) -> int:
@@ -345,7 +347,8 @@ def verify_files(names: Sequence[str], anchors: Sequence[str] = ()) -> Verificat
             for name, file, size in zip(names, files, sizes_at_once(files)):
                 segments.append(verification.read(name, bounded_lines(file, size)))
         except (OSError, EOFError, zlib.error) as error:
-            raise AuditLogError(f"{name} cannot be read: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise AuditLogError(f"{name} cannot be read: {reason}") from None
     verification.join(segments)
     return verification
 
@@ -383,7 +386,7 @@ def write_json(found: Verification, totals: Mapping[str, int], out: TextIO) -> N
 
 def write_text(found: Verification, totals: Mapping[str, int], files: int, out: TextIO) -> None:
     """What was found, for people."""
-    out.write(f"{files} files, {len(found.runs)} runs\n")
+    out.write(f"{counted(files, 'file')}, {counted(len(found.runs), 'run')}\n")
     for name, count in totals.items():
         out.write(f"  {name.replace('_', ' '):16} {count:>12,}\n")
     for note in found.notes:
@@ -397,5 +400,5 @@ def write_text(found: Verification, totals: Mapping[str, int], files: int, out: 
     out.write(
         "whole: nothing is missing, changed or lost\n"
         if found.sound
-        else f"NOT WHOLE: {len(found.problems) + found.omitted} problems\n"
+        else f"NOT WHOLE: {counted(len(found.problems) + found.omitted, 'problem')}\n"
     )

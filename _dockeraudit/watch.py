@@ -163,12 +163,14 @@ def finding_line(record: Mapping[str, Any], look: Look, updates: bool = False) -
     severity = text_of(record.get("severity"))
     container = text_of(record.get("container_name")) or text_of(record.get("container_id"))[:12]
     spare = max(0, look.width - 80) // 5
-    parts = [pad(container, 16 + spare), pad(text_of(record.get("pattern")), 18 + spare)]
+    variable, pattern = text_of(record.get("env")), text_of(record.get("pattern"))
+    what = f"{variable}: {pattern}" if variable else pattern
+    parts = [pad(container, 15 + spare), pad(what, 17 + spare)]
     parts.append(pad(text_of(record.get("redacted_match")), 9))
     if look.width >= WIDE:
         parts.append(pad(text_of(record.get("fingerprint")) or "end not seen", 16))
-    begin = f"{clock(record)}  {look.paint(pad(severity, 6), severity)}  {' '.join(parts)} "
-    room = look.width - 18 - columns(" ".join(parts)) - 1
+    begin = f"{clock(record)} {look.paint(pad(severity, 6), severity)} {' '.join(parts)} "
+    room = look.width - 16 - columns(" ".join(parts)) - 1
     return begin + fit(reader_text(record, updates), max(room, 8))
 
 

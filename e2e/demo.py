@@ -31,6 +31,7 @@ from scripted import CONTAINER_ID, ScriptedEngine, json_answer, logs_answer, std
 
 PROGRAM = Path(__file__).resolve().parent.parent / "dockeraudit.py"
 NAME = "dockeraudit-demo"
+UNDER_THE_NAME: dict[str, Any] = {"subsequent_indent": " " * 7}  # behind the severity
 PATIENCE = 8.0  # seconds to wait for what usually takes a fraction of one
 #: put together at run time, so that nothing in this file looks like a secret
 LINES = (
@@ -179,17 +180,19 @@ def show(seen: list[str], masked: list[str], log: Path) -> None:
     found = [record for record in records if record["event"] == "finding"]
     plain = [record for record in found if record["client"]["listener"] == "plain"]
     findings = [record for record in plain if record["stream"] is not None]
-    width = max(120, min(190, shutil.get_terminal_size((120, 24)).columns))
+    width = max(76, min(190, shutil.get_terminal_size((120, 24)).columns))
     left = width * 7 // 20
+    right = width - 2 * left
     heads = ("what the client sees", "what a masked reader sees")
     print("\n" + "".join(f"{head:{left}}" for head in heads) + "what the audit log says")
-    print(f"{'─' * (left - 2)}  {'─' * (left - 2)}  {'─' * (width - 2 * left)}")
+    print(f"{'─' * (left - 2)}  {'─' * (left - 2)}  {'─' * right}")
     for number, lines in enumerate(zip(seen, masked), 1):
         notes = [
             f"{record['severity']:6} {record['pattern']}  {record['redacted_match']}"
             for record in findings
             if record["line"] == number
         ]
+        notes = [part for note in notes for part in textwrap.wrap(note, right, **UNDER_THE_NAME)]
         for row in rows([*(textwrap.wrap(line, left - 2) or [""] for line in lines), notes]):
             print(f"{row[0]:{left}}{row[1]:{left}}{row[2]}".rstrip())
     print(f"\n{len(findings)} findings; the first one's line in the audit log:")

@@ -135,6 +135,12 @@ def test_a_new_secret_gives_one_alert_whatever_repeats_it(place: Place) -> None:
     )
 
 
+def test_an_alert_of_a_containers_own_secret_names_its_variable() -> None:
+    own = {"pattern": "Container's Own Secret", "redacted_match": "***", "env": "DB_PASSWORD"}
+    text = NewSecret(("ab" * 32, "cd" * 8), 0.0, {**own, "severity": "HIGH"}).text()
+    assert text.startswith("HIGH secret Container's Own Secret *** (its variable DB_PASSWORD) in ")
+
+
 def test_the_same_secret_in_another_container_is_news_there(place: Place) -> None:
     find(place.stream())
     find(place.stream("cd" * 32, "db"))

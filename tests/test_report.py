@@ -127,14 +127,25 @@ def test_a_file_and_its_copy_count_once(tmp_path, suffix):
     assert report([path, copy]) == report([copy, path, path]) == expected
 
 
+def test_where_no_log_was_named_its_absence_says_how_to_name_it(tmp_path):
+    missing = str(tmp_path / "audit.log")
+    assert "name the log: dockeraudit report FILE" in report([missing], named=False)[2]
+    assert "name the log" not in report([missing])[2]
+
+
 def test_csv_has_a_row_for_each_way_a_secret_was_seen(tmp_path):
     formula = finding(
-        container_id="e" * 64, container_name="=cmd", client={"address": "@x"}, fingerprint="ee" * 8
+        container_id="e" * 64,
+        container_name="=cmd",
+        client={"address": "@x"},
+        fingerprint="ee" * 8,
+        env="DB_PASSWORD",
     )
     path = write(tmp_path, [*RECORDS, formula])
     rows = list(csv.DictReader(io.StringIO(report([path], format="csv")[1])))
     assert len(rows) == 4 and sum(int(row["count"]) for row in rows) == 7
     assert {row["container_name"] for row in rows} == {"web", "db", "'=cmd"}
+    assert [row["env"] for row in rows if row["env"]] == ["DB_PASSWORD"]
     assert "'@x" in {row["client"] for row in rows} and rows[0]["severity"] == "HIGH"
 
 
@@ -210,7 +221,7 @@ def test_with_a_state_only_news_is_told(tmp_path):
     ):
         again.append(news)
         out = reported(tmp_path, *again)[1]
-        assert out.startswith("2026-01-05 00:00 to "), news
+        assert out.startswith("2026-01-05 00:00 UTC, "), news
         assert reported(tmp_path, *again)[1] == "", news
     assert os.stat(tmp_path / "state").st_mode & 0o777 == 0o600
 

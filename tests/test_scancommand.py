@@ -96,11 +96,14 @@ def test_text_for_people_is_by_file_with_lines_and_a_summary(tmp_path):
     (tmp_path / "b.log").write_text("nothing\n")
     status, out, err = scan("--text", tmp_path)
     lines = out.splitlines()
-    assert status == 1 and lines[0] == str(tmp_path / "a.log") and len(lines) == 5
+    assert status == 1 and lines[0] == str(tmp_path / "a.log") and len(lines) == 6
     assert lines[1].startswith("  HIGH   AWS Access Key") and lines[1].endswith("lines 1, 4, 5")
     assert lines[2].startswith("  LOW    Email Address") and lines[2].endswith("line 2")
     assert lines[4] == "2 secrets (1 HIGH, 1 LOW) in 1 source"
+    assert lines[5].startswith("Each run gives other fingerprints; --fingerprint-key")
     assert "fingerprints' key" not in err and AWS not in out
+    kept = scan("--text", "--fingerprint-key", tmp_path / "key", tmp_path / "a.log")[1]
+    assert "Each run" not in kept
     assert scan("--text", tmp_path / "b.log")[:2] == (0, "no secrets found\n")
 
 
@@ -231,6 +234,30 @@ def test_text_fits_the_terminal_and_is_harmless(width):
     text = found_text(secrets, Look(width=width))
     assert "\x1b" not in text and "\u202e" not in text
     assert max(map(columns, text.splitlines())) <= width
+
+
+def test_a_secret_in_two_sources_is_one_secret():
+    other = {**OPENED, "stream": 2, "container_name": "db"}
+    text = found_text(found_of(OPENED, finding(), other, finding(stream=2, seq=9)))
+    assert "1 secret (1 HIGH) in 2 sources" in text
+
+
+def test_a_containers_own_secret_names_its_variable_in_every_format():
+    secrets = found_of(OPENED, finding(env="DB_PASSWORD", line=3))
+    table, sarif = io.StringIO(), io.StringIO()
+    write_found_csv(secrets, table)
+    write_sarif(secrets, sarif)
+    (result,) = json.loads(sarif.getvalue())["runs"][0]["results"]
+    assert [row["env"] for row in csv.DictReader(table.getvalue().splitlines())] == ["DB_PASSWORD"]
+    assert result["properties"] == {"env": "DB_PASSWORD"}
+    assert "(the container's variable DB_PASSWORD)" in result["message"]["text"]
+    assert "         the container's variable DB_PASSWORD\n" in found_text(secrets)
+
+
+def test_where_nothing_could_be_read_no_secrets_found_is_not_said(tmp_path):
+    status, out, err = scan("--text", tmp_path / "missing")
+    assert (status, out) == (2, "nothing was scanned\n")
+    assert "No such file or directory\n" in err and "what came before" not in err
 
 
 def test_formulas_are_text_in_a_spreadsheet():

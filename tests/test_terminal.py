@@ -9,6 +9,7 @@ from auditrecords import (
     DB,
     HOSTILE,
     RECORDS,
+    REMOTE,
     Terminal,
     denied,
     finding,
@@ -20,6 +21,7 @@ from auditrecords import (
 from _dockeraudit.terminal import Look, refusal_line, render_text, table_by
 from _dockeraudit.text import columns, counted, fit, fit_middle, pad, printable, size_text
 
+READER = "10.0.0.9 (CN=portainer)"  # what REMOTE is called
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u2028\u202e]")
 
 
@@ -69,6 +71,40 @@ def test_text_names_containers_and_readers_of_each_secret(tmp_path):
     for number in range(12):
         assert re.search(rf"2 x  2026-01-02 03:04  web-{number} +10.0.0.{number}\n", everything)
     assert "Email" not in everything
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_who_read_a_secret_is_never_cut_where_it_fits_on_a_line_of_its_own(width):
+    """Beside the other columns where there is room, else below them."""
+    records = [
+        finding(container_name="a-rather-long-name-in-production-eu-west-1", client=REMOTE),
+        finding(endpoint="inspect", masked=True, client=REMOTE, seq=6),
+    ]
+    text = render_text(summary_of(*records, secret="abab"), Look(width=width))
+    assert text.count(f"{READER}\n") == 2 and max(map(columns, text.splitlines())) <= max(width, 66)
+    assert ("read by " + READER in text) == (width < 160)
+
+
+def test_where_a_secret_was_seen_is_wrapped_and_not_cut():
+    answers = [finding(endpoint=name, seq=n) for n, name in enumerate(("create", "list", "events"))]
+    text = render_text(summary_of(finding(), *answers), Look(width=60))
+    assert "in its log 2 x, in create 2 x to 1 reader,\n         in events 2 x" in text
+
+
+def test_what_is_in_no_container_is_not_counted_as_one():
+    of_a_list = finding(container_id=None, container_name=None, endpoint="list", seq=6)
+    text = render_text(summary_of(finding(), of_a_list))
+    assert "1 secret (1 HIGH) in 1 container, seen 4 times" in text
+    assert "in web, (no container)\n" in text
+    table = table_by("container", summary_of(of_a_list)).splitlines()
+    (row,) = [line for line in table if "(no" in line]
+    assert row.split() == ["(no", "container)", "1", "0", "1", "2"]
+
+
+def test_a_time_that_begins_and_ends_in_one_minute_is_said_once():
+    text = render_text(summary_of(finding(), finding(seq=6, count=1)))
+    assert text.startswith("2026-01-02 03:04 UTC, 2 records\n")
+    assert "\n         2026-01-02 03:04\n" in text
 
 
 def test_many_secrets_of_one_rule_share_an_entry_until_all_are_asked_for(tmp_path):

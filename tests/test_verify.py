@@ -100,7 +100,7 @@ GAP = {"records": 3, "matches": 1, "first_seq": 2, "last_seq": 4, "errno": None,
 
 MUTATIONS = {
     "dropped": ([L[:3] + L[4:]], 4, 5, "its prev is not the hash"),
-    "dropped, seq": ([L[:3] + L[4:]], 4, 5, "seq 4 to 4 are missing, without a gap"),
+    "dropped, seq": ([L[:3] + L[4:]], 4, 5, "seq 4 is missing, without a gap that names it"),
     "doubled": ([L[:4] + L[3:]], 5, 4, "doubled or out of order"),
     "swapped": ([L[:2] + [L[3], L[2]] + L[4:]], 4, 3, "out of order"),
     "edited": ([L[:2] + [edited(L[2])] + L[3:]], 4, 4, "its prev is not the hash"),
@@ -235,7 +235,7 @@ def test_verify_reads_gz_and_standard_input_and_prints_for_people(folder):
     ):
         run = run_program("verify", "-", folder / "log.1.gz", input=b"".join(text))
         assert (run.returncode, run.stderr) == (status, b"") and run.stdout.endswith(last), run
-    assert b"-, line 1, seq 5: seq 4 to 4 are missing, without a gap that names them" in run.stdout
+    assert b"-, line 1, seq 5: seq 4 is missing, without a gap that names it" in run.stdout
 
 
 def test_control_characters_of_a_forged_log_do_not_reach_the_terminal(folder):

@@ -115,6 +115,12 @@ def test_a_line_says_when_how_grave_where_what_and_who():
     assert "cccccccccccc" in line and line.endswith("10.0.0.9 (CN=portainer) in inspect")
 
 
+def test_a_containers_own_secret_has_its_variable_first_so_that_80_columns_show_it():
+    own = finding(pattern="Container's Own Secret", env="DB_PASSWORD", endpoint="inspect", count=1)
+    (line,) = shown({**own, "client": {"address": "10.0.0.9"}}, look=Look(width=80))
+    assert " DB_PASSWORD: Con" in line and line.endswith(" 10.0.0.9 in inspect")
+
+
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_a_line_fits_and_is_harmless(width):
     hostile = dict.fromkeys(("container_name", "pattern", "redacted_match", "severity"), HOSTILE)
