@@ -32,7 +32,7 @@ from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
 from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
 from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign
 from _dockeraudit.wordfinder import (
-    ALPHABETS,
+    PAIR_ALPHABETS,
     WordFinder,
     at_curl,
     at_key,
@@ -173,7 +173,7 @@ def word_finders(
     if "phrase" in by_find:
         visits.update({word: [at_announcement(word, by_find["phrase"])] for word in ANNOUNCEMENTS})
     finders = []
-    for alphabet in ALPHABETS:
+    for alphabet in PAIR_ALPHABETS:
         words = {word: visits.pop(word) for word in list(visits) if alphabet.shows(word)}
         ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
         for word, more in (*PHRASE_AHEAD.items(), *ANNOUNCEMENT_AHEAD.items()):

@@ -52,7 +52,7 @@ def pair_alphabet(first: bytes, second: bytes) -> Alphabet:
 #: A word belongs to the first that shows its pair: key → key, pass → kess, auth → ekeh; then
 #: pw and pwd, for which letters would have to stand that are frequent; then sess → keke,
 #: code → ekee, secret → kecret. Few pairs and few first letters make a pass fast.
-ALPHABETS = (
+PAIR_ALPHABETS = (
     pair_alphabet(b"bkpu", b"aegnrt"),
     Alphabet(LOWER_CASE, b"pw"),
     pair_alphabet(b"ios", b"acdegk"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,14 @@ def prose_lines(path: Path) -> Iterator[tuple[int, str]]:
 def test_every_room_stands_in_the_order() -> None:
     files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | {"patterns"}
     assert files == set(ORDER) and len(ORDER) == len(set(ORDER))
+
+
+def test_the_rooms_can_be_stitched() -> None:
+    """The stitched file has one namespace for all rooms: two may not define the same name."""
+    made = subprocess.run(
+        [sys.executable, str(ROOT / "deploy" / "stitch.py")], capture_output=True, text=True
+    )
+    assert (made.returncode, made.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("room", ORDER)
