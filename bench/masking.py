@@ -528,8 +528,13 @@ def noise(logs: Path) -> None:
 
 
 FIGURES: dict[str, Any] = {
-    "rate": rate, "replayed": replayed, "memory": memory, "echo": echo, "line": line, "clean": clean,
-}  # fmt: skip
+    "rate": rate,
+    "replayed": replayed,
+    "memory": memory,
+    "echo": echo,
+    "line": line,
+    "clean": clean,
+}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,16 @@ import pytest
 from clients import MATRIX, PREFIX, Terminal, Way, docker_clis
 from needs import need_module
 from planted import same_but_for_asterisks, shown_windows, text_of
-from test_clients import COMPOSE, DOCKER_PY, SCRIPTS, plugin_version, py_client, run_script, sweep
+from test_clients import (
+    COMPOSE,
+    COMPOSE_FILE,
+    DOCKER_PY,
+    SCRIPTS,
+    plugin_version,
+    py_client,
+    run_script,
+    sweep,
+)
 
 from conftest import ProxyProcess, RealEngine, wait_for
 
@@ -110,7 +119,7 @@ CLI_CASES = [
         """,
     ),
 ]
-COMPOSE_FILE = """
+MASKED_COMPOSE_FILE = """
 services:
   web:
     image: busybox
@@ -121,7 +130,7 @@ services:
     command: [sh, -c, "cat /text; exec sleep 1000"]
 """
 COMPOSE_SCRIPT = """
-        sed "s#\\$TEXT#$TEXT#" $COMPOSE_FILE > $WORK/compose.yml
+        sed "s#\\$TEXT#$TEXT#" $MASKED_FILE > $WORK/compose.yml
         export DB_PASSWORD=$OWN
         c="docker compose -p $NAME -f $WORK/compose.yml"
         $c --progress quiet up -d
@@ -150,13 +159,14 @@ def planted(real_engine: RealEngine) -> Iterator[Planted]:
     (Path(place) / "text").write_bytes(
         text + b"cannot log in with %b\nEND-OF-TEXT\n" % OWN.encode()
     )
+    (Path(place) / "masked.yml").write_text(MASKED_COMPOSE_FILE)
     (Path(place) / "compose.yml").write_text(COMPOSE_FILE)
     shared = f"{PREFIX}-shared"
     told = {
         "TEXT": f"{place}/text",
         "SHARED": shared,
         "OWN": OWN,
-        "COMPOSE_FILE": f"{place}/compose.yml",
+        "MASKED_FILE": f"{place}/masked.yml",
     }
     # `unix` and not `masked`: names of one length, as Way says
     options = ("--mask", "MEDIUM", "--mask-pass", PASSED)
