@@ -12,15 +12,18 @@ import asyncio
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from clients import MATRIX, PREFIX, Terminal, Way, docker_clis
+from clients import LIMIT, MATRIX, PREFIX, Terminal, Way, docker_clis
 from needs import need_module
 from planted import same_but_for_asterisks, shown_windows, text_of
+from product import PROGRAM
 from test_clients import (
     COMPOSE,
     COMPOSE_FILE,
@@ -37,6 +40,7 @@ from conftest import ProxyProcess, RealEngine, wait_for
 pytestmark = pytest.mark.engine
 CLIS = docker_clis()
 LINES = 120
+DATA = 3_500_000  # random bytes; in many more of them something looks like a password
 OWN = "winter-otter" + "-57-lantern"
 PASSED = "export,archive,get,tunnel"
 
@@ -307,6 +311,17 @@ def test_aiodocker_returns_the_same_but_for_asterisks(planted: Planted) -> None:
     compare("aiodocker", "log, exec, show", planted, run)
 
 
+@pytest.mark.parametrize("flags", [[], ["-t"], ["-t", "--details"]], ids=" ".join)
+def test_the_pipe_masks_what_docker_logs_prints(planted: Planted, flags: list[str]) -> None:
+    printed = planted.engine.docker("logs", *flags, planted.told["SHARED"]).stdout
+    command = [sys.executable, PROGRAM, "mask"]
+    run = subprocess.run(command, input=printed, capture_output=True, timeout=LIMIT, check=True)
+    assert same_but_for_asterisks(run.stdout, printed)
+    of_others = planted.secrets[:-1]  # the pipe does not know the container's own
+    assert len(shown_windows(of_others, printed)) > 1000
+    assert shown_windows(of_others, run.stdout) == []
+
+
 # -- the whole matrix of clients, which shows no secrets
 
 
@@ -326,7 +341,7 @@ def matrix_case(planted: Planted, client: str, case: str, script: str, holds: by
     """A case of test_clients.py, directly and through the mask."""
     place = planted.ways[0].folder
     with open(os.path.join(place, "data"), "wb") as file:
-        file.write(random.Random(20).randbytes(10 << 20))
+        file.write(random.Random(20).randbytes(DATA))
     engine, ways = planted.engine, planted.ways
     run_script(CLIS[0], case, script, holds, engine, ways, place, client=f"{client}, masked")
 
