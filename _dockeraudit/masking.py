@@ -303,7 +303,8 @@ class MaskedText(TextScanner):
         return super()._finding(block, match, line, partial)
 
     def _complete(self, block: bytes, match: Match, line: int, before: Any) -> Any:
-        self._say(self._cover(block, match))
+        if before is not None:  # else `_finding` says it
+            self._say(self._cover(block, match))
         return super()._complete(block, match, line, before)
 
     def _withdraw(self, handle: Any) -> None:
@@ -316,8 +317,8 @@ class MaskedText(TextScanner):
             return None
         if match.rule.multiline:
             return True, self._key_passed
-        start, end = (self._base + offset for offset in masked_span(block, match))
-        passed = self._passed(start, end)
+        start, end = masked_span(block, match)
+        passed = self._passed(self._base + start, self._base + end)
         return passed < end - start, passed
 
 
