@@ -9,6 +9,7 @@ asterisks, and no six bytes of a secret may be left. In the long form the whole 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import shutil
@@ -281,6 +282,7 @@ def py_run(way: Way, told: dict[str, str]) -> Any:
         )
     finally:
         client.close()
+        gc.collect()  # docker-py leaves open sockets to it, and a stop would wait for them
 
 
 def name_of(told: dict[str, str]) -> dict[str, str]:
