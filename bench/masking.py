@@ -30,6 +30,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import statistics
 import sys
@@ -94,6 +95,7 @@ def main() -> int:
     figures = [name for name in FIGURES if name in wanted]
     if not figures:
         return 0
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))  # ends what was started
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/dev/shm"))
     settings = argparse.Namespace(peers="", smoke=False, program=None, more=0)
     try:
