@@ -19,7 +19,7 @@ from typing import Any
 
 from _dockeraudit.answers import AnswerScan
 from _dockeraudit.connections import Connection
-from _dockeraudit.engine import ContainerFacts, engine_broke
+from _dockeraudit.engine import UNKNOWN, ContainerFacts, engine_broke
 from _dockeraudit.errors import HTTPError
 from _dockeraudit.http1 import Framing, RequestHead, ResponseHead, body_reader
 from _dockeraudit.maskedstream import (
@@ -80,6 +80,7 @@ class Exchange:
     input: Decoder = UNDECODED
     tunnelled = 0  # bytes of a tunnel that nobody scans
     _poll: PollPair | None = None  # made when it is needed: most answers come at once
+    _facts = UNKNOWN  # what the engine says of a masked answer's container
     _hold_over = False  # the mask's hold had ended before the sockets were polled
     _heard = 0  # times that `hear` was called
     _failure: Exception | None = None  # of `hear`
@@ -446,19 +447,19 @@ class Exchange:
         """Mask an answer on its way to the client."""
         assert self._mask is not None and relay.response is not None
         proxy, route = self.proxy, self.route
-        exempt = proxy.log.allows if proxy.settings.allow_secret else None
+        exempt = self._exempts if proxy.settings.allow_secret else None
         self.masked = masked_answer(
             route,
             framing,
             proxy.scanner,
-            AnswerMask(self._mask, exempt, proxy.settings.own_secrets),
+            AnswerMask(self._mask, exempt, self._container_counts),
             self._answer_unmasked,
         )
         if not is_plain(relay.response):
             self._answer_unmasked("compressed")
         elif self.masked.wire.framing is None:
             known = proxy.lookups.known(route.name)
-            if known.own is not None:
+            if known.own is not None and not self._allows_by_container:
                 self._answer_inspected(known)
             else:
                 proxy.lookups.resolve(route.kind or "container", route.name, self._answer_inspected)
@@ -466,7 +467,21 @@ class Exchange:
     def _answer_inspected(self, facts: ContainerFacts) -> None:
         """The look-up is over, in its own thread, or has failed."""
         assert self.masked is not None
+        self._facts = facts
         self.masked.inspected(facts.tty, facts.own)
+
+    def _exempts(self, secret: bytes) -> bool:
+        """Whether a secret of an answer is allowed, everywhere or in the answer's container."""
+        return self.proxy.log.allows(secret, self._facts.id, self._facts.name)
+
+    @property
+    def _allows_by_container(self) -> bool:
+        return any(":" in text for text in self.proxy.settings.allow_secret)
+
+    @property
+    def _container_counts(self) -> bool:
+        """Whether what is masked depends on the container."""
+        return bool(self.proxy.settings.own_secrets) or self._allows_by_container
 
     def _answer_unmasked(self, kind: str) -> None:
         """An answer cannot be masked."""
@@ -484,7 +499,7 @@ class Exchange:
         asked = MaskAsked(
             self._mask,
             exempts=bool(settings.allow_secret),
-            waits=settings.own_secrets or any(":" in text for text in settings.allow_secret),
+            waits=self._container_counts,
             typed=self.route.endpoint != "logs",
         )
         wire = wire_places(self.output, framing, asked.waits)

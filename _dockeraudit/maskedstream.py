@@ -209,12 +209,12 @@ class NoRecords:
 class AnswerMask(NamedTuple):
     """What is asked of a masked answer.
 
-    `exempt`: whether a secret is allowed. `own_secrets`: the container's are masked too.
+    `exempt`: whether a secret is allowed. `waits`: what the engine says of the container counts.
     """
 
     severity: str
     exempt: Callable[[bytes], bool] | None
-    own_secrets: bool
+    waits: bool
 
 
 def masked_answer(
@@ -231,7 +231,7 @@ def masked_answer(
     """
     body = ChunkSpans() if framing.kind == "chunked" else PlainSpans(body_reader(framing))
     of_one = route.kind in ("container", "exec") and route.answer not in ("create", "update")
-    waits = asked.own_secrets and of_one
+    waits = asked.waits and of_one
     wire = WirePlaces(body, "raw", waits=waits, reader=answer_places(route))
     hold = HOLD if route.answer in FLOWING_ANSWERS else ANSWER_HOLD
     mask = Mask(

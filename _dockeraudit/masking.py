@@ -138,7 +138,9 @@ class MaskedText(TextScanner):
         """Nothing more came in time: mask what is a secret by now, and let the line go."""
         self._settling = True
         if self._key is not None:
-            self._mask_key_line(bytes(self.carry[self._names :]), self._position + self._names)
+            line = bytes(self.carry[self._names :])
+            begin = len(line) if self._key.is_before(line) else self._key.begins(line)
+            self._mask_key_line(line[begin:], self._position + self._names + begin)
         self.settle()
         self._settling = False
         self._lapsed = self.size
@@ -256,10 +258,12 @@ class MaskedText(TextScanner):
 
     def _key_body(self, block: bytes, pos: int, matches: Sequence[Match]) -> int:
         """Walk the key's body, and mask what it walked over."""
+        key = self._key
         stop = super()._key_body(block, pos, matches)
-        while pos < stop:
+        while key and pos < stop:
             eol = block.find(b"\n", pos, stop) + 1 or stop
             end = block.find(KEY_END, pos, eol)
+            pos += key.begins(block[pos:eol])
             line = block[pos:eol]
             if end >= 0:
                 self._key_passed += self._mask_stretches(block, pos, end)
@@ -299,7 +303,8 @@ class MaskedText(TextScanner):
         return super()._finding(block, match, line, partial)
 
     def _complete(self, block: bytes, match: Match, line: int, before: Any) -> Any:
-        self._say(self._cover(block, match))
+        if before is not None:  # else `_finding` says it
+            self._say(self._cover(block, match))
         return super()._complete(block, match, line, before)
 
     def _withdraw(self, handle: Any) -> None:
@@ -312,8 +317,8 @@ class MaskedText(TextScanner):
             return None
         if match.rule.multiline:
             return True, self._key_passed
-        start, end = (self._base + offset for offset in masked_span(block, match))
-        passed = self._passed(start, end)
+        start, end = masked_span(block, match)
+        passed = self._passed(self._base + start, self._base + end)
         return passed < end - start, passed
 
 

@@ -27,6 +27,8 @@ KEY_FIELD = re.compile(rb"[A-Za-z-]{1,64}: [ -~]*")  # RFC 1421 §4.6: Proc-Type
 KEY_END = b"-----END"
 KEY_EDGES = b" \t\r\n\"',;>|\\"  # what stands around a key's lines where logs indent or quote them
 FULL_KEY_LINE = 40  # characters; a shorter line can only be a key's last one
+ANY_DIGIT = bytes.maketrans(b"123456789", b"000000000")
+LONGEST_BEFORE = 256  # bytes before a key's header that are looked for before its other lines, too
 
 
 class FindingRecords(Protocol):
@@ -59,9 +61,13 @@ class FindingRecords(Protocol):
 
 
 class KeyBody:
-    """A private key whose header was reported: its body as it passes, for the fingerprint."""
+    """A private key whose header was reported: its body as it passes, for the fingerprint.
 
-    def __init__(self, match: Match, handle: Any, header: bytes) -> None:
+    `before`: what stands before the header on its line, such as a time stamp and Compose's
+    `web-1 | `. The same may stand before each line, with other digits.
+    """
+
+    def __init__(self, match: Match, handle: Any, header: bytes, before: bytes = b"") -> None:
         self.rule = match.rule
         self.handle = handle
         self.header = header
@@ -70,6 +76,17 @@ class KeyBody:
         self.lines = 0  # the rest of the header's line is the first
         self.complete: bool | None = None  # whether its end has come; None: it goes on
         self._full_line = False
+        usable = before.strip(KEY_EDGES) and len(before) <= LONGEST_BEFORE
+        self._before = before.translate(ANY_DIGIT) if usable else b""
+
+    def begins(self, line: bytes) -> int:
+        """Where a line's own text begins, behind what stands before each line."""
+        size = len(self._before)
+        return size if line[:size].translate(ANY_DIGIT) == self._before else 0
+
+    def is_before(self, line: bytes) -> bool:
+        """Whether an unfinished line may be no more than what stands before each line."""
+        return len(line) < len(self._before) and self._before.startswith(line.translate(ANY_DIGIT))
 
     def walk(self, block: bytes, pos: int) -> int:
         """Take the body's lines from `pos` on; returns where it stops."""
@@ -78,7 +95,7 @@ class KeyBody:
             line = block[pos : eol or len(block)]
             stop = line.find(KEY_END)
             if stop >= 0:
-                self.add(line[:stop].strip())
+                self.add(line[self.begins(line) : stop].strip())
                 self.lines += 1
                 self.complete = True
                 return pos + len(line)
@@ -90,7 +107,7 @@ class KeyBody:
 
     def takes(self, line: bytes) -> bool:
         """Whether the next line is of the body, which it then becomes part of."""
-        text = line.strip(KEY_EDGES)
+        text = line[self.begins(line) :].strip(KEY_EDGES)
         if KEY_TEXT.fullmatch(text):
             if 0 < len(text) < FULL_KEY_LINE and not self._full_line:
                 return False
@@ -283,7 +300,9 @@ class TextScanner:
                 continue
             handle = self._complete(block, match, line, before)
             if match.rule.multiline:
-                self._key = KeyBody(match, handle, block[match.start : match.end])
+                before_it = block[block.rfind(b"\n", 0, match.start) + 1 : match.start]
+                header = block[match.start : match.end]
+                self._key = KeyBody(match, handle, header, before_it)
                 self._key_line = line
                 skip = self._key_body(block, match.end, matches)
         for before in known.values():
@@ -376,11 +395,10 @@ class TextScanner:
 
     def _may_be_key_body(self) -> bool:
         """Whether the unfinished line may be a line of a private key, and hold nothing else."""
-        return (
-            self._key is not None
-            and len(self.carry) <= CARRY_KEPT
-            and KEY_TEXT.fullmatch(self.carry[self._names :].strip(KEY_EDGES)) is not None
-        )
+        if self._key is None or len(self.carry) > CARRY_KEPT:
+            return False
+        line = bytes(self.carry[self._names :])
+        return KEY_TEXT.fullmatch(line[self._key.begins(line) :].strip(KEY_EDGES)) is not None
 
     def _key_body(self, block: bytes, pos: int, matches: Sequence[Match]) -> int:
         """Walk the key's body from `pos`, line by line; returns where it stops."""

@@ -32,6 +32,7 @@ from _dockeraudit.http1 import CloseReader
 from _dockeraudit.maskedstream import ANSWER_MOST, MaskAsked, MaskedStream, NoRecords
 from _dockeraudit.masking import Mask
 from _dockeraudit.places import Places, PlainSpans, WirePlaces
+from _dockeraudit.records import Fingerprinter
 from _dockeraudit.scanner import Scanner
 from _dockeraudit.streams import RawDecoder
 from conftest import DEADLINE, ProxyProcess, splits, wait_for
@@ -409,6 +410,27 @@ def test_an_inspect_is_masked_chunked_or_not(engine: Any, start_proxy: Any) -> N
     )
     record = proxy.wait_records("finding", 1)[0]
     assert (record["endpoint"], record["masked"]) == ("inspect", True)
+
+
+@pytest.mark.parametrize("own_secrets", ["on", "off"])
+def test_a_secret_allowed_in_a_container_stays_in_answers_about_it(
+    engine: Any, start_proxy: Any, folder: Path, own_secrets: str
+) -> None:
+    def inspect(name: str) -> tuple[str, bytes]:
+        value = {"Id": CONTAINER_ID, "Name": f"/{name}", "Config": {"Env": [f"PASSWORD={SECRET}"]}}
+        engine.routes[f"/containers/{name}/json"] = json_answer(value)
+        return f"/containers/{name}/json", json.dumps(value).encode()
+
+    (folder / "key").write_bytes(bytes(32))
+    os.chmod(folder / "key", 0o600)
+    fingerprint = Fingerprinter(bytes(32)).of(SECRET.encode())
+    options = ("--mask", "HIGH", "--own-secrets", own_secrets, "--fingerprint-key")
+    allowed = ("--allow-secret", f"web:{fingerprint}")
+    proxy = start_proxy(engine.path, *options, str(folder / "key"), *allowed)
+    target, payload = inspect("web")
+    assert ask(proxy, get(target))[1] == payload
+    target, payload = inspect("db")
+    assert ask(proxy, get(target))[1] == payload.replace(SECRET.encode(), STARS)
 
 
 def test_a_connection_is_kept_behind_a_masked_answer(engine: Any, start_proxy: Any) -> None:

@@ -331,6 +331,37 @@ def test_a_key_is_masked_line_by_line_even_where_each_of_them_is_let_go() -> Non
     assert shown_windows([line.encode() for line in body], out) == []
 
 
+@pytest.mark.parametrize(
+    "before",
+    [STAMP, b"web-1  | ", b"web-1  | " + STAMP, b"team=a%20b ", b"[12:34:56] INFO ", b"  "],
+)
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_a_key_is_masked_whatever_stands_before_each_of_its_lines(
+    before: bytes, newline: bytes
+) -> None:
+    rng = random.Random(7)
+    text, body = private_key(rng, "\n")
+    lines = [b"started", *text.encode().split(b"\n"), b"ready to serve requests"]
+    shown = [b"*" * len(line) if line.decode() in body else line for line in lines]
+    begun = [next_digits(before, rng) for _ in lines]
+    wire, expected = (
+        b"".join(begin + line + newline for begin, line in zip(begun, texts))
+        for texts in (lines, shown)
+    )
+    for parts in splits(wire):
+        assert mask_all(raw_mask(), parts) == expected
+    mask, out = raw_mask(), b""
+    for number, part in enumerate(cut(rng, wire, (5, 30, 70))):  # each is let go unfinished
+        out += mask.feed(part, float(number)) + mask.feed(b"", number + 0.5)
+    out += mask.end()
+    assert all(a == b or (a == 42 and c == 42) for a, b, c in zip(out, wire, expected))
+
+
+def next_digits(before: bytes, rng: random.Random) -> bytes:
+    """The same with other digits, as in the next line's time stamp."""
+    return bytes(rng.choice(b"0123456789") if 48 <= byte <= 57 else byte for byte in before)
+
+
 def test_the_word_before_a_bearer_token_stays() -> None:
     masked = mask_all(raw_mask(), [b"Authorization: Bearer " + TOKEN + b"\n"])
     assert masked == b"Authorization: Bearer " + b"*" * len(TOKEN) + b"\n"

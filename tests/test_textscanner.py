@@ -331,6 +331,20 @@ def test_a_private_key_is_one_finding_completed_at_its_end(settle: bool) -> None
         assert other["secret"] == AWS.encode()
 
 
+@pytest.mark.parametrize("settle", [False, True])
+def test_a_private_key_is_the_same_with_compose_and_a_stamp_before_its_lines(settle: bool) -> None:
+    data = b"".join(
+        b"web-1  | 2026-01-02T03:04:%02d.5Z %s\n" % (second, line)
+        for second, line in enumerate(KEY_LINES, 10)
+    )
+    for parts in splits(data + SECRET):
+        records, _ = scanned(parts, settle)
+        key, other = records.findings
+        assert (key["rule"], key["lines"], key["complete"]) == ("Private Key", 13, True)
+        assert key["secret"] == b"".join(KEY_LINES[1:-1])
+        assert other["secret"] == AWS.encode()
+
+
 def test_a_key_header_without_a_body_hides_nothing() -> None:
     records, _ = scanned([KEY_LINES[0] + b"\n" + AWS.encode() + b"\nordinary words\n" + SECRET])
     assert [f["rule"] for f in records.findings] == [
