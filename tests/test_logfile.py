@@ -359,7 +359,7 @@ def test_what_copytruncate_lost_is_seen(new_log, folder):
     written(log, 2)
     os.truncate(path, 0)
     log.close("end", 10)
-    assert any("seq 2 to 2 are missing" in problem for problem in problems(folder / "1", path))
+    assert any("seq 2 is missing" in problem for problem in problems(folder / "1", path))
 
 
 def test_a_switch_that_fails_halfway_loses_nothing(new_log, folder, monkeypatch):
