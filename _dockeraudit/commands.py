@@ -34,7 +34,14 @@ from _dockeraudit.rules import Rule
 from _dockeraudit.settings import Settings
 from _dockeraudit.startup import load_scanner
 from _dockeraudit.text import ReportError, printable
-from _dockeraudit.textfiles import error_output, open_text, read_errors, read_failure, with_output
+from _dockeraudit.textfiles import (
+    error_output,
+    open_text,
+    read_errors,
+    read_failure,
+    with_lines,
+    with_output,
+)
 from _dockeraudit.userrules import rules_markdown
 from _dockeraudit.verify import run_verify
 from _dockeraudit.watch import Watch, run_watch
@@ -269,11 +276,7 @@ def command_learn(arguments: Sequence[str]) -> int:
     except PolicyError as error:
         raise ConfigurationError(seen.why_nothing(options.files, str(error))) from None
 
-    def write(out: TextIO) -> int:
-        out.write("".join(line + "\n" for line in lines))
-        return 0
-
-    return with_output("learn", write)
+    return with_lines("learn", lines)
 
 
 def learn_parser() -> OneLineParser:
@@ -308,11 +311,7 @@ def command_policy(arguments: Sequence[str]) -> int:
     if name:
         lines = preset_lines(name)
 
-    def write(out: TextIO) -> int:
-        out.write("".join(line + "\n" for line in lines))
-        return 0
-
-    return with_output("policy", write)
+    return with_lines("policy", lines)
 
 
 def policy_parser() -> OneLineParser:

@@ -15,7 +15,7 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any, Callable, TextIO
@@ -285,3 +285,13 @@ def with_output(command: str, write: Callable[[TextIO], int]) -> int:
         sentence = f"dockeraudit {command}: cannot write its output: {error.strerror}\n"
         error_output().write(sentence)
         return EXIT_OUTPUT
+
+
+def with_lines(command: str, lines: Iterable[str]) -> int:
+    """Write lines to standard output, as `with_output` does."""
+
+    def write(out: TextIO) -> int:
+        out.write("".join(line + "\n" for line in lines))
+        return 0
+
+    return with_output(command, write)
