@@ -230,9 +230,11 @@ def say_mask(listener: Listener, diagnostics: Diagnostics) -> None:
 def say_scope(listener: Listener, diagnostics: Diagnostics) -> None:
     """Which containers a listener's clients get, and what of the host they get besides."""
     if listener.scope:
-        text = f"{listener.name}: clients get only containers of {listener.scope.scope.text}"
+        text = (
+            f"{listener.name}: clients get only containers in scope ({listener.scope.scope.text})"
+        )
         scopes = listener.scope.objects.scopes
-        parts = [f"{kind} of {scope.text}" for kind, scope in scopes.items()]
+        parts = [f"{kind} in scope ({scope.text})" for kind, scope in scopes.items()]
         free = [kind for kind in ("images", "networks", "volumes") if kind not in scopes]
         parts += [f"{', '.join(free)} of the whole host"] if free else []
         diagnostics.say("info", "; ".join([text, *parts]))

@@ -758,7 +758,7 @@ def test_answers_are_given_and_denials_recorded(
 
     proxy: ProxyProcess = start_proxy(engine.path, "--scope", "label=team=a")
     said = proxy.errors.read_text()
-    assert "clients get only containers of label=team=a; images, networks, volumes of the" in said
+    assert "clients get only containers in scope (label=team=a); images, networks, volumes" in said
     line = b"GET /containers/other/json HTTP/1.1\r\nHost: d\r\n\r\n"
     answer = ask(proxy.socket, line + line.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     sentence = b'{"message":"No such container: other"}\n'
