@@ -183,6 +183,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.client_eof = False
         self.upstream: HTTPConnection | None = None  # kept between requests
         self.called = threading.Semaphore(0)  # released when a lent connection needs its thread
+        self.failure: Exception | None = None  # of a short request, for our own thread to raise
         self._head_bytes = 0  # taken from the budget of large heads
 
     def handle(self) -> None:
@@ -234,6 +235,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         try:
             if self._lendable():
                 self.proxy.kept.lend(self)
+            if self.failure:
+                raise self.failure
             if self.peer.exchange:  # begun by the thread of the kept connections
                 asked = (self.peer.exchange.head.method, self.peer.exchange.route.path)
                 return self._relay(self.peer.exchange)
@@ -385,13 +388,17 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def serve_short(self, fileno: int) -> bool:
         """Serve what has come on a descriptor, without waiting; False for our own thread to do.
 
-        An exception is met again there: in the exchange, or when the head is read once more.
+        What is illegal is met again there, when the head is read once more. Any other exception
+        is raised there.
         """
         try:
             if self.peer.exchange is None:
                 return fileno == self.peer.sock.fileno() and self._begin_short()
             return fileno != self.peer.sock.fileno() and self._hear_short(self.peer.exchange)
-        except Exception:
+        except HTTPError:
+            return False
+        except Exception as error:
+            self.failure = error
             return False
 
     def _begin_short(self) -> bool:

@@ -13,8 +13,10 @@ import pytest
 from scripted import LOGS_HEAD, ScriptedEngine, chunk, json_answer, stdcopy_frame
 from waiting import wait_for
 
+from _dockeraudit.connections import Connection
 from _dockeraudit.keptconnections import KeptConnections
 from _dockeraudit.routes import is_short, parse_request
+from dockeraudit import ProxyHandler
 
 
 class Echo:
@@ -120,6 +122,26 @@ def test_a_connection_that_the_kernel_cannot_watch_waits_for_itself(
             echoes[0], "descriptors", lambda: (echoes[0].ours.fileno(), file.fileno())
         )
         kept.lend(echoes[0])
+        echoes[0].theirs.sendall(b"x")
+        assert echoes[0].ours.recv(1) == b"x" and not echoes[0].served_by
+
+
+def test_a_defect_is_raised_by_the_connections_own_thread(
+    echoes: list[Echo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = ProxyHandler.__new__(ProxyHandler)
+    handler.failure = None
+    handler.peer = Connection(echoes[0].ours, {"listener": "l", "uid": 1}, 0.0)
+
+    def defect() -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(handler, "_begin_short", defect)
+    assert not handler.serve_short(echoes[0].ours.fileno())
+    monkeypatch.setattr(handler, "_lendable", lambda: False)
+    monkeypatch.setattr(handler, "_charge_head", lambda size: None)
+    with pytest.raises(ZeroDivisionError):
+        handler._serve()
 
 
 @pytest.mark.parametrize(
