@@ -106,7 +106,7 @@ def prepare_interpreter(place: str, stitched: bool, version: str, rules: tuple[A
                 exec(compile(text, place, "exec"), found)  # all at once takes 8 MiB more
         if found["__version__"] == version:
             worker.scan = found["BlockScanner"](rules).scan
-    except Exception:  # blocks are scanned where they are, and the pool would print it
+    except Exception:  # the worker has no scanner then, which its first block's answer tells
         pass
 
 

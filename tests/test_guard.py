@@ -647,7 +647,8 @@ def test_paths_by_which_a_container_could_choose_what_others_lead_to_are_refused
 
 
 def test_paths_apart_are_taken() -> None:
-    read(("bind", "/srv/a"), ("bind", "/srv/b"), ("bind-ro", "/srv/c/**"), ("bind-ro", "/srv/cx"))
+    keys = ("bind", "/srv/a"), ("bind", "/srv/b"), ("bind-ro", "/srv/c/**"), ("bind-ro", "/srv/cx")
+    assert read(*keys).lines() == [f"{word} = {path}" for word, path in keys]
 
 
 # ================================================================================================
