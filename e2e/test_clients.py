@@ -857,8 +857,17 @@ def test_buildx_gives_the_same(real_engine, ways, proxy, place, case, script, ho
         place,
         client="buildx",
     )
-    opened = proxy.records("stream_open")[tunnels:]
-    assert "tunnel" in {record["endpoint"] for record in opened if not record["audited"]}
+    wait_for(
+        lambda: (
+            "tunnel"
+            in {
+                record["endpoint"]
+                for record in proxy.records("stream_open")[tunnels:]
+                if not record["audited"]
+            }
+        ),
+        "a tunnel's record",
+    )
 
 
 @pytest.mark.parametrize("case, script, holds", COMPOSE, ids=[case for case, _, _ in COMPOSE])

@@ -80,6 +80,7 @@ class Place:
 
     def found(self, endpoint: str, name: str) -> Counter[Any]:
         """What was found in a container's streams at an endpoint, once these are closed."""
+        wait_for(lambda: self.opened(endpoint, name), "the stream to open")
         streams = {record["stream"] for record in self.opened(endpoint, name)}
 
         def closed() -> bool:
