@@ -27,6 +27,7 @@ from _dockeraudit.plausibility import (
     is_signature,
 )
 from _dockeraudit.rules import Match
+from _dockeraudit.wordfinder import OWN_GROUPS
 
 BEFORE_WORD = 64  # bytes before a word in which a phrase may ask for something
 
@@ -326,7 +327,13 @@ FOREIGN = phrase(
 )
 #: by word, what must follow it in the translated copy; single letters are written as shown there
 PHRASE_AHEAD = {
-    b"sess": rb"(?=[^\n:=%]{0,40}[=:%][\w\\\"'` ]{0,24}[\w%.~+/\-]{20})",
+    b"sess": (
+        rb"(?=(?=([\w.\-]{0,40}))"
+        + OWN_GROUPS[0]
+        + rb"(?:%5b[\w.\-]{0,24})?(?:[ ]id)?[\"'`\\]{0,16}[ ]?"
+        + rb"(?:created|started|destroyed|opened)?[ ]?[=:%]"
+        + rb"[\w=>\\\"'` ]{0,24}[\w%.~+/\-]{20})"
+    ),
     b"sid=": rb"(?=[\w%.~+/\-]{16})",
     b"sig=": rb"(?=[\w%.~+/\-]{16})",
     b"signature=": rb"(?=[\w%.~+/\-]{16})",

@@ -31,13 +31,7 @@ from _dockeraudit.shortoptions import CommandLineFinder
 from _dockeraudit.tokenfinder import MarkFinder, TokenFinder
 from _dockeraudit.traces import ASKS_PASSWORD, at_call, at_challenge, at_frame
 from _dockeraudit.urlfinder import UrlFinder, at_host, at_percent, at_sign
-from _dockeraudit.wordfinder import (
-    WORD_ALPHABETS,
-    WordFinder,
-    at_curl,
-    at_key,
-    translated,
-)
+from _dockeraudit.wordfinder import WordFinder, at_curl, at_key
 
 #: the word at which a rule is matched, by its finder; words are visited in this order
 WORD_ANCHORS = {
@@ -67,7 +61,7 @@ class Scanner:
         by_find = anchored_rules(self.rules)
         keyed = {anchored.rule.id: anchored for anchored in by_find.get("keyed", ())}
         phrases = PhraseFinder(keyed)
-        self._words = word_finders(by_find, phrases)
+        self._words = word_finder(by_find, phrases)
         options = keyed.get("command-line-secret")
         self._options = CommandLineFinder(options) if options else None
         self._foreign = phrases.foreign()
@@ -108,8 +102,8 @@ class Scanner:
             visit_literals(self._foreign, block, block, lines, found)
         if self._options:
             self._options.find(block, found)
-        for finder in self._words:
-            finder.find(block, lines, found)
+        if self._words:
+            self._words.find(block, lines, found)
         if self._keywords:
             visit_literals(self._keywords, found.lower or block.lower(), block, lines, found)
         if self._urls:
@@ -137,8 +131,6 @@ def literal_visitors(by_find: Mapping[str, Sequence[Anchored]]) -> dict[bytes, V
     for anchored in by_find.get("keyed", ()):
         if anchored.rule.id == "stack-trace-argument":
             visits.update({b">": at_call(anchored), b"#": at_frame(anchored)})
-        elif anchored.rule.id == "protocol-login":
-            visits[ASKS_PASSWORD] = at_challenge(anchored)
     for anchored in by_find.get("encoded", ()):
         visits[b"%"] = at_percent(anchored)
     at_signs = [at_sign(anchored) for anchored in by_find.get("email", ())]
@@ -159,10 +151,10 @@ def in_turn(visits: Sequence[Visitor]) -> Visitor:
     return visit
 
 
-def word_finders(
+def word_finder(
     by_find: Mapping[str, Sequence[Anchored]], phrases: PhraseFinder
-) -> list[WordFinder]:
-    """The finders of the words that name secrets, or behind which rules are matched."""
+) -> WordFinder | None:
+    """The finder of the words that name secrets, or behind which rules are matched."""
     visits = phrases.visits(NAME_PHRASES)
     for find, word in WORD_ANCHORS.items():
         for anchored in by_find.get(find, ()):
@@ -170,17 +162,13 @@ def word_finders(
     if "keyed" in by_find or "service" in by_find:
         visits.update(secret_word_visits(by_find, visits))
     visits.update(phrases.visits(PHRASES))
+    for anchored in by_find.get("keyed", ()):
+        if anchored.rule.id == "protocol-login":
+            visits[ASKS_PASSWORD.lower()] = [at_challenge(anchored)]
     if "phrase" in by_find:
         visits.update({word: [at_announcement(word, by_find["phrase"])] for word in ANNOUNCEMENTS})
-    finders = []
-    for alphabet in WORD_ALPHABETS:
-        words = {word: visits.pop(word) for word in list(visits) if alphabet.shows(word)}
-        ahead = {word: word_ahead(word, alphabet) for word in words if word in SECRET_WORDS}
-        for word, more in (*PHRASE_AHEAD.items(), *ANNOUNCEMENT_AHEAD.items()):
-            ahead[word] = translated(more, alphabet)
-        finders.append(WordFinder(alphabet, words, ahead))
-    assert not visits, f"no alphabet shows the pair of {list(visits)}"
-    return [finder for finder in finders if finder]
+    ahead = {word: word_ahead(word) for word in visits if word in SECRET_WORDS}
+    return WordFinder(visits, {**ahead, **PHRASE_AHEAD, **ANNOUNCEMENT_AHEAD}) if visits else None
 
 
 def keyword_visitors(rules: Sequence[Anchored]) -> dict[bytes, Visitor]:

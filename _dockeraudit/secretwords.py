@@ -15,7 +15,7 @@ from _dockeraudit.judging import Judge
 from _dockeraudit.names import Kind, name_at
 from _dockeraudit.phrases import LOGIN_PHRASES, PhraseFinder
 from _dockeraudit.sentences import SPACED_REST, SPACED_WORDS, SentenceFinder
-from _dockeraudit.wordfinder import OWN_GROUPS, Alphabet, translated
+from _dockeraudit.wordfinder import OWN_GROUPS
 
 #: what may follow the word at once: `author` and `keyboard` do not
 GOES_ON = b"_-.\"'`]:=,>|()& \t\r\n\\%\x1b0123456789"
@@ -94,19 +94,19 @@ OWN_AHEAD = {
 }
 
 
-def word_ahead(word: bytes, alphabet: Alphabet) -> bytes:
+def word_ahead(word: bytes) -> bytes:
     """What must follow a secret word in the translated copy: the name's rest, then an operator."""
     if word in OWN_AHEAD:
-        return translated(OWN_AHEAD[word], alphabet)
-    ending = b"[" + ENDINGS.translate(alphabet.table) + b"]?"
-    more = SECRET_WORDS[word].translate(alphabet.table).split()
+        return OWN_AHEAD[word]
+    ending = b"[" + ENDINGS + b"]?"
+    more = SECRET_WORDS[word].split()
     goes_on = b"|".join((ending + b"[" + re.escape(GOES_ON) + b"]", *more))
     ahead = BRIEF_AHEAD
     if word not in BRIEF:
         ahead = ORIGINAL_AHEAD + OPERATORS_AHEAD + b"|" + STATES_AHEAD + b"|" + BELOW_AHEAD
-    here = NAME_REST_AHEAD + NAME_ENDS + b"(?:" + translated(ahead, alphabet) + b")"
+    here = NAME_REST_AHEAD + NAME_ENDS + b"(?:" + ahead + b")"
     if word in SPACED_WORDS:
-        here += b"|" + translated(SPACED_AHEAD, alphabet)
+        here += b"|" + SPACED_AHEAD
     folder = rb"(?![ ]?=[ ]?[/~])" if word == b"pwd" else b""  # PWD=/home/user
     return folder + b"(?=" + goes_on + b")(?=" + here + b")"
 

@@ -15,10 +15,11 @@ from _dockeraudit.plausibility import (
 from _dockeraudit.rules import Match
 
 COMMAND_SIZE = 240  # bytes before an option in which its program stands
-#: a regex that begins with two fixed bytes is found faster than `find` finds one of many
+#: `re` finds a sign and a class behind it faster than ` -`, since blanks are everywhere
 OPTION_SIGN = re.compile(
-    rb" -(?:[pP](?=[ ]?[\"']?[^\s\"'|;<>&/-][^\s]{3})|[aAwW](?=[ ][^\s-])|[pP]w[ ]|-user[ =]"
-    rb"|[uU](?=[ ]?[\"']?[\w.@\\-]{1,64}[:,%][^\s\"'$<{]{6}))"
+    rb"-[pPaAwWuU\-](?<= -.)(?:(?<=[pP])(?=[ ]?[\"']?[^\s\"'|;<>&/-][^\s]{3})"
+    rb"|(?<=[aAwW])(?=[ ][^\s-])|(?<=[pP])w[ ]|(?<=-)user[ =]"
+    rb"|(?<=[uU])(?=[ ]?[\"']?[\w.@\\-]{1,64}[:,%][^\s\"'$<{]{6}))"
 )
 #: what ends a command, before which another program stands
 COMMAND_END = re.compile(rb"[\n|;&(]")
@@ -75,11 +76,11 @@ class CommandLineFinder:
         """Append the passwords of the block's command lines."""
         command, go_on = CommandLine(0, frozenset()), 0
         for option in OPTION_SIGN.finditer(block):
-            at, end = option.span()
+            at, end = option.start() - 1, option.end()
             if at < go_on:
                 continue
             command = self._read(block, command, at)
-            sign = option.group()[2:].lower()
+            sign = option.group()[1:].lower()
             value = argument_of(sign, block, end)  # first: to read the command costs more
             if value is None or value[0] in found.values:
                 continue

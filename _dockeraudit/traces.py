@@ -95,7 +95,7 @@ def at_challenge(anchored: Anchored) -> Visitor:
 
     def visit(block: bytes, at: int, lines: bool, found: Found) -> int:
         answer = PROMPT_ANSWER.match(block, at + len(ASKS_PASSWORD))
-        if answer:
+        if answer and block.startswith(ASKS_PASSWORD, at):
             password = decoded(answer.group(1))
             if PRINTABLE.fullmatch(password) and not is_placeholder(password):
                 start, end = answer.span(1)

@@ -24,38 +24,31 @@ OWN_GROUPS = (rb"\N", rb"\M")
 class Alphabet(NamedTuple):
     """A table for `translate` that lowers letters and lets some stand for others.
 
-    Each word that is looked for in the copy holds `pair`; `re` finds it by its first letter.
+    Each word that is looked for in the copy holds one of the pairs; `re` finds it by its first
+    letter.
     """
 
     table: bytes
-    pair: bytes
+    pairs: Sequence[bytes]
 
-    def shows(self, word: bytes) -> bool:
-        """Whether the copy shows the pair in this word."""
-        return self.pair in word.translate(self.table)
+    def pair_of(self, word: bytes) -> bytes | None:
+        """The pair that the copy shows in this word."""
+        shown = word.translate(self.table)
+        return next((pair for pair in self.pairs if pair in shown), None)
+
+
+def alphabet(letters: Mapping[bytes, bytes], *pairs: bytes) -> Alphabet:
+    """The copy shows each key of `letters` for all that its value names, in either case."""
+    table = {char: shown for shown, chars in letters.items() for char in chars + chars.upper()}
+    return Alphabet(bytes(ord(table.get(c, LOWER_CASE[c : c + 1])) for c in range(256)), pairs)
 
 
 LOWER_CASE = bytes(range(256)).translate(bytes.maketrans(CAPITALS, CAPITALS.lower()))
-
-
-def pair_alphabet(first: bytes, second: bytes) -> Alphabet:
-    """The copy shows each letter of `first` as k, each of `second` as e."""
-    both = first + first.upper() + second + second.upper()
-    size = len(first) * 2
-    table = bytes(
-        107 if char in both[:size] else 101 if char in both[size:] else LOWER_CASE[char]
-        for char in range(256)
-    )
-    return Alphabet(table, b"ke")
-
-
-#: A word belongs to the first that shows its pair: key → key, pass → kess, auth → ekeh; then
-#: pw and pwd, for which letters would have to stand that are frequent; then sess → keke,
-#: code → ekee, secret → kecret. Few pairs and few first letters make a pass fast.
+#: A word belongs to the first that shows a pair of it: key → key, auth → wketh, pass → pwss,
+#: pw → pw; then secret → keeret, code → ekee. Few pairs and few first letters make a pass fast.
 WORD_ALPHABETS = (
-    pair_alphabet(b"bkpu", b"aegnrt"),
-    Alphabet(LOWER_CASE, b"pw"),
-    pair_alphabet(b"ios", b"acdegk"),
+    alphabet({b"k": b"bku", b"e": b"egnrt", b"w": b"aw"}, b"ke", b"pw"),
+    alphabet({b"k": b"ios", b"e": b"acdegk"}, b"ke"),
 )
 LETTER_RUN = re.compile(rb"(?<!\\)[a-z]{2,}")
 
@@ -65,98 +58,169 @@ def translated(pattern: bytes, alphabet: Alphabet) -> bytes:
     return LETTER_RUN.sub(lambda word: word.group().translate(alphabet.table), pattern)
 
 
-class WordFinder:
-    """Finds words, in any case, in one pass over a copy of the block in which each holds a pair.
+class Tail(NamedTuple):
+    """A word in a regex: its text so far, what is still to come, and what is tested behind it."""
 
-    That costs as much as to find three words one after the other.
+    number: int
+    text: bytes
+    rest: bytes
+    test: bytes
+
+
+class WordPass:
+    """Finds the words that hold a pair of an alphabet, in any case, in one pass over the copy.
+
+    That costs as much as to find two words one after the other.
     """
 
     def __init__(
         self,
         alphabet: Alphabet,
-        visits: Mapping[bytes, Sequence[Visitor]],
+        pair: bytes,
+        words: Mapping[int, bytes],
         ahead: Mapping[bytes, bytes],
     ) -> None:
-        """`ahead`: by word, what must follow it in the copy; OWN_GROUPS refer to its groups."""
+        """`words` by their numbers. `ahead`: by word, what must follow it, where OWN_GROUPS refer
+        to groups of its own."""
         self._alphabet = alphabet
-        self._words = [
-            (word, word.translate(alphabet.table).index(alphabet.pair), together(visits[word]))
-            for word in visits
-        ]
-        self._alikes = [self._later_alikes(number) for number in range(len(self._words))]
-        self._far = {number for number, (word, _, _) in enumerate(self._words) if word in FAR_WORDS}
-        self._word_of: dict[int, int] = {}
+        self._pair = pair
+        self._words = {
+            number: (word, word.translate(alphabet.table).index(pair))
+            for number, word in words.items()
+        }
+        self._groups = 0  # of the regex
+        self._word_of: dict[int, int] = {}  # by group; in the order in which the regex tries them
         self._places = self._pattern(ahead)
+        order = list(self._word_of.values())
+        self._alikes = {
+            number: self._alike_among(number, order[at + 1 :]) for at, number in enumerate(order)
+        }
 
-    def __bool__(self) -> bool:
-        return bool(self._words)
+    def find(
+        self, copy: bytes, block: bytes, places: dict[int, list[int]], found: Found
+    ) -> None:
+        """Add where the words begin, by number, to the places; `copy` is the block translated."""
+        words, word_of = self._words, self._word_of
+        for match in self._places.finditer(copy):
+            lower = found.lower = found.lower or block.lower()
+            pair, number = match.start(), word_of[match.lastindex]
+            word, before = words[number]
+            if not lower.startswith(word, pair - before):
+                number = self._alike(lower, pair, number)
+                if number < 0:
+                    continue
+                before = words[number][1]
+            places.setdefault(number, []).append(pair - before)
 
     def _pattern(self, ahead: Mapping[bytes, bytes]) -> Any:
         """A regex that matches at each word's pair; its last group tells the word (`_word_of`)."""
-        pair, parts, groups = self._alphabet.pair, [], 0
-        for number, (word, before, _) in enumerate(self._words):
+        pair, tails = self._pair, []
+        for number, (word, before) in self._words.items():
             text = word.translate(self._alphabet.table)
-            # a literal comes first: `re` tries it without a call
-            here = re.escape(text[before + len(pair) :])
-            here += b"(?<=" + re.escape(text) + b")" if before or here else b""
-            more = ahead.get(word, b"")
+            test = b"(?<=" + re.escape(text) + b")" if text != pair else b""
+            test += translated(ahead.get(word, b""), self._alphabet)
+            behind = before + len(pair)
+            tails.append(Tail(number, text[:behind], text[behind:], test))
+        return re.compile(pair + self._branch(tails))
+
+    def _branch(self, tails: Sequence[Tail]) -> bytes:
+        """A regex for what may follow where all these tails have gone on alike.
+
+        Tails that go on come first, by their next letter: `re` passes over a letter that does not
+        stand there without a call. Those that end here share a look behind.
+        """
+        by_letter: dict[bytes, list[Tail]] = {}
+        for tail in tails:
+            by_letter.setdefault(tail.rest[:1], []).append(tail)
+        ended = by_letter.pop(b"", [])
+        branches = []
+        for letter, group in by_letter.items():
+            longer = [tail._replace(text=tail.text + letter, rest=tail.rest[1:]) for tail in group]
+            branches.append(re.escape(letter) + self._branch(longer))
+        if len(ended) > 1:
+            shared = min(len(tail.text) for tail in ended)
+            texts = sorted({re.escape(tail.text[-shared:]) for tail in ended})
+            branches.append(b"(?<=" + b"|".join(texts) + b")(?:" + self._tests(ended) + b")")
+        elif ended:
+            branches.append(self._tests(ended))
+        return b"(?:" + b"|".join(branches) + b")"
+
+    def _tests(self, tails: Sequence[Tail]) -> bytes:
+        """The tests of the tails, each with an empty group behind it that tells the word."""
+        tests = []
+        for tail in tails:
+            test = tail.test
             for group in OWN_GROUPS:
-                if group in more:
-                    groups += 1
-                    more = more.replace(group, b"\\%d" % groups)
-            groups += 1
-            self._word_of[groups] = number
-            parts.append(here + more + b"()")
-        return re.compile(pair + b"(?:" + b"|".join(parts) + b")")
+                if group in test:
+                    self._groups += 1
+                    test = test.replace(group, b"\\%d" % self._groups)
+            self._groups += 1
+            self._word_of[self._groups] = tail.number
+            tests.append(test + b"()")
+        return b"|".join(tests)
 
-    def find(self, block: bytes, lines: bool, found: Found) -> None:
-        """Visit the words, word by word: of several in a name, the first in order decides."""
-        places: dict[int, list[int]] = {}
-        words, word_of = self._words, self._word_of
-        copy = block.translate(self._alphabet.table)
-        lower = copy if self._alphabet.table == LOWER_CASE else found.lower
-        for match in self._places.finditer(copy):
-            lower = lower or block.lower()
-            start, number = match.start(), word_of[match.lastindex]
-            word, before, _ = words[number]
-            if not lower.startswith(word, start - before):
-                number = self._alike(lower, start, number)
-                if number < 0:
-                    continue
-            places.setdefault(number, []).append(start)
-        found.lower = lower
-        crowded = sum(map(len, places.values())) * CROWD > len(block)
-        for number in sorted(places):
-            _, before, visit = words[number]
-            if crowded and number not in self._far:
-                visit = once(visit)
-            go_on = 0
-            for start in places[number]:
-                if start - before >= go_on:
-                    go_on = visit(block, start - before, lines, found)
-
-    def _alike(self, lower: bytes, start: int, shown: int) -> int:
-        """The number of the word whose pair is at `start`, where the copy shows another; or -1."""
+    def _alike(self, lower: bytes, pair: int, shown: int) -> int:
+        """The number of the word whose pair is there, where the copy shows another; or -1."""
         for number in self._alikes[shown]:
-            word, before, _ = self._words[number]
-            if lower.startswith(word, start - before):
+            word, before = self._words[number]
+            if lower.startswith(word, pair - before):
                 return number
         return -1
 
-    def _later_alikes(self, shown: int) -> list[int]:
-        """The words behind this one in the regex that may stand where the copy shows it."""
-        word, before, _ = self._words[shown]
+    def _alike_among(self, shown: int, others: Sequence[int]) -> list[int]:
+        """Which of the other words may stand where the copy shows this one."""
+        word, before = self._words[shown]
         text = word.translate(self._alphabet.table)
-        later = []
-        for number, (other, other_before, _) in enumerate(self._words[shown + 1 :], shown + 1):
+        alikes = []
+        for number in others:
+            other, other_before = self._words[number]
             alike = other.translate(self._alphabet.table)
             shift = before - other_before
             pairs = [
                 (text[i], alike[i - shift]) for i in range(len(text)) if 0 <= i - shift < len(alike)
             ]
             if all(a == b for a, b in pairs):
-                later.append(number)
-        return later
+                alikes.append(number)
+        return alikes
+
+
+class WordFinder:
+    """Finds words in any case, in a few passes, and visits them in the order of its table."""
+
+    def __init__(
+        self, visits: Mapping[bytes, Sequence[Visitor]], ahead: Mapping[bytes, bytes]
+    ) -> None:
+        """`ahead`: by word, a regex for what must follow it."""
+        self._visits = [(word in FAR_WORDS, together(visits[word])) for word in visits]
+        left = dict(enumerate(visits))
+        self._passes: dict[bytes, list[WordPass]] = {}  # by the table of the copy
+        for alphabet in WORD_ALPHABETS:
+            for pair in alphabet.pairs:
+                words = {
+                    number: word for number, word in left.items() if alphabet.pair_of(word) == pair
+                }
+                left = {number: word for number, word in left.items() if number not in words}
+                if words:
+                    each = WordPass(alphabet, pair, words, ahead)
+                    self._passes.setdefault(alphabet.table, []).append(each)
+        assert not left, f"no alphabet shows the pair of {list(left.values())}"
+
+    def find(self, block: bytes, lines: bool, found: Found) -> None:
+        """Visit the words, word by word: of several in a name, the first in order decides."""
+        places: dict[int, list[int]] = {}
+        for table, passes in self._passes.items():
+            copy = block.translate(table)
+            for each in passes:
+                each.find(copy, block, places, found)
+        crowded = sum(map(len, places.values())) * CROWD > len(block)
+        for number in sorted(places):
+            far, visit = self._visits[number]
+            if crowded and not far:
+                visit = once(visit)
+            go_on = 0
+            for at in places[number]:
+                if at >= go_on:
+                    go_on = visit(block, at, lines, found)
 
 
 class SeenText(NamedTuple):
