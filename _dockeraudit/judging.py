@@ -127,11 +127,13 @@ class Judge:
                 return self.rules.get(pair)
         if WALLET_KEY.fullmatch(value) and b"priv" in key.context[-8:] + key.name:
             return self.rules.get("wallet-private-key")
+        before = key.context + key.prefix
+        if key.taken:
+            return self.service(before, value)
         random = is_random(value) or is_erlang_cookie(key, value)
         sure = random and key.kind == Kind.SECRET and self._is_sure(key, value)
-        before = key.context + key.prefix
-        shaped = self.service(before, value, random=random and not key.taken, sure=sure)
-        if shaped or key.taken:
+        shaped = self.service(before, value, random=random, sure=sure)
+        if shaped:
             return shaped
         if random and key.kind == Kind.SECRET:
             return self.rules.get("keyed-secret" if sure else "keyed-secret-weak")

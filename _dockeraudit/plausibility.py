@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 ANSWERS_KEPT = 256  # answers: logs repeat themselves
@@ -30,12 +31,12 @@ MASK = re.compile(
 )
 #: what inside a value, in lower case, tells that it stands for one
 FILLERS = tuple(
-    b"redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me "
-    b"example your- your_ dummy sample masked hidden removed secret_here secrethere insert- "
-    b"insert_ "
-    b"replace undefined required incorrect invalid expired missing fake not-set not_set not-found "
-    b"not_found already-set unchanged hmac-sha256: op:// file:// projects/ arn:aws vault:".split()
-) + (b"your ", b"not set", b"not a ", b"not found", b"not valid", b"not shown", b"can't ", b"must ")
+    "redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me "
+    "example your- your_ dummy sample masked hidden removed secret_here secrethere insert- "
+    "insert_ "
+    "replace undefined required incorrect invalid expired missing fake not-set not_set not-found "
+    "not_found already-set unchanged hmac-sha256: op:// file:// projects/ arn:aws vault:".split()
+) + ("your ", "not set", "not a ", "not found", "not valid", "not shown", "can't ", "must ")
 #: words, in lower case, that say how a password fared
 STATUS = re.compile(
     rb"(?:[a-z]*(?:ed|ing|ly|able|ible|ory|less|ful)|ok|okay|correct|incorrect|wrong|valid|"
@@ -51,8 +52,8 @@ STATUS = re.compile(
 )
 #: runs that people type to show a shape
 FILLED_IN = tuple(
-    b"xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted "
-    b"dummy fake_ fake- 000000000000".split()
+    "xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted "
+    "dummy fake_ fake- 000000000000".split()
 )
 #: generators hardly ever repeat a character so often; A is zero in base64
 SAME = re.compile(rb"([^A])\1{5}")
@@ -80,10 +81,16 @@ def is_placeholder(value: bytes) -> bool:
     if len(set(value)) <= max(2, len(value) // 12) or CODE.match(value) or MASK.fullmatch(value):
         return True
     value = value.lower()
-    for filler in FILLERS:
-        if filler in value:
+    return holds_any(value, FILLERS) or PLACEHOLDER.fullmatch(value) is not None
+
+
+def holds_any(value: bytes, parts: Iterable[str]) -> bool:
+    """Whether one of the parts is in the value. To look in `str` costs a fifth of that in bytes."""
+    text = value.decode("latin-1")
+    for part in parts:
+        if part in text:
             return True
-    return PLACEHOLDER.fullmatch(value) is not None
+    return False
 
 
 def is_status(value: bytes) -> bool:
@@ -112,10 +119,7 @@ def is_filled_in(value: bytes) -> bool:
     if len(set(value)) < 11 or SAME.search(value):
         return True
     value = value.lower()
-    for filler in FILLED_IN:  # a fifth of what one regex with all of them costs
-        if filler in value:
-            return True
-    return value.endswith(b"here")
+    return holds_any(value, FILLED_IN) or value.endswith(b"here")
 
 
 @lru_cache(ANSWERS_KEPT)
@@ -164,9 +168,8 @@ def is_typed(value: bytes) -> bool:
     """Whether hands typed a value to fill a shape: sequences, or a group again and again."""
     value = value[:64].lower()
     letters = value.translate(None, b"0123456789")
-    for sequence in SEQUENCES:
-        if sequence in value or sequence in letters:
-            return True
+    if holds_any(value, SEQUENCES) or holds_any(letters, SEQUENCES):
+        return True
     return value.count(value[4:8]) >= 3 or value.count(value[12:16]) >= 3
 
 
@@ -230,7 +233,7 @@ MIXED_PIECE = re.compile(
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+=*")
 #: what hands type, in lower case: the alphabet, numbers in order
 SEQUENCES = tuple(
-    b"abcdef bcdefg ghijkl klmnop mnopqr uvwxyz 123456 987654 000000 111111 aaaaaa".split()
+    "abcdef bcdefg ghijkl klmnop mnopqr uvwxyz 123456 987654 000000 111111 aaaaaa".split()
 )
 JOINED_WORDS = re.compile(
     rb"(?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4})(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4}))*"

@@ -15,7 +15,8 @@ CURL_WINDOW = 128  # bytes behind curl in which a URL begins
 CROWD = 256
 SEEN_BEFORE, SEEN_BEHIND = 96, 320  # bytes around a word that decide on it
 MOST_SEEN = 2000
-LONG_SPACE = re.compile(rb"\s{64}")  # behind which a match may begin that is not seen
+LONG_SPACE = b" " * 64  # white space behind which a match may begin that is not seen
+SPACES = bytes(32 if bytes((char,)).isspace() else char for char in range(256))
 FAR_WORDS = frozenset((b"-----begin",))  # whose matches are longer than what is seen
 #: in a look ahead, references to its first and second group: what they took is not given back
 OWN_GROUPS = (rb"\N", rb"\M")
@@ -241,30 +242,20 @@ def once(visit: Visitor) -> Visitor:
         before = seen.get(around)
         if before is not None:
             for rank, match in before.found:
-                again = shifted(match, at)
+                again = match.moved(at)
                 if again.secret_start not in found.values:
                     found.values.add(again.secret_start)
                     found.append((rank, again))
             return at + before.step
         known = len(found)
         end = visit(block, at, lines, found)
-        new = tuple((rank, shifted(match, -at)) for rank, match in found[known:])
+        new = tuple((rank, match.moved(-at)) for rank, match in found[known:])
         decided = all(match.end <= SEEN_BEHIND for _, match in new)
-        if decided and len(seen) < MOST_SEEN and not LONG_SPACE.search(around):
+        if decided and len(seen) < MOST_SEEN and LONG_SPACE not in around.translate(SPACES):
             seen[around] = SeenText(end - at, new)
         return end
 
     return visit_new
-
-
-def shifted(match: Match, by: int) -> Match:
-    """The match so many bytes further on."""
-    return match._replace(
-        start=match.start + by,
-        end=match.end + by,
-        secret_start=match.secret_start + by,
-        secret_end=match.secret_end + by,
-    )
 
 
 def at_key(anchored: Anchored) -> Visitor:
