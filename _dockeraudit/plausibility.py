@@ -11,6 +11,13 @@ from functools import lru_cache
 ANSWERS_KEPT = 256  # answers: logs repeat themselves
 CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTERS = CAPITALS + CAPITALS.lower()
+
+
+def any_of(*groups: Iterable[bytes]) -> re.Pattern[bytes]:
+    """A regex for any of the texts: a quarter of what it costs to look for one after the other."""
+    return re.compile(b"|".join(re.escape(text) for group in groups for text in group))
+
+
 #: values, in lower case, that stand for a secret: whole
 PLACEHOLDER = re.compile(
     rb"[*x.\-_#?0]{3,}|null|nil|none|true|false|yes|no|on|off|empty|unset|unknown|undefined|"
@@ -30,13 +37,23 @@ MASK = re.compile(
     rb"\xc2\xb7|\xef\xbc\x8a|[*.\-_]|[xX])+"
 )
 #: what inside a value, in lower case, tells that it stands for one
-FILLERS = tuple(
-    "redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me "
-    "example your- your_ dummy sample masked hidden removed secret_here secrethere insert- "
-    "insert_ "
-    "replace undefined required incorrect invalid expired missing fake not-set not_set not-found "
-    "not_found already-set unchanged hmac-sha256: op:// file:// projects/ arn:aws vault:".split()
-) + ("your ", "not set", "not a ", "not found", "not valid", "not shown", "can't ", "must ")
+FILLERS = any_of(
+    b"redacted filtered *** xxxxx &lt; &gt; ${ $( {{ #{ placeholder changeme change-me change_me "
+    b"example your- your_ dummy sample masked hidden removed secret_here secrethere insert- "
+    b"insert_ replace undefined required incorrect invalid expired missing fake not-set not_set "
+    b"not-found not_found already-set unchanged hmac-sha256: op:// file:// projects/ arn:aws "
+    b"vault:".split(),
+    (
+        b"your ",
+        b"not set",
+        b"not a ",
+        b"not found",
+        b"not valid",
+        b"not shown",
+        b"can't ",
+        b"must ",
+    ),
+)
 #: words, in lower case, that say how a password fared
 STATUS = re.compile(
     rb"(?:[a-z]*(?:ed|ing|ly|able|ible|ory|less|ful)|ok|okay|correct|incorrect|wrong|valid|"
@@ -51,9 +68,9 @@ STATUS = re.compile(
     rb"authentication|publickey|keyboard)(?:[-_ ](?=[a-z])[a-z]+)*[.!]?"
 )
 #: runs that people type to show a shape
-FILLED_IN = tuple(
-    "xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted "
-    "dummy fake_ fake- 000000000000".split()
+FILLED_IN = any_of(
+    b"xxxxxx *** .... #### my-token example abcdefghijklmnopqrst placeholder your- your_ redacted "
+    b"dummy fake_ fake- 000000000000".split()
 )
 #: generators hardly ever repeat a character so often; A is zero in base64
 SAME = re.compile(rb"([^A])\1{5}")
@@ -81,16 +98,7 @@ def is_placeholder(value: bytes) -> bool:
     if len(set(value)) <= max(2, len(value) // 12) or CODE.match(value) or MASK.fullmatch(value):
         return True
     value = value.lower()
-    return holds_any(value, FILLERS) or PLACEHOLDER.fullmatch(value) is not None
-
-
-def holds_any(value: bytes, parts: Iterable[str]) -> bool:
-    """Whether one of the parts is in the value. To look in `str` costs a fifth of that in bytes."""
-    text = value.decode("latin-1")
-    for part in parts:
-        if part in text:
-            return True
-    return False
+    return FILLERS.search(value) is not None or PLACEHOLDER.fullmatch(value) is not None
 
 
 def is_status(value: bytes) -> bool:
@@ -119,7 +127,7 @@ def is_filled_in(value: bytes) -> bool:
     if len(set(value)) < 11 or SAME.search(value):
         return True
     value = value.lower()
-    return holds_any(value, FILLED_IN) or value.endswith(b"here")
+    return FILLED_IN.search(value) is not None or value.endswith(b"here")
 
 
 @lru_cache(ANSWERS_KEPT)
@@ -168,7 +176,7 @@ def is_typed(value: bytes) -> bool:
     """Whether hands typed a value to fill a shape: sequences, or a group again and again."""
     value = value[:64].lower()
     letters = value.translate(None, b"0123456789")
-    if holds_any(value, SEQUENCES) or holds_any(letters, SEQUENCES):
+    if SEQUENCES.search(value) or SEQUENCES.search(letters):
         return True
     return value.count(value[4:8]) >= 3 or value.count(value[12:16]) >= 3
 
@@ -232,8 +240,8 @@ MIXED_PIECE = re.compile(
 )
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]+=*")
 #: what hands type, in lower case: the alphabet, numbers in order
-SEQUENCES = tuple(
-    "abcdef bcdefg ghijkl klmnop mnopqr uvwxyz 123456 987654 000000 111111 aaaaaa".split()
+SEQUENCES = any_of(
+    b"abcdef bcdefg ghijkl klmnop mnopqr uvwxyz 123456 987654 000000 111111 aaaaaa".split()
 )
 JOINED_WORDS = re.compile(
     rb"(?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4})(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+|\d{1,4}))*"

@@ -97,9 +97,7 @@ class WordPass:
             number: self._alike_among(number, order[at + 1 :]) for at, number in enumerate(order)
         }
 
-    def find(
-        self, copy: bytes, block: bytes, places: dict[int, list[int]], found: Found
-    ) -> None:
+    def find(self, copy: bytes, block: bytes, places: dict[int, list[int]], found: Found) -> None:
         """Add where the words begin, by number, to the places; `copy` is the block translated."""
         words, word_of = self._words, self._word_of
         for match in self._places.finditer(copy):
