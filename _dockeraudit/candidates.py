@@ -187,15 +187,17 @@ def with_union(crowd: list[Candidate]) -> list[Candidate]:
     if len(kept) == len(crowd) or not grave:
         return kept
     union = (min(map(SECRET_FROM, grave)), max(match.secret_end for match in grave))
-    return [(rank, match._replace(union=union)) for rank, match in kept]
+    return [(rank, Match(*match[:-1], union)) for rank, match in kept]
 
 
 def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
     """Of candidates that overlap, those of earlier rules; of the same rule, those that begin
     first."""
+    if len(crowd) == 2:
+        return [min(crowd, key=TURN)]
     taken: list[Candidate] = []
     starts: list[int] = []
-    for candidate in sorted(crowd, key=lambda candidate: (candidate[0], candidate[1].start)):
+    for candidate in sorted(crowd, key=TURN):
         match = candidate[1]
         at = bisect.bisect_left(starts, match.secret_start)
         if at < len(taken) and starts[at] < match.secret_end:
@@ -254,5 +256,6 @@ ORIGINAL_FINDS: dict[str, Callable[[bytes, Any, int, int], bool]] = {
     "pem": is_no_key,
 }
 SECRET_START: Callable[[Candidate], int] = lambda candidate: candidate[1].secret_start
+TURN: Callable[[Candidate], tuple[int, int]] = lambda candidate: (candidate[0], candidate[1].start)
 SECRET_FROM: Callable[[Match], int] = lambda match: match.secret_start
 MATCH_START: Callable[[Match], int] = lambda match: match.start

@@ -79,7 +79,6 @@ class CommandLineFinder:
             at, end = option.start() - 1, option.end()
             if at < go_on:
                 continue
-            command = self._read(block, command, at)
             sign = option.group()[1:].lower()
             value = argument_of(sign, block, end)  # first: to read the command costs more
             if value is None or value[0] in found.values:
