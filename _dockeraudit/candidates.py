@@ -194,10 +194,10 @@ def first_ranked(crowd: list[Candidate]) -> list[Candidate]:
     """Of candidates that overlap, those of earlier rules; of the same rule, those that begin
     first."""
     if len(crowd) == 2:
-        return [min(crowd, key=TURN)]
+        return [min(crowd, key=RANK_AND_START)]
     taken: list[Candidate] = []
     starts: list[int] = []
-    for candidate in sorted(crowd, key=TURN):
+    for candidate in sorted(crowd, key=RANK_AND_START):
         match = candidate[1]
         at = bisect.bisect_left(starts, match.secret_start)
         if at < len(taken) and starts[at] < match.secret_end:
@@ -256,6 +256,9 @@ ORIGINAL_FINDS: dict[str, Callable[[bytes, Any, int, int], bool]] = {
     "pem": is_no_key,
 }
 SECRET_START: Callable[[Candidate], int] = lambda candidate: candidate[1].secret_start
-TURN: Callable[[Candidate], tuple[int, int]] = lambda candidate: (candidate[0], candidate[1].start)
+RANK_AND_START: Callable[[Candidate], tuple[int, int]] = lambda candidate: (
+    candidate[0],
+    candidate[1].start,
+)
 SECRET_FROM: Callable[[Match], int] = lambda match: match.secret_start
 MATCH_START: Callable[[Match], int] = lambda match: match.start

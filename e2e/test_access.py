@@ -673,10 +673,13 @@ def test_tecnativas_acceptance_cases_hold_on_a_real_engine(
                 "dockeraudit: " in said and " is refused by " in said and "=1" in said
             ) is not passes, (name, command, said)
             assert run.returncode == 0 or not passes, (name, command, said)
-    denied = proxy.records("denied")
-    assert {record["client"]["listener"] for record in denied} == set(ACCEPTANCE) and all(
-        record["client"]["uid"] == 0 for record in denied
+    wait_for(
+        lambda: (
+            {record["client"]["listener"] for record in proxy.records("denied")} == set(ACCEPTANCE)
+        ),
+        "each listener's refusals",
     )
+    assert all(record["client"]["uid"] == 0 for record in proxy.records("denied"))
     assert real_engine.docker("exec", container, "echo", "alive").stdout == b"alive\n"
 
 

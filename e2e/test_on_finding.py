@@ -171,7 +171,7 @@ def test_a_baseline_keeps_a_known_secret_out_of_the_log_and_the_alerts(
     proxy = start_proxy(real_engine.socket, *options)
     read_log(real_engine, proxy, container)
     assert proxy.stop() == 0
-    run = proxy.records("start")[-1]["run"]
+    run = proxy.wait_records("start")[-1]["run"]
     found = [record for record in proxy.records("finding") if record["run"] == run]
     assert found and finding["fingerprint"] not in {record["fingerprint"] for record in found}
     assert len(receiver.posted) == 2 and "Private Key" in receiver.posted[1][1]

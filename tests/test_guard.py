@@ -875,7 +875,7 @@ def test_a_listener_has_its_own_guard_and_hup_reads_the_file_again(
     assert ask(shut, posted(host(CapAdd=["SYS_ADMIN"]))).status == 403
     assert ask(str(open_socket), posted(host(CapAdd=["SYS_ADMIN"]))).status == 201
     assert "shut:   capability = NET_ADMIN" in proxy.errors.read_text()
-    assert proxy.records("start")[0]["guard"] == {"shut": 1}
+    assert proxy.wait_records("start")[0]["guard"] == {"shut": 1}
     (folder / "guard.ini").write_text("[guard]\ncapability = SYS_ADMIN\n")
     proxy.process.send_signal(signal.SIGHUP)
     wait_for(lambda: ask(shut, posted(host(CapAdd=["SYS_ADMIN"]))).status == 201, "the new file")

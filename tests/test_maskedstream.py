@@ -111,7 +111,7 @@ def test_a_log_is_masked_and_nothing_else_of_it_changes(engine: Any, start_proxy
     closed = proxy.wait_records("stream_close", 1)[0]
     assert (closed["framing"], closed["frames"], closed["lines"]) == ("multiplexed", 3, 3)
     assert closed["bytes"] == sum(map(len, frames))
-    assert proxy.records("start")[0]["mask"] == {f"unix://{proxy.socket}": "HIGH"}
+    assert proxy.wait_records("start")[0]["mask"] == {f"unix://{proxy.socket}": "HIGH"}
 
 
 def test_a_listener_beside_it_shows_everything(engine: Any, folder: Any, start_proxy: Any) -> None:
@@ -125,7 +125,7 @@ def test_a_listener_beside_it_shows_everything(engine: Any, folder: Any, start_p
     assert SECRET.encode() not in ask(proxy, LOGS)[1]
     proxy.socket = f"{folder}/trusted.sock"
     assert SECRET.encode() in ask(proxy, LOGS)[1]
-    assert proxy.records("start")[0]["mask"] == {"readers": "HIGH"}
+    assert proxy.wait_records("start")[0]["mask"] == {"readers": "HIGH"}
 
 
 def gradually(head: bytes, *parts: bytes) -> tuple[Callable[..., None], Callable[[], None]]:

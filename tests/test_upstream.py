@@ -522,7 +522,7 @@ def test_a_log_is_relayed_and_audited_with_the_containers_name(remote: Remote) -
     assert answer.count(frame) == 2 and answer.endswith(b"0\r\n\r\n")
     finding = remote.proxy.wait_records("finding")[0]
     assert (finding["container_id"], finding["container_name"]) == (CONTAINER_ID, "web")
-    start = remote.proxy.records("start")[0]
+    start = remote.proxy.wait_records("start")[0]
     assert start["upstream"] == remote.remote.url
     assert secret not in remote.proxy.log.read_text()
 

@@ -335,7 +335,7 @@ def test_a_busy_stream_of_a_process_is_searched_by_its_workers(
             seen = b"".join(iter(lambda: client.recv(1 << 16), b""))
         (closed,) = proxy.wait_records("stream_close")
         assert seen.endswith(b"".join(frames) + b"0\r\n\r\n")
-    (start,) = proxy.records("start")
+    (start,) = proxy.wait_records("start")
     kind = "threads" if interpreter_pool() is None else "interpreters"
     assert (start["workers"], start["worker_kind"]) == (2, kind)
     assert (closed["findings"], closed["unscanned"]) == (100, 0)
