@@ -370,6 +370,8 @@ class AuditLog:
 
     def is_allowed(self, fingerprint: str, stream: StreamRecords) -> bool:
         """Whether this secret is known as harmless, everywhere or in this container."""
+        if not self._allow:
+            return False
         ids = (stream.container_id, stream.container_name)
         return bool(self._allow & {fingerprint, *(f"{name}:{fingerprint}" for name in ids)})
 

@@ -256,10 +256,10 @@ class MaskedText(TextScanner):
         stop = block.find(KEY_END, pos, end)
         self._mask_stretches(block, pos, end if stop < 0 else stop)
 
-    def _key_body(self, block: bytes, pos: int, matches: Sequence[Match]) -> int:
+    def _key_body(self, block: bytes, pos: int, matches: Sequence[Match], number: int) -> int:
         """Walk the key's body, and mask what it walked over."""
         key = self._key
-        stop = super()._key_body(block, pos, matches)
+        stop = super()._key_body(block, pos, matches, number)
         while key and pos < stop:
             eol = block.find(b"\n", pos, stop) + 1 or stop
             end = block.find(KEY_END, pos, eol)

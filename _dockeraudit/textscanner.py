@@ -285,7 +285,7 @@ class TextScanner:
     ) -> None:
         """Record the block's matches; a match that reaches `open_end` goes on behind the block."""
         line, counted = self.lines + 1, 0
-        skip = self._key_body(block, self._names, matches)
+        skip = self._key_body(block, self._names, matches, 0)
         for number, match in enumerate(matches):
             line += block.count(b"\n", counted, match.start)
             counted = match.start
@@ -304,7 +304,7 @@ class TextScanner:
                 header = block[match.start : match.end]
                 self._key = KeyBody(match, handle, header, before_it)
                 self._key_line = line
-                skip = self._key_body(block, match.end, matches)
+                skip = self._key_body(block, match.end, matches, number + 1)
         for before in known.values():
             self._withdraw(before.handle)
 
@@ -400,14 +400,19 @@ class TextScanner:
         line = bytes(self.carry[self._names :])
         return KEY_TEXT.fullmatch(line[self._key.begins(line) :].strip(KEY_EDGES)) is not None
 
-    def _key_body(self, block: bytes, pos: int, matches: Sequence[Match]) -> int:
-        """Walk the key's body from `pos`, line by line; returns where it stops."""
+    def _key_body(self, block: bytes, pos: int, matches: Sequence[Match], number: int) -> int:
+        """Walk the key's body from `pos`, line by line; returns where it stops.
+
+        The matches from `number` on may be in it.
+        """
         key = self._key
         if key is None:
             return pos
         end = key.walk(block, pos)
-        own = (variable_of(match) for match in matches if pos <= match.start < end)
-        key.env = key.env or next(filter(None, own), None)
+        while key.env is None and number < len(matches) and matches[number].start < end:
+            if matches[number].start >= pos:
+                key.env = variable_of(matches[number])
+            number += 1
         if key.complete is not None:
             self._finish_key(key.complete)
         return end
