@@ -7,7 +7,8 @@ import re
 from typing import NamedTuple
 
 BEFORE_SIZE = 96  # bytes before the secret word in which the name begins and a service may be named
-NAME_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz0123456789_.-"
+SMALL_LETTERS = b"abcdefghijklmnopqrstuvwxyz"
+NAME_CHARACTERS = SMALL_LETTERS + b"0123456789_.-"
 #: the rest of a name behind its secret word; three dots are no part of it
 NAME_REST = re.compile(rb"(?:[\w\-]|\.(?!\.\.)){0,48}")
 #: a name's words: NEXTAUTH_SECRET, primaryKey, hmac-secret2, X-API-Key
@@ -86,8 +87,6 @@ NEUTRAL_AFTER = re.compile(
     rb"phrase|"
     rb"word|code|raw|hex|encoded|env|[a-z]|\d{1,4}"
 )
-#: a word before `key` in a name of its own: `public key: …`
-WORD_BEFORE = re.compile(rb"([a-z]+)[ \t]$")
 
 
 class Kind:
@@ -129,9 +128,17 @@ def name_at(block: bytes, lower: bytes, at: int, size: int) -> Name:
     before = lower[max(0, at - BEFORE_SIZE) : at].rpartition(b"\n")[2]
     context = before.rstrip(NAME_CHARACTERS)
     start = at - len(before) + len(context)
-    spaced = WORD_BEFORE.search(context) if start == at else None
-    kind = name_kind(block[start:end], at - start, spaced.group(1) if spaced else b"")
+    spaced = word_before(context) if start == at else b""
+    kind = name_kind(block[start:end], at - start, spaced)
     return Name(start, at, behind, end, lower[start:end], context, kind)
+
+
+def word_before(context: bytes) -> bytes:
+    """The word that a text ends with, if a blank stands behind it: `public` of `public key: …`."""
+    if not context.endswith((b" ", b"\t")):
+        return b""
+    text = context[:-1]
+    return text[len(text.rstrip(SMALL_LETTERS)) :]
 
 
 @functools.lru_cache(maxsize=8192)
