@@ -40,13 +40,15 @@ class TokenFinder:
         if not self._heads and not self._inside:
             self._find_aws(block, 0, len(block), found)
             return
-        runs = block.translate(RUN_CHARACTERS)
+        heads, runs = self._heads, block.translate(RUN_CHARACTERS)
         at, seen, pieces = runs.find(RUN_LEAST), -1, 0
         while at >= 0:
             pieces = pieces + 1 if at == seen else 1  # of RUN_LEAST, in this run
             seen = at + len(RUN_LEAST)
             if pieces == 1:
-                self._find_head(block, at, found)
+                before = block[at - 1] if at else 32
+                if before in GLUE or block[at : at + 3] in heads:
+                    self._find_head(block, at, before, found)
             elif pieces == LONG_RUN and self._inside:
                 end = runs.find(b" ", seen)
                 seen = end if end >= 0 else len(block)
@@ -56,9 +58,9 @@ class TokenFinder:
                 self._find_aws(block, at, seen + len(RUN_LEAST) - 1, found)
             at = runs.find(RUN_LEAST, seen)
 
-    def _find_head(self, block: bytes, at: int, found: Found) -> None:
-        """Match the token of a run that begins at `at`, or a little before it."""
-        before = block[at - 1] if at else 32
+    def _find_head(self, block: bytes, at: int, before: int, found: Found) -> None:
+        """Match the token of a run that begins at `at`, or a little before it; `before`: the byte
+        before the run."""
         if before in GLUE:
             start = glued_start(block, at, before)
             if block[start : start + 3] in self._heads:
