@@ -358,6 +358,7 @@ def test_the_demo_shows_findings_beside_what_the_client_sees():
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("DOCKER")
     }
+    environment["COLUMNS"] = "120"
     demo = subprocess.run(
         [sys.executable, str(ROOT / "e2e" / "demo.py")],
         capture_output=True,

@@ -99,7 +99,7 @@ class Forwarder:
     def __init__(self, path: str, context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.path, self.context = path, context
         self.connections = 0  # accepted so far
-        self.ends = 0  # of them whose engine has ended, which the remote side has been told
+        self.ends = 0  # of them that the engine ended first, which the remote side has been told
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self.url = f"tcp://127.0.0.1:{self.port}"
@@ -218,4 +218,5 @@ class Flow:
             self.remote_shut = True
             if type(self.side) is PlainSide:
                 self.remote.shutdown(socket.SHUT_WR)
-            self._told()
+            if not self.side.ended:
+                self._told()
