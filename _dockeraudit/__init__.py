@@ -56,6 +56,7 @@
     budgets        how many records containers and clients may cause
     streamrecords  the records of one stream, its repeats and budgets
     answerrecords  the records of secrets in answers and bodies
+    heap           memory that the C library keeps, given back
     forks          what a forked child of this process lets go of
     keyfile        the key of the fingerprints, and whom a file must belong to
     baseline       known findings with reason and last day, in a file

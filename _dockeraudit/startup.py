@@ -17,6 +17,7 @@ from _dockeraudit.baseline import KnownSecrets, read_baseline
 from _dockeraudit.diagnostics import Diagnostics
 from _dockeraudit.engine import ask_engine, engine_title
 from _dockeraudit.errors import ConfigurationError, HTTPError
+from _dockeraudit.heap import trim_heap
 from _dockeraudit.keyfile import key_file, load_fingerprint_key, refuse_unfit_log
 from _dockeraudit.remoteengine import Engine, RemoteEngine
 from _dockeraudit.scanner import Scanner
@@ -132,18 +133,16 @@ def number_in(environ: Mapping[str, str], name: str, most: int) -> int:
 def give_back_memory() -> None:
     """Return to the system what compiling the single file has left free: 50 MiB.
 
-    The C library keeps it. A file that is run by its path is compiled at each start, and Python
-    frees nothing of that before the end; `python3 -m dockeraudit` is the better way.
+    A file that is run by its path is compiled at each start, and Python frees nothing of that
+    before the end; `python3 -m dockeraudit` is the better way.
     """
     try:
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        if resident > LARGE_START:
-            import ctypes  # here, since few starts need it
-
-            ctypes.CDLL(None).malloc_trim(0)  # of glibc; others keep nothing
-    except (ImportError, OSError, ValueError, AttributeError, MemoryError):
-        pass
+    except (OSError, ValueError):
+        return
+    if resident > LARGE_START:
+        trim_heap()
 
 
 def refuse_loop(engine: Engine, listeners: Sequence[Listener]) -> None:

@@ -216,12 +216,11 @@ def read_errors() -> tuple[type[Exception], ...]:
     import zipfile  # here, since only an error needs it
 
     packed: list[type[Exception]] = [zlib.error, zipfile.BadZipFile]
-    try:
-        from lzma import LZMAError
-
-        packed.append(LZMAError)
-    except ImportError:  # a Python that was built without it
-        pass
+    for module, name in (("lzma", "LZMAError"), ("compression.zstd", "ZstdError")):
+        try:
+            packed.append(getattr(importlib.import_module(module), name))
+        except ImportError:  # an older Python, or one that was built without it
+            pass
     return (OSError, EOFError, NotImplementedError, RuntimeError, ValueError, *packed)
 
 

@@ -21,6 +21,7 @@ from concurrent import futures
 from typing import Any
 
 from _dockeraudit import __version__
+from _dockeraudit.heap import trim_heap
 from _dockeraudit.ownsecrets import AnyScanner
 from _dockeraudit.rules import Match, Needle
 from _dockeraudit.scanner import Scanner
@@ -28,6 +29,7 @@ from _dockeraudit.spans import BlockScanner, matches_of, needles_in, plain_needl
 
 LEAST_BLOCK = 16 << 10  # bytes; to hand a block over costs 30 µs, as much as to scan 3 KiB
 HUNG = 20.0  # seconds after which a scan is given up; a block takes a millisecond
+ALL_READY = 32  # blocks after which all workers are likely to have the rules
 MOST_LOST = 3  # workers that may hang before no more are used
 LEAST_WORKERS = 2  # of `auto`, with two cores or more: to relay takes a fourth of a core then
 MOST_WORKERS = 8  # of `auto`: the relay itself cannot feed more (docs/performance.md)
@@ -215,6 +217,7 @@ class Workers:
         self._jobs: dict[Job, None] = {}  # the oldest comes first
         self._pool: futures.Executor | None = None
         self._lost = 0
+        self._searched = 0  # blocks, by the pool
         self._lock = threading.Lock()
 
     def use(self, scanner: Scanner) -> None:
@@ -285,6 +288,7 @@ class Workers:
 
     def _new_pool(self) -> futures.Executor:
         assert self._make_pool is not None
+        self._searched = 0
         stitched = not __name__.startswith("_dockeraudit.")
         file = os.path.abspath(__file__)
         place = file if stitched else os.path.dirname(os.path.dirname(file))
@@ -302,7 +306,12 @@ class Workers:
 
     def _finished(self, job: Job, pool: futures.Executor) -> None:
         """A worker has scanned a block, or could not; that one is scanned where it came from."""
-        self._forget(job)
+        with self._lock:
+            self._jobs.pop(job, None)
+            self._searched += pool is self._pool
+            all_ready = pool is self._pool and self._searched == ALL_READY
+        if all_ready:
+            trim_heap()
         if job.failed:
             self._replace(pool, "a worker failed, and is replaced")
         job.land()

@@ -695,7 +695,8 @@ def test_a_broken_connection_is_no_ended_one_and_takes_nothing_more(number: int)
         send_some(broken, b"x")
 
 
-def test_a_slow_reader_holds_the_engine_up_and_not_the_memory(wire: Wire) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
+def test_a_slow_reader_holds_the_engine_up_and_not_the_memory(kept: bool) -> None:
     block, sent = chunk(stdcopy_frame(1, (b"word " * 13 + b"\n") * 900)), [0]
     count = 24 * (1 << 20) // len(block)
 
@@ -706,9 +707,10 @@ def test_a_slow_reader_holds_the_engine_up_and_not_the_memory(wire: Wire) -> Non
             sent[0] = number + 1
         sock.sendall(b"0\r\n\r\n")
 
-    wire.engine.serve = serve
-    before = wire.resident()
-    with wire.connect() as sock:
+    # without workers, which have 16 MiB each
+    with Wire("--workers", "0", kept=kept) as wire, wire.connect() as sock:
+        wire.engine.serve = serve
+        before = wire.resident()
         sock.sendall(LOGS)
         read_until(sock, b"\r\n\r\n")
         stalled = wait_for(

@@ -11,6 +11,7 @@ import stat
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -260,12 +261,13 @@ def test_a_full_queue_drops_alerts_and_records_how_many(
     find(stream, b"mail", EMAIL)
     assert place.stop() == []
     place.log.close("end", 20)
-    gap = records(folder / "audit.log", "alert_gap")[0]
-    assert (gap["reason"], gap["counts"], gap["severities"]) == (
-        "queue", {AWS.name: 5}, {"HIGH": 5},
-    )  # fmt: skip
-    assert gap["since"].endswith("Z") and problems(folder / "audit.log") == []
-    assert "warning: 5 alerts dropped; alert_gap records in the log count them" in stream_said[0]
+    gaps = records(folder / "audit.log", "alert_gap")  # the first may be written at once
+    assert {gap["reason"] for gap in gaps} == {"queue"}
+    assert sum((Counter(gap["counts"]) for gap in gaps), Counter()) == {AWS.name: 5}
+    assert sum((Counter(gap["severities"]) for gap in gaps), Counter()) == {"HIGH": 5}
+    assert gaps[0]["since"].endswith("Z") and problems(folder / "audit.log") == []
+    dropped = r"warning: [1-5] alerts? dropped; alert_gap records in the log count them"
+    assert re.search(dropped, stream_said[0])
 
 
 def waiting(container: str, number: int) -> NewSecret:

@@ -29,6 +29,7 @@ from _dockeraudit.scanner import Scanner
 from _dockeraudit.spans import BlockScanner, matches_of, needles_in, plain_rules, spans_of
 from _dockeraudit.streams import RawDecoder
 from _dockeraudit.workers import (
+    ALL_READY,
     MOST_LOST,
     SpreadScanner,
     Workers,
@@ -471,3 +472,19 @@ def test_a_thread_scans_with_rules_of_its_own() -> None:
         spans = pool.submit(scan_in_thread, block_of(7), ()).result()
     matches: list[Match] = matches_of(spans, RULES, ())
     assert matches == DEFAULT_SCANNER.scan_lines(block_of(7))
+
+
+def test_once_the_workers_are_ready_what_that_took_is_given_back(
+    make_workers: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed: list[int] = []
+    monkeypatch.setattr(workers, "trim_heap", lambda: trimmed.append(1))
+    shared = make_workers(make_pool=ThreadPoolExecutor)
+    for rules in (DEFAULT_SCANNER, Scanner(RULES[:6])):  # other rules come with a new pool
+        shared.use(rules)
+        done = len(trimmed)
+        for number in range(2 * ALL_READY):
+            assert len(trimmed) == done + (number >= ALL_READY)
+            job = shared.submit(rules, b"nothing\n")
+            assert job is not None and job.waited() == []
+            wait_for(lambda: not shared._jobs, "the worker to be done")
