@@ -34,7 +34,7 @@ from _dockeraudit.scanning import ScanBudget
 from _dockeraudit.secretsmemory import SecretsMemory
 from _dockeraudit.settings import Settings
 from _dockeraudit.sockets import shut_down
-from _dockeraudit.workers import JOB_THREADS, Workers, finish_executor, interpreter_pool
+from _dockeraudit.workers import JOB_THREADS, Workers, finish_executor, worker_pool
 
 MAX_HEADS = 64 << 20  # bytes that all large heads under way may hold together
 SCANNED_PATH = 2 * MAX_PATH  # bytes: a secret that begins before a record's cut is seen whole
@@ -58,10 +58,10 @@ class Proxy:
         self.scanner = scanner
         self.diagnostics = diagnostics
         self.budget = ScanBudget()
-        interpreters = interpreter_pool() is not None
-        threads = JOB_THREADS if interpreters else max(1, settings.workers)
+        beside = worker_pool() is not None
+        threads = JOB_THREADS if beside else max(1, settings.workers)
         self.scanning = ThreadPoolExecutor(threads, thread_name_prefix="scan")
-        count = settings.workers if interpreters else 0
+        count = settings.workers if beside else 0
         self.workers = Workers(count, scanner, diagnostics.say)
         secrets = SecretsMemory(self._rules_of_secrets)
         self.answers = AnswerAudit(log, self.budget, self.scanning, self.masked, secrets)

@@ -167,7 +167,10 @@ class Peer:
         tasks = Path(f"/proc/{self.process.pid}/task").iterdir() if self.process else ()
         ticks = 0
         for task in tasks:
-            head, _, fields = (task / "stat").read_text().rpartition(")")
+            try:
+                head, _, fields = (task / "stat").read_text().rpartition(")")
+            except FileNotFoundError:  # the thread has just ended
+                continue
             if head.partition("(")[2].startswith(name):
                 ticks += sum(map(int, fields.split()[11:13]))
         return ticks / TICKS

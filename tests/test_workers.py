@@ -39,6 +39,7 @@ from _dockeraudit.workers import (
     scan_in_thread,
     spread,
     usable_cores,
+    worker_kind,
 )
 from conftest import ROOT, wait_for
 from patterns import DEFAULT_SCANNER, RULES
@@ -337,8 +338,7 @@ def test_a_busy_stream_of_a_process_is_searched_by_its_workers(
         (closed,) = proxy.wait_records("stream_close")
         assert seen.endswith(b"".join(frames) + b"0\r\n\r\n")
     (start,) = proxy.wait_records("start")
-    kind = "threads" if interpreter_pool() is None else "interpreters"
-    assert (start["workers"], start["worker_kind"]) == (2, kind)
+    assert (start["workers"], start["worker_kind"]) == (2, worker_kind())
     assert (closed["findings"], closed["unscanned"]) == (100, 0)
     lines = [found["line"] for found in proxy.records("finding")]
     assert lines == [1 + 201 * number for number in range(100)]
@@ -459,10 +459,23 @@ def test_a_control_groups_limit_counts(folder: Path, limit: str, expected: int |
 
 
 def test_auto_leaves_a_core_to_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "runs_one_thread", lambda: True)
     monkeypatch.setattr(workers, "interpreter_pool", lambda: ThreadPoolExecutor)
     assert [automatic_workers(cores) for cores in (1, 2, 4, 9, 64)] == [0, 2, 3, 8, 8]
     monkeypatch.setattr(workers, "interpreter_pool", lambda: None)
     assert [automatic_workers(cores) for cores in (1, 64)] == [2, 2]
+
+
+def test_in_a_free_threaded_python_workers_are_threads(
+    make_workers: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "runs_one_thread", lambda: False)
+    assert workers.worker_kind() == "threads"
+    assert [automatic_workers(cores) for cores in (1, 2, 4)] == [0, 2, 3]
+    shared = make_workers()
+    job = shared.submit(DEFAULT_SCANNER, block_of(7))
+    assert job is not None and job.waited() == DEFAULT_SCANNER.scan_lines(block_of(7))
+    assert isinstance(shared._pool, ThreadPoolExecutor) and not job.failed
 
 
 def test_a_thread_scans_with_rules_of_its_own() -> None:
