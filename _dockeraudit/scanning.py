@@ -50,7 +50,7 @@ ROOM_WAIT = 1.0  # seconds that a block waits for room before it passes unscanne
 INSPECT_WAIT = 1.0  # seconds from its opening that a stream waits for its container's inspect
 QUICK_SCAN = 0.003  # processor seconds; a stream whose last scan took longer is left to a worker
 JOB_LIMIT = 256 << 10  # bytes that one scanning job takes, so that busy streams take turns
-JOINED = 128 << 10  # bytes that wait behind lines ahead before they are searched, too
+JOINED = 256 << 10  # bytes that wait behind lines ahead before they are searched, too
 ENTER = re.compile(rb"\r(?!\n)")  # what the Enter key of a terminal sends
 # Threads. The relaying thread offers blocks. Who scans is whoever sets `_running` under the
 # stream's lock, so never two at once: the relaying thread itself, once it has delivered, or a
