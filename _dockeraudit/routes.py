@@ -167,9 +167,13 @@ class Route(NamedTuple):
 
     @property
     def reads_log(self) -> bool:
-        """Whether an attach asks for the container's log too, in any spelling of an engine's."""
+        """Whether an attach asks for the container's log too, in any spelling of an engine's.
+
+        Engines built with Go before 1.17 end a parameter at `;`, too.
+        """
+        both = self._replace(query=self.query.replace(";", "&"))
         return self.endpoint in ("attach", "attach_ws") and any(
-            name.lower() == "logs" and says_yes(value) for name, value in self.parameters()
+            name.lower() == "logs" and says_yes(value) for name, value in both.parameters()
         )
 
     def flag(self, name: str) -> bool:

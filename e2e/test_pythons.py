@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import sysconfig
+from pathlib import Path
 
 import pytest
 from needs import skip_outside_ci
@@ -17,16 +19,59 @@ pytestmark = pytest.mark.slow
 FILES = "workers scanning textscanner maskedstream startup".split()
 
 
+#: tests that read sources and pages, and install tools of the machine's own Python
+OF_SOURCES = ("docs", "layers", "release")
+
+
 @pytest.fixture(scope="module", params=["3.14", "3.15"])
-def python(request):
+def version(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def python(version):
     """The path of a Python that `bench/fetch-python` has fetched."""
-    fetch = [str(ROOT / "bench" / "fetch-python"), request.param]
+    fetch = [str(ROOT / "bench" / "fetch-python"), version]
     run = subprocess.run(fetch, capture_output=True, text=True, timeout=110, check=False)
     if run.returncode:
-        skip_outside_ci(
-            f"Debian's Python {request.param} could not be fetched: {run.stderr[-300:]}"
-        )
+        skip_outside_ci(f"Debian's Python {version} could not be fetched: {run.stderr[-300:]}")
     return run.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def packages(version, tmp_path_factory):
+    """A folder with what the tests need, for that Python, which has no pip of its own."""
+    folder = tmp_path_factory.mktemp("packages")
+    listed = [sys.executable, str(ROOT / "e2e" / "requirements.py"), "test"]
+    wanted = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+    names = [line for line in wanted if not line.startswith(("mypy", "ruff"))]
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    options = ["--target", str(folder), "--python-version", version, "--only-binary", ":all:"]
+    run = subprocess.run(
+        [*pip, *options, *names], capture_output=True, text=True, timeout=110, check=False
+    )
+    if run.returncode:
+        skip_outside_ci(f"the tests' packages for Python {version}: {run.stderr[-300:]}")
+    return folder
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("form", ["modules", "stitched"])
+def test_all_fast_tests_pass(python: str, packages: Path, form: str) -> None:
+    left_out = [f"--ignore=tests/test_{name}.py" for name in OF_SOURCES]
+    run = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        + ["-m", "not (engine or root or slow or full)", *left_out],
+        cwd=ROOT,
+        env={**os.environ, "DOCKERAUDIT_FORM": form, "PYTHONPATH": str(packages)},
+        capture_output=True,
+        text=True,
+        timeout=880,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
+    assert " skipped" not in run.stdout.splitlines()[-1], "interpreters are there"
 
 
 @pytest.mark.parametrize("form", ["modules", "stitched"])

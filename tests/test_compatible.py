@@ -164,6 +164,8 @@ NEWEST = [
     ("CONTAINERS=1 POST=1 ALLOW_ATTACH=0", "POST", "/containers/x/attach", False),
     ("CONTAINERS=1 POST=1 ALLOW_ATTACH=1", "POST", "/containers/x/attach", True),
     ("CONTAINERS=1 POST=1 ALLOW_ATTACH=1", "POST", "/containers/x/attach?logs=1", False),
+    ("CONTAINERS=1 POST=1 ALLOW_ATTACH=1", "POST", "/containers/x/attach?logs=0;logs=1", False),
+    ("CONTAINERS=1 POST=1 ALLOW_ATTACH=1", "POST", "/containers/x/attach?stream=1;logs=1", False),
     ("CONTAINERS=1 POST=1 ALLOW_ATTACH=0", "GET", "/containers/x/attach/ws", False),
     ("CONTAINERS=1 ALLOW_ATTACH=1", "GET", "/containers/x/attach/ws", True),
     ("CONTAINERS=1 ALLOW_LOGS=0", "GET", "/containers/x/logs", False),
