@@ -32,7 +32,7 @@ from _dockeraudit.spans import BlockScanner, matches_of, needles_in, plain_needl
 
 LEAST_BLOCK = 16 << 10  # bytes; to hand a block over costs 30 µs, as much as to scan 3 KiB
 HUNG = 20.0  # seconds after which a scan is given up; a block takes a millisecond
-ALL_READY = 32  # blocks after which all workers are likely to have the rules
+READY_AFTER = 2.0  # seconds after which all workers have the rules
 MOST_LOST = 3  # workers that may hang before no more are used
 LEAST_WORKERS = 2  # of `auto`, with two cores or more: to relay takes a fourth of a core then
 MOST_WORKERS = 8  # of `auto`: the relay itself cannot feed more (docs/performance.md)
@@ -230,7 +230,7 @@ class Workers:
         self._jobs: dict[Job, None] = {}  # the oldest comes first
         self._pool: futures.Executor | None = None
         self._lost = 0
-        self._searched = 0  # blocks, by the pool
+        self._ready_at: float | None = None  # when what it took to start the pool is given back
         self._lock = threading.Lock()
 
     def use(self, scanner: Scanner) -> None:
@@ -301,7 +301,7 @@ class Workers:
 
     def _new_pool(self) -> futures.Executor:
         assert self._make_pool is not None
-        self._searched = 0
+        self._ready_at = time.monotonic() + READY_AFTER
         stitched = not __name__.startswith("_dockeraudit.")
         file = os.path.abspath(__file__)
         place = file if stitched else os.path.dirname(os.path.dirname(file))
@@ -321,9 +321,9 @@ class Workers:
         """A worker has scanned a block, or could not; that one is scanned where it came from."""
         with self._lock:
             self._jobs.pop(job, None)
-            self._searched += pool is self._pool
-            all_ready = pool is self._pool and self._searched == ALL_READY
-        if all_ready:
+            ready = self._ready_at is not None and time.monotonic() >= self._ready_at
+            self._ready_at = None if ready else self._ready_at
+        if ready:
             trim_heap()
         if job.failed:
             self._replace(pool, "a worker failed, and is replaced")

@@ -29,7 +29,6 @@ from _dockeraudit.scanner import Scanner
 from _dockeraudit.spans import BlockScanner, matches_of, needles_in, plain_rules, spans_of
 from _dockeraudit.streams import RawDecoder
 from _dockeraudit.workers import (
-    ALL_READY,
     MOST_LOST,
     SpreadScanner,
     Workers,
@@ -41,7 +40,7 @@ from _dockeraudit.workers import (
     usable_cores,
     worker_kind,
 )
-from conftest import ROOT, wait_for
+from conftest import DEADLINE, ROOT, wait_for
 from patterns import DEFAULT_SCANNER, RULES
 
 OWN = own_secrets(["DB_PASSWORD=Tr0ub4dor-and-9", "API_TOKEN=zq81kd02mmPx77"], DEFAULT_SCANNER)
@@ -487,17 +486,22 @@ def test_a_thread_scans_with_rules_of_its_own() -> None:
     assert matches == DEFAULT_SCANNER.scan_lines(block_of(7))
 
 
+@pytest.mark.parametrize("seconds, times", [(0.0, [1, 1, 2, 2]), (100.0, [0, 0, 0, 0])])
 def test_once_the_workers_are_ready_what_that_took_is_given_back(
-    make_workers: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+    make_workers: Callable[..., Workers],
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    times: list[int],
 ) -> None:
     trimmed: list[int] = []
     monkeypatch.setattr(workers, "trim_heap", lambda: trimmed.append(1))
-    shared = make_workers(make_pool=ThreadPoolExecutor)
+    monkeypatch.setattr(workers, "READY_AFTER", seconds)
+    shared, seen = make_workers(make_pool=ThreadPoolExecutor), []
     for rules in (DEFAULT_SCANNER, Scanner(RULES[:6])):  # other rules come with a new pool
         shared.use(rules)
-        done = len(trimmed)
-        for number in range(2 * ALL_READY):
-            assert len(trimmed) == done + (number >= ALL_READY)
-            job = shared.submit(rules, b"nothing\n")
-            assert job is not None and job.waited() == []
-            wait_for(lambda: not shared._jobs, "the worker to be done")
+        for _ in range(2):
+            landed = threading.Event()
+            assert shared.submit(rules, b"nothing\n", landed.set) is not None
+            assert landed.wait(DEADLINE)
+            seen.append(len(trimmed))
+    assert seen == times
