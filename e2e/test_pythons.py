@@ -23,7 +23,7 @@ FILES = "workers scanning textscanner maskedstream startup".split()
 OF_SOURCES = ("docs", "layers", "release")
 
 
-@pytest.fixture(scope="module", params=["3.14", "3.15"])
+@pytest.fixture(scope="module", params=[pytest.param("3.14", marks=pytest.mark.full), "3.15"])
 def version(request):
     return request.param
 
