@@ -95,11 +95,14 @@ class CommandLineFinder:
     def _read(self, block: bytes, command: CommandLine, at: int) -> CommandLine:
         """The command up to `at`: what was read before is not read again."""
         start, words = command
-        if at - start > COMMAND_SIZE or COMMAND_END.search(block, start, at):
-            start = max(start, at - COMMAND_SIZE)
-            ends = [end.end() for end in COMMAND_END.finditer(block, start, at)]
-            start, words = (ends[-1] if ends else start), frozenset()
-        new = block[start:at].lower().split()
+        if at - start > COMMAND_SIZE:
+            start, words = at - COMMAND_SIZE, frozenset()
+        *before, text = COMMAND_END.split(block[start:at])
+        if before:
+            words = frozenset()
+        new = text.lower().split()
+        if not new:
+            return CommandLine(at, words)
         named = (program(word) for word in new if NAMES_FOLDER.search(word))
         return CommandLine(at, words.union(new, named))
 
