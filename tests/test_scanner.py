@@ -211,7 +211,7 @@ def test_what_was_seen_in_a_crowded_block_is_found_again(monkeypatch: Any) -> No
         assert SCANNER.scan_lines(block) == expected
 
 
-SPEED_LIMIT = 1.0  # seconds a MiB, of a machine that does other things too: 5 MiB/s on a quiet one
+SPEED_LIMIT = 1.0  # seconds a MiB; on a quiet machine at most 0.56 (docs/performance.md)
 UNIT = 160  # bytes of a text that is repeated
 SIZE = 32 << 10
 SEEDS = [
