@@ -35,7 +35,7 @@
     candidates     what finders report; which of them stay where secrets overlap
     tokenfinder    tokens that their own shape gives away
     urlfinder      credentials in URLs, and e-mail addresses
-    wordfinder     the words that rules are anchored at, in one pass
+    wordfinder     the words that rules are anchored at, in a few passes
     phrasefinder   recovery phrases behind the words that announce them
     shortoptions   passwords behind the short options of known programs
     phrases        secrets behind words that name none: sessions, SQL, logins, options

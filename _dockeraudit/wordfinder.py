@@ -1,4 +1,4 @@
-"""Finds all words that rules are anchored at, in any case, in one pass over the block."""
+"""Finds all words that rules are anchored at, in any case, in three passes over the block."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Alphabet(NamedTuple):
         return next((pair for pair in self.pairs if pair in shown), None)
 
 
-def alphabet(letters: Mapping[bytes, bytes], *pairs: bytes) -> Alphabet:
+def alphabet_of(letters: Mapping[bytes, bytes], *pairs: bytes) -> Alphabet:
     """The copy shows each key of `letters` for all that its value names, in either case."""
     table = {char: shown for shown, chars in letters.items() for char in chars + chars.upper()}
     return Alphabet(bytes(ord(table.get(c, LOWER_CASE[c : c + 1])) for c in range(256)), pairs)
@@ -48,8 +48,8 @@ LOWER_CASE = bytes(range(256)).translate(bytes.maketrans(CAPITALS, CAPITALS.lowe
 #: A word belongs to the first that shows a pair of it: key → key, auth → wketh, pass → pwss,
 #: pw → pw; then secret → keeret, code → ekee. Few pairs and few first letters make a pass fast.
 WORD_ALPHABETS = (
-    alphabet({b"k": b"bku", b"e": b"egnrt", b"w": b"aw"}, b"ke", b"pw"),
-    alphabet({b"k": b"ios", b"e": b"acdegk"}, b"ke"),
+    alphabet_of({b"k": b"bku", b"e": b"egnrt", b"w": b"aw"}, b"ke", b"pw"),
+    alphabet_of({b"k": b"ios", b"e": b"acdegk"}, b"ke"),
 )
 LETTER_RUN = re.compile(rb"(?<!\\)[a-z]{2,}")
 
@@ -69,10 +69,7 @@ class Tail(NamedTuple):
 
 
 class WordPass:
-    """Finds the words that hold a pair of an alphabet, in any case, in one pass over the copy.
-
-    That costs as much as to find two words one after the other.
-    """
+    """Finds the words that hold a pair of an alphabet, in any case, in one pass over the copy."""
 
     def __init__(
         self,
@@ -184,7 +181,7 @@ class WordPass:
 
 
 class WordFinder:
-    """Finds words in any case, in a few passes, and visits them in the order of its table."""
+    """Finds words in any case, and visits them in the order of its table."""
 
     def __init__(
         self, visits: Mapping[bytes, Sequence[Visitor]], ahead: Mapping[bytes, bytes]
