@@ -127,7 +127,7 @@ class Relay:
     reason = "end"  # how it ended, in the words of `stream_close`
     stream = False  # the answer is a stream that is recorded
     keep_engine = False  # the engine's connection can carry another request
-    engine_broke = False  # the engine's connection was reset, rather than closed
+    engine_broke = False  # the engine's connection was reset before its answer was whole
     mask: Masking | None = None  # of a stream whose secrets the client does not get
     _framing = Framing("close")  # of the response's body
 
@@ -272,7 +272,7 @@ class Relay:
         """
         self.engine.ended = True
         self.keep_engine = False
-        self.engine_broke = broken
+        self.engine_broke = broken and not (self.download and self.download.done)
         if self.download is None:
             if self._replayable and not self._answer and not self._answered:
                 self._enter(RelayState.STALE)

@@ -362,6 +362,7 @@ def test_an_early_answer_is_heard_while_the_body_still_flows(wire: Wire, tcp: bo
         finally:
             heard.set()
             sender.join()
+        assert sock.recv(1) == b"", "an end, not a reset, which takes unread answers with it"
 
 
 def test_an_early_answer_comes_through_while_the_engine_goes_on_reading(wire: Wire) -> None:

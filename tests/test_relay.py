@@ -91,6 +91,14 @@ def test_requests_and_answers_flow_at_the_same_time() -> None:
     assert talk.relay.finished
 
 
+def test_an_engine_that_resets_behind_its_early_answer_has_not_cut_it() -> None:
+    talk = Dialogue(POST)
+    talk.engine_takes()
+    talk.engine_says(OK)  # the client is still sending, and has to be let read this
+    talk.relay.engine_ended(broken=True)
+    assert talk.relay.finished and not talk.relay.engine_broke and talk.relay.keep_client
+
+
 def test_bytes_behind_a_request_are_the_next_ones() -> None:
     talk = Dialogue(POST, unread=b"abcdefGET /next")
     assert talk.client_says(b"") == POST + b"abcdef"
