@@ -55,43 +55,39 @@ def packages(version, tmp_path_factory):
     return folder
 
 
+def run_tests(python: str, *arguments: str, timeout: float, **environment: str) -> None:
+    """Run fast tests by that Python, all of which must pass, and none be skipped."""
+    run = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        + ["-m", "not (engine or root or slow or full)", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
+    assert " skipped" not in run.stdout.splitlines()[-1], "interpreters are there"
+
+
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", ["modules", "stitched"])
 def test_all_fast_tests_pass(python: str, packages: Path, form: str) -> None:
     left_out = [f"--ignore=tests/test_{name}.py" for name in OF_SOURCES]
-    run = subprocess.run(
-        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        + ["-m", "not (engine or root or slow or full)", *left_out],
-        cwd=ROOT,
-        env={**os.environ, "DOCKERAUDIT_FORM": form, "PYTHONPATH": str(packages)},
-        capture_output=True,
-        text=True,
-        timeout=880,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
-    assert " skipped" not in run.stdout.splitlines()[-1], "interpreters are there"
+    run_tests(python, *left_out, timeout=880, DOCKERAUDIT_FORM=form, PYTHONPATH=str(packages))
 
 
 @pytest.mark.parametrize("form", ["modules", "stitched"])
-def test_the_tests_of_scanning_pass(python, form):
-    environment = {
-        **os.environ,
-        "DOCKERAUDIT_FORM": form,
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # hypothesis is compiled for another Python
-        "PYTHONPATH": sysconfig.get_path("purelib"),
-    }
-    files = [f"tests/test_{name}.py" for name in FILES]
-    command = [python, "-m", "pytest", "-q", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
-    run = subprocess.run(
-        [*command, "-m", "not (engine or root or slow or full)", *files],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
+def test_the_tests_of_scanning_pass(python: str, form: str) -> None:
+    run_tests(
+        python,
+        "-p",
+        "pytest_timeout",
+        *(f"tests/test_{name}.py" for name in FILES),
         timeout=110,
-        check=False,
+        DOCKERAUDIT_FORM=form,
+        PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",  # hypothesis is compiled for another Python
+        PYTHONPATH=sysconfig.get_path("purelib"),
     )
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-1000:]
-    assert " skipped" not in run.stdout.splitlines()[-1], "interpreters are there"
